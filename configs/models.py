@@ -1,0 +1,25 @@
+"""Model sizes by name."""
+
+from jaxkd.models.bert import Config
+
+
+def bert(size: str) -> Config:
+    """A BERT for masked language modelling; the vocabulary follows the tokenizer.
+
+    tiny: for tests; mini: trains in minutes on two cores (tanh GELU, no dropout, since one pass
+    over the text cannot be memorised); paper: BERT's width, 4 layers, as in the original project;
+    base: bert-base-uncased.
+    """
+    sizes = {
+        "tiny": Config(
+            layers=4, width=32, heads=2, feed_forward=64, max_length=64, activation="gelu_new",
+            dropout=0.0, attention_dropout=0.0,
+        ),
+        "mini": Config(
+            layers=4, width=192, heads=6, feed_forward=768, max_length=128, activation="gelu_new",
+            dropout=0.0, attention_dropout=0.0,
+        ),
+        "paper": Config(layers=4, max_length=128),
+        "base": Config(),
+    }  # fmt: skip
+    return sizes[size]

@@ -1,0 +1,12 @@
+"""Loss recipes by the paper that made them."""
+
+from jaxkd.distil.objective import CosineHidden, HardLabels, SoftTargets
+
+
+def distilbert() -> dict[str, object]:
+    """The triple loss of DistilBERT (Sanh et al., 2019), weights as its authors trained with."""
+    return {
+        "soft_targets": SoftTargets(weight=5.0, temperature=2.0),
+        "mlm": HardLabels(weight=2.0),
+        "cosine": CosineHidden(weight=1.0),
+    }

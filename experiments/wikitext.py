@@ -1,0 +1,186 @@
+"""Robust initialisation: does a teacher trained with LayerDrop make a better pruned student?
+
+    python run.py --config experiments/wikitext.py          # mini: 4 -> 2 layers of width 192
+    python run.py --config experiments/wikitext.py:smoke    # under a minute, embedded text
+    python run.py --config experiments/wikitext.py:paper    # BERT's width, 3 drop rates, 3 seeds
+    python run.py --config experiments/wikitext.py:base     # bert-base-uncased -> 6 layers
+    python run.py --config experiments/wikitext.py --config.stages.student_plain.steps=800
+
+A BERT masked language model is trained on WikiText-2 without LayerDrop and with it; each is pruned
+to every other layer and distilled with DistilBERT's triple loss. A third student starts from
+random weights. All see the same rows in the same order, equally masked, for equally many steps.
+
+Original: "A Robust Initialization Method for Knowledge Distillation" (Columbia COMS 6998).
+"""
+
+import dataclasses
+
+from configs import data, models, recipes
+from jaxkd.core.names import did_you_mean
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
+from jaxkd.stages.export import Export
+from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.student import Initialise, Prune
+from jaxkd.train.optimiser import AdamW
+
+
+@dataclasses.dataclass
+class Size:
+    """What a variant is made of."""
+
+    model: str
+    rates: tuple[float, ...]  # LayerDrop; the first is the plain teacher
+    teacher: dict[str, object]
+    student: dict[str, object]
+    layers: int = 2  # of the random student
+    length: int = 128
+    source: str = ""  # pretrained weights for the teachers
+    embedded: bool = False
+    rows: int = 0
+    seeds: tuple[int, ...] = (0,)
+
+
+VARIANTS = {
+    "smoke": Size(
+        model="tiny",
+        rates=(0.0, 0.1),
+        teacher=dict(steps=30, batch_size=8, save_every=15, log_every=5, evaluate_rows=32),
+        student=dict(steps=20, batch_size=8, save_every=10, log_every=5, evaluate_rows=32),
+        length=32,
+        embedded=True,
+        rows=256,
+    ),
+    "mini": Size(
+        model="mini",
+        rates=(0.0, 0.1),
+        teacher=dict(steps=600, optimiser=AdamW(learning_rate=2e-3)),
+        student=dict(steps=300, optimiser=AdamW(learning_rate=1e-3)),
+    ),
+    "paper": Size(
+        model="paper",
+        rates=(0.0, 0.1, 0.2),
+        teacher=dict(
+            steps=20_000, batch_size=32, evaluate_every=250, evaluate_rows=0, patience=4,
+            optimiser=AdamW(learning_rate=1e-4, warmup=0.02, decay="constant"),
+        ),
+        student=dict(
+            steps=20_000, batch_size=32, evaluate_every=250, evaluate_rows=0, patience=4,
+            optimiser=AdamW(learning_rate=1e-4, warmup=0.02, decay="constant"),
+        ),
+        seeds=(0, 1, 2),
+    ),
+    "base": Size(
+        model="base",
+        rates=(0.0, 0.1),
+        teacher=dict(steps=2_000, batch_size=64, optimiser=AdamW(learning_rate=5e-5)),
+        student=dict(steps=10_000, batch_size=64, optimiser=AdamW(learning_rate=2e-4)),
+        layers=6,
+        source="google-bert/bert-base-uncased",
+    ),
+}  # fmt: skip
+
+# The original's table; its students' loss is the weighted sum of the three terms.
+ORIGINAL = {0.0: (6.5397, 19.95, 20.06), 0.1: (6.5763, 19.77, 19.88)}
+
+
+def get_config(variant: str = "mini") -> Experiment:
+    """The experiment at one size: mini, smoke, paper or base."""
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant {variant!r} of wikitext. {did_you_mean(variant, VARIANTS)}")
+    size = VARIANTS[variant]
+    stages: dict[str, object] = {}
+    for rate in size.rates:
+        stages[f"teacher_{_arm(rate)}"] = Pretrain(
+            model=models.bert(size.model),
+            source=size.source,
+            layer_drop=rate,
+            **_copy(size.teacher),
+        )
+    for rate in size.rates:
+        stages[f"seedling_{_arm(rate)}"] = Prune(source=f"teacher_{_arm(rate)}")
+    stages["seedling_random"] = Initialise(like="teacher_plain", layers=size.layers)
+    arms = [_arm(rate) for rate in size.rates] + ["random"]
+    for arm in arms:
+        stages[f"student_{arm}"] = Distil(
+            teacher="teacher_plain" if arm == "random" else f"teacher_{arm}",
+            student=f"seedling_{arm}",
+            terms=recipes.distilbert(),
+            freeze=("embed/position",),
+            **_copy(size.student),
+        )
+    teachers = tuple(name for name in stages if name.startswith("teacher"))
+    seedlings = tuple(name for name in stages if name.startswith("seedling"))
+    students = tuple(name for name in stages if name.startswith("student"))
+    stages["evaluate"] = Evaluate(models=teachers + seedlings + students)
+    stages["export"] = Export(model="student_robust")
+    return Experiment(
+        title="Robust initialisation: does a teacher trained with LayerDrop make a better student?",
+        data=data.embedded(size.length, size.rows)
+        if size.embedded
+        else data.wikitext2(size.length),
+        stages=stages,
+        seeds=size.seeds,
+        report=_report(size, teachers, students),
+    )
+
+
+def _arm(rate: float) -> str:
+    """plain without LayerDrop, robust with the original's 0.1, robust_02 with 0.2."""
+    if rate == 0:
+        return "plain"
+    return "robust" if rate == 0.1 else f"robust_{round(10 * rate):02d}"
+
+
+def _copy(settings: dict[str, object]) -> dict[str, object]:
+    """Flags change one stage's settings; the others must not share them."""
+    return {
+        name: dataclasses.replace(value) if dataclasses.is_dataclass(value) else value
+        for name, value in settings.items()
+    }
+
+
+def _report(size: Size, teachers: tuple[str, ...], students: tuple[str, ...]) -> Report:
+    labels, references = {}, []
+    for rate in size.rates:
+        arm = _arm(rate)
+        labels[f"teacher_{arm}"] = f"teacher, LayerDrop {rate:g}"
+        labels[f"seedling_{arm}"] = f"pruned from LayerDrop {rate:g}, not distilled"
+        labels[f"student_{arm}"] = f"student, pruned from LayerDrop {rate:g}"
+        if rate in ORIGINAL:
+            teacher, last, mean = ORIGINAL[rate]
+            what = f"LayerDrop {rate:g}"
+            references += [
+                Reference(f"teacher's evaluation loss, {what}", teacher, f"teacher_{arm}"),
+                Reference(f"student's last loss, {what}", last, f"student_{arm}", "train"),
+                Reference(
+                    f"student's mean loss, {what}", mean, f"student_{arm}", "train", reduce="mean"
+                ),
+            ]
+    labels |= {"seedling_random": "random, not trained", "student_random": "student, random start"}
+    against = [
+        (better, than)
+        for better, than in [
+            ("student_robust", "student_plain"),
+            ("student_plain", "student_random"),
+            ("student_robust", "student_random"),
+        ]
+    ]
+    return Report(
+        labels=labels,
+        curves=(
+            Curve("Students: objective over steps", students),
+            Curve("Students: validation loss over steps", students, "validation", unigram=True),
+            Curve("Teachers: validation loss over steps", teachers, "validation", unigram=True),
+        ),
+        comparisons=tuple(
+            Comparison(
+                f"{labels[better]} against {labels[than]}: {metric}", better, than, split, metric
+            )
+            for better, than in against
+            for split, metric in (("validation", "loss"), ("validation", "kl"))
+        ),
+        references=tuple(references),
+        reference_source="A Robust Initialization Method for Knowledge Distillation, COMS 6998",
+    )

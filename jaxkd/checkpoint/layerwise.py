@@ -1,0 +1,90 @@
+"""One Orbax composite a model: `embed`, `block_00` ..., `head`, each restorable alone.
+
+A training checkpoint adds `state` (step and optimiser) and `data` (where the input stands). All
+have `model`, the description that rebuilds the model.
+"""
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it writes
+
+Params = dict[str, Any]
+
+
+def parts_of(params: Params) -> dict[str, Any]:
+    """The named elements of a model: embed, block_00 ..., head."""
+    blocks = {f"block_{i:02d}": block for i, block in enumerate(params["blocks"])}
+    return {"embed": params["embed"], **blocks, "head": params["head"]}
+
+
+def save(
+    folder: pathlib.Path,
+    params: Params,
+    model: dict[str, Any],
+    *,
+    state: Any = None,
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint into `folder`, which must not exist; returns when it is on disk."""
+    items = {name: ocp.args.StandardSave(part) for name, part in parts_of(params).items()}
+    items["model"] = ocp.args.JsonSave(model)
+    if state is not None:
+        items["state"] = ocp.args.StandardSave(state)
+    if data is not None:
+        items["data"] = ocp.args.JsonSave(data)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder.absolute(), args=ocp.args.Composite(**items))
+
+
+def load_part(folder: pathlib.Path, name: str, template: Any = None) -> Any:
+    """One element ("embed", "block_03", "head", "state") alone, on the default device.
+
+    Args:
+      template: a tree of arrays or ShapeDtypeStructs, for what is not plain dicts and lists.
+    Raises:
+      FileNotFoundError: if the checkpoint has no such element; says which it has.
+    """
+    path = folder.absolute() / name
+    if not path.is_dir():
+        there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        raise FileNotFoundError(f"{folder} has no element {name!r}. It has: {', '.join(there)}.")
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(path).item_metadata.tree if template is None else template
+        tree = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+            tree,
+            is_leaf=lambda x: hasattr(x, "shape"),
+        )
+        return checkpointer.restore(path, tree)
+
+
+def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    """The `model` or `data` element."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(folder.absolute() / name, args=ocp.args.JsonRestore())
+
+
+def blocks_in(folder: pathlib.Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith("block_"))
+
+
+def load(folder: pathlib.Path) -> tuple[Params, dict[str, Any]]:
+    """All parameters and the model's description."""
+    params = {
+        "embed": load_part(folder, "embed"),
+        "blocks": [load_part(folder, name) for name in blocks_in(folder)],
+        "head": load_part(folder, "head"),
+    }
+    return params, load_json(folder, "model")
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes the tree takes on disk, at most."""
+    return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))

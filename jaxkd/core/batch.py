@@ -1,0 +1,36 @@
+"""What one training or evaluation step is fed: the `Batch` every room passes on."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Token sequences and, for masked language modelling, the positions to be predicted.
+
+    Positions to predict are a static number K a row, so that a head can be computed at them alone;
+    rows with fewer fill up with `target_mask` False. Masks: True = counts.
+    """
+
+    tokens: Any  # [B, L] int32, with [MASK] and random tokens already put in
+    mask: Any  # [B, L] bool, False on padding
+    targets: Any = None  # [B, K] int32, the tokens to be predicted
+    target_positions: Any = None  # [B, K] int32, where they stand in the row
+    target_mask: Any = None  # [B, K] bool, False where a row has fewer than K targets
+    segments: Any = None  # [B, L] int32, sentence A or B; None means all A
+
+    @property
+    def rows(self) -> int:
+        return self.tokens.shape[0]
+
+    def split(self, parts: int) -> "Batch":
+        """The same rows as [parts, B / parts, ...]; raises ValueError if B does not divide."""
+        if self.rows % parts:
+            raise ValueError(
+                f"a batch of {self.rows} rows does not divide into {parts} equal parts. Choose "
+                f"batch_size as a multiple of devices x accumulate."
+            )
+        return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), self)

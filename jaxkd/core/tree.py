@@ -1,0 +1,44 @@
+"""Trees of arrays by name: 'blocks/0/attention/query/kernel' in both directions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Leaves of nested dicts and lists, by their path.
+
+    >>> named({"embed": {"token": 1}, "blocks": [{"bias": 2}]})
+    {'blocks/0/bias': 2, 'embed/token': 1}
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def map_named(function: Any, tree: Any) -> Any:
+    """Like `jax.tree.map`, the function being given (name, leaf)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf),
+        tree,
+    )
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dicts that `named` flattens (numbered levels stay dicts).
+
+    >>> nest({"embed/token": 1, "embed/norm/bias": 2})
+    {'embed': {'token': 1, 'norm': {'bias': 2}}}
+    """
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split("/")
+        at = tree
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = leaf
+    return tree
+
+
+def parameter_count(tree: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))

@@ -1,0 +1,103 @@
+"""Masked language modelling: which tokens are hidden, and what the model sees in their place."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxkd.core.batch import Batch
+
+
+@dataclasses.dataclass
+class Masking:
+    """15% of the tokens: 80% become [MASK], 10% a random token, 10% stay (Devlin et al., 2018).
+
+    With `smoothing` s a token seen c times in the training split is chosen with weight c^-s, so
+    rare words are asked for more often (Sanh et al., 2019: 0.7). With 0 all tokens are alike.
+    Special tokens, [UNK] among them, are never chosen.
+    """
+
+    share: float = 0.15
+    smoothing: float = 0.7
+    mask: float = 0.8  # of the chosen: shown as [MASK]
+    random: float = 0.1  # of the chosen: shown as a random token; the rest stays
+
+    def check(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"masking.share is {self.share}; it lies between 0 and 1.")
+        if min(self.mask, self.random) < 0 or self.mask + self.random > 1:
+            raise ValueError(
+                f"masking.mask {self.mask} and masking.random {self.random} are shares of the "
+                "chosen tokens: each at least 0, together at most 1."
+            )
+
+    def targets(self, length: int) -> int:
+        """K, the static number of target positions of a row of `length` tokens."""
+        return max(1, round(self.share * (length - 2)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What masking must know of the tokenizer and of the training split."""
+
+    counts: Int[np.ndarray, " V"]  # of each token in the training split
+    special: Bool[np.ndarray, " V"]  # never hidden, never shown as a random token
+    ordinary: Int[np.ndarray, " ordinary"]  # ids of the others
+    mask: int
+    pad: int
+
+    @classmethod
+    def of(
+        cls, counts: Int[np.ndarray, " V"], *, special: Iterable[int], mask: int, pad: int
+    ) -> "Vocabulary":
+        table = np.zeros(len(counts), bool)
+        table[list(special)] = True
+        return cls(counts, table, np.flatnonzero(~table).astype(np.int32), mask, pad)
+
+
+def mask_row(
+    row: Int[np.ndarray, " L"],
+    masking: Masking,
+    vocabulary: Vocabulary,
+    rng: np.random.Generator,
+) -> Batch:
+    """One row of `Batch` fields (without the leading axis), its targets drawn from `rng`.
+
+    Choosing the K largest of log-weight + Gumbel noise is drawing K without replacement in
+    proportion to the weights (Efraimidis and Spirakis, 2006).
+    """
+    slots = masking.targets(len(row))
+    allowed = ~vocabulary.special[row]
+    chosen = min(slots, max(1, round(masking.share * allowed.sum())), int(allowed.sum()))
+    weight = -masking.smoothing * np.log(np.maximum(vocabulary.counts[row], 1))
+    weight = np.where(allowed, weight + rng.gumbel(size=row.shape), -np.inf)
+    positions = np.argsort(-weight, kind="stable")[:slots].astype(np.int32)
+    counted = np.arange(slots) < chosen
+    targets = row[positions]
+    fate = rng.random(slots)
+    shown = np.where(fate < masking.mask, vocabulary.mask, targets)
+    replaced = (fate >= masking.mask) & (fate < masking.mask + masking.random)
+    shown = np.where(replaced, rng.choice(vocabulary.ordinary, slots), shown)
+    tokens = row.copy()
+    tokens[positions] = np.where(counted, shown, targets)
+    return Batch(
+        tokens=tokens,
+        mask=row != vocabulary.pad,
+        targets=targets,
+        target_positions=positions,
+        target_mask=counted,
+    )
+
+
+def unigram_nats(
+    tokens: Int[np.ndarray, "..."], counts: Int[np.ndarray, " V"]
+) -> Float[np.ndarray, "..."]:
+    """-log of each token's share in the training split, add-one smoothed; what a model that
+    ignores all context would pay.
+
+    >>> unigram_nats(np.array([0]), np.array([1, 1])).round(4)
+    array([0.6931])
+    """
+    share = (counts + 1.0) / (counts + 1.0).sum()
+    return -np.log(share)[tokens]

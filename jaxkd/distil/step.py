@@ -1,0 +1,102 @@
+"""The one training step, for a teacher and for a student, on one device and on many.
+
+A pure function `step(state, teacher, batch, axis)`; `train/parallel.py` jits, pmaps or shards it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxkd.core.batch import Batch
+from jaxkd.core.mean import Mean
+from jaxkd.core.random import stream
+from jaxkd.distil import objective
+from jaxkd.models.model import Model, Params, forward, keep_blocks
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that training changes."""
+
+    step: Any  # scalar int32: updates made so far
+    params: Params
+    optimiser: Any  # optax state
+
+
+def initial_state(params: Params, optimiser: optax.GradientTransformation) -> State:
+    return State(jnp.zeros((), jnp.int32), params, optimiser.init(params))
+
+
+Step = Callable[[State, Params | None, Batch, str | None], tuple[State, dict[str, Mean]]]
+
+
+def make_step(
+    model: Model,
+    terms: objective.Terms,
+    optimiser: optax.GradientTransformation,
+    *,
+    seed: int,
+    teacher: Model | None = None,
+    layer_drop: float = 0.0,
+    dropout: bool = False,
+    accumulate: int = 1,
+) -> Step:
+    """A step minimising `terms`, its result independent of how the batch is split.
+
+    Counts are summed over devices first; each device and each of the `accumulate` micro-batches
+    then adds weight * total / count of the whole batch, and gradients are summed. The teacher runs
+    without dropout and LayerDrop, under `stop_gradient`. LayerDrop draws once a step, for all
+    devices and micro-batches alike.
+
+    Returns: the step; its metrics are a Mean for each term, `loss` (their weighted sum) and
+    `grad_norm` (before clipping).
+    """
+
+    def step(
+        state: State, teacher_params: Params | None, batch: Batch, axis: str | None = None
+    ) -> tuple[State, dict[str, Mean]]:
+        def over_devices(tree: Any) -> Any:
+            return tree if axis is None else jax.lax.psum(tree, axis)
+
+        count = over_devices(objective.counts(terms, batch))
+        keep = keep_blocks(seed, state.step, model.layers, layer_drop) if layer_drop else None
+        key = stream(seed, "dropout", state.step, axis) if dropout else None
+
+        def part_loss(params: Params, part: Batch, index: Any) -> tuple[Any, dict[str, Any]]:
+            noise = None if key is None else jax.random.fold_in(key, index)
+            student = forward(model, params, part, keep=keep, dropout=noise)
+            taught = None
+            if teacher is not None:
+                taught = jax.lax.stop_gradient(forward(teacher, teacher_params, part))
+            total = objective.totals(terms, student, taught, part)
+            return objective.weighted(terms, total, count), total
+
+        part_gradient = jax.grad(part_loss, has_aux=True)
+        if accumulate == 1:
+            gradient, total = part_gradient(state.params, batch, 0)
+        else:
+
+            def add(sums: Any, indexed: Any) -> tuple[Any, None]:
+                index, part = indexed
+                return jax.tree.map(jnp.add, sums, part_gradient(state.params, part, index)), None
+
+            parts = (jnp.arange(accumulate), batch.split(accumulate))
+            zeros = jax.tree.map(
+                jnp.zeros_like, (state.params, {name: jnp.zeros(()) for name in terms})
+            )
+            (gradient, total), _ = jax.lax.scan(add, zeros, parts)
+        gradient, total = over_devices((gradient, total))
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+        params = optax.apply_updates(state.params, updates)
+        one = jnp.ones(())
+        metrics = {name: Mean(total[name], count[name]) for name in terms}
+        metrics["loss"] = Mean(objective.weighted(terms, total, count), one)
+        metrics["grad_norm"] = Mean(optax.tree.norm(gradient), one)
+        return State(state.step + 1, params, optimiser_state), metrics
+
+    return step

@@ -1,0 +1,134 @@
+"""Whether an exported model computes what ours does: the same logits, at several shapes."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxkd.core.batch import Batch
+from jaxkd.core.random import numpy_stream
+from jaxkd.export.onnx_model import extra
+from jaxkd.models import families
+from jaxkd.models.families import Config
+from jaxkd.models.model import Params, forward
+
+Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]  # tokens, mask (int64 [B, L]) -> [B, L, V]
+
+
+class ExportMismatch(RuntimeError):
+    """An exported model does not compute what ours does."""
+
+
+def verify_onnx(
+    file: pathlib.Path, config: Config, params: Params, *, tolerance: float = 1e-4, seed: int = 0
+) -> dict[str, Any]:
+    """Run an ONNX file in onnxruntime on the CPU and compare its logits with ours.
+
+    Ours is the float32 model whatever `config.compute` says, its products in full precision on
+    accelerators too. Compared are two batch sizes by two lengths (the longest, `config.max_length`,
+    is one), rows of different lengths, and only where the mask is True; `tolerance` is absolute.
+
+    Raises:
+      ExportMismatch: says at which shape, row, position and token they differ, and by how much.
+      ModuleNotFoundError: without the extra `export`.
+    """
+    onnx, onnxruntime = extra("onnx"), extra("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about the machine
+    session = onnxruntime.InferenceSession(
+        file.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+
+    def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return session.run(["logits"], {"tokens": tokens, "mask": mask})[0]
+
+    compared = _compare(run, config, params, tolerance, seed, origin=f"{file} in onnxruntime")
+    header = onnx.load(file)
+    opset = {entry.domain: entry.version for entry in header.opset_import}[""]
+    versions = {"onnxruntime": onnxruntime.__version__, "opset": opset, "ir": header.ir_version}
+    return compared | versions
+
+
+def verify_folder(
+    folder: pathlib.Path, config: Config, params: Params, *, tolerance: float = 1e-4, seed: int = 0
+) -> dict[str, Any]:
+    """Open a HuggingFace folder as a user would, with transformers and torch, and compare.
+
+    What is compared, and what is raised, is as in `verify_onnx`; FileNotFoundError if there is no
+    such folder (transformers would look for it on the hub).
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; jaxkd.hub.folder.save writes one.")
+    torch, transformers = extra("torch"), extra("transformers")
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would be drawn over the run's own
+    try:
+        model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+    def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            inputs = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
+            return model(**inputs).logits.float().numpy()
+
+    compared = _compare(run, config, params, tolerance, seed, origin=f"{folder} in transformers")
+    return compared | {"transformers": transformers.__version__, "torch": torch.__version__}
+
+
+def _compare(
+    run: Logits, config: Config, params: Params, tolerance: float, seed: int, *, origin: str
+) -> dict[str, Any]:
+    config = dataclasses.replace(config, compute="float32")
+    description = json.dumps(families.describe(config))
+    worst, shapes = 0.0, []
+    for length in sorted({(config.max_length + 1) // 2, config.max_length}):
+        tokens = numpy_stream(seed, "verify", length).integers(config.vocabulary, size=(3, length))
+        used = np.array([[length], [length - length // 3], [length - length // 2]])
+        mask = np.arange(length) < used
+        with jax.default_matmul_precision("highest"):  # accelerators round to 10 bits and fewer
+            batch = Batch(tokens=tokens.astype(np.int32), mask=mask)
+            wanted = np.asarray(_ours(description, params, batch))
+        for rows in (slice(0, 3), slice(1, 2)):  # all, and a ragged one alone
+            shape = tokens[rows].shape
+            where = f"{origin}, batch {shape[0]}, length {length}"
+            try:
+                found = run(tokens[rows], mask[rows].astype(np.int64))
+            except Exception as error:  # onnxruntime's and torch's kinds: it does not run there
+                raise ExportMismatch(f"{where}: does not run: {error}") from error
+            worst = max(worst, _difference(found, wanted[rows], mask[rows], tolerance, where))
+            shapes.append(list(shape))
+    return {"max_abs_difference": worst, "shapes": shapes}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _ours(description: str, params: Params, batch: Batch) -> jax.Array:
+    """Our logits; compiled once for all verifications of one config (which is not hashable)."""
+    config = families.from_description(json.loads(description))
+    return forward(families.build(config), params, batch).logits
+
+
+def _difference(
+    found: np.ndarray, wanted: np.ndarray, mask: np.ndarray, tolerance: float, where: str
+) -> float:
+    """The largest difference where the mask is True; raises ExportMismatch above the tolerance."""
+    if found.shape != wanted.shape:
+        raise ExportMismatch(f"{where}: logits are {found.shape}, ours are {wanted.shape}.")
+    with np.errstate(invalid="ignore"):  # inf - inf is nan, which the next lines are about
+        difference = np.where(mask[..., None], np.abs(found - wanted), 0.0)
+    difference[np.isnan(found) | np.isnan(wanted)] = np.nan  # also in padding
+    at = np.unravel_index(np.argmax(difference), difference.shape)  # the first nan, if any
+    if not difference[at] <= tolerance:
+        row, position, token = map(int, at)
+        raise ExportMismatch(
+            f"{where}: the logit of row {row}, position {position}, token {token} is {found[at]}, "
+            f"ours is {wanted[at]}; they differ by {difference[at]}, allowed is {tolerance}."
+        )
+    return float(difference[at])

@@ -1,0 +1,53 @@
+"""Every model family by name: from a stored description to a model that can run."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.core.tree import named
+from jaxkd.models import bert
+from jaxkd.models.model import Model, Params
+
+FAMILIES = {"bert": (bert.Config, bert.masked_lm)}
+
+Config = bert.Config  # the union of all families' configs
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """A config as JSON: {"family": ..., "config": {...}}."""
+    for name, (kind, _) in FAMILIES.items():
+        if type(config) is kind:
+            return {"family": name, "config": dataclasses.asdict(config)}
+    raise TypeError(f"{type(config).__name__} is no model config. Families: {', '.join(FAMILIES)}.")
+
+
+def from_description(description: dict[str, Any]) -> Config:
+    """The config that `describe` wrote."""
+    family = description["family"]
+    if family not in FAMILIES:
+        raise ValueError(f"unknown model family {family!r}. {did_you_mean(family, FAMILIES)}")
+    return FAMILIES[family][0](**description["config"])
+
+
+def build(config: Config) -> Model:
+    """The model of a config; raises ValueError for a shape that cannot be built."""
+    return FAMILIES[describe(config)["family"]][1](config)
+
+
+def check_shapes(model: Model, params: Params, origin: str) -> None:
+    """Raise ValueError, naming parameters, if `params` are not those of `model`."""
+    wanted = {k: v.shape for k, v in named(jax.eval_shape(lambda: model.init(0))).items()}
+    found = {k: v.shape for k, v in named(params).items()}
+    wrong = [
+        f"{name}: found {found.get(name, 'nothing')}, needed {wanted.get(name, 'nothing')}"
+        for name in sorted(wanted.keys() | found.keys())
+        if wanted.get(name) != found.get(name)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(
+            f"{origin} holds a model of another shape: {'; '.join(wrong[:5])}{more}. "
+            "Give the stage the model config the checkpoint was made with."
+        )

@@ -1,0 +1,385 @@
+"""The tables of a report: each as data (header, rows, caption), and how they are written."""
+
+import dataclasses
+import html as escaping
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.report import spread
+from jaxkd.report.spread import ABSENT, at, mean_std, number
+
+EMBEDDED = "Text: the embedded Python prose. These are not WikiText numbers."
+NATS = {"loss", "kl", "mlm", "soft_targets", spread.UNDER}
+# entries of a training log that are no terms of the objective
+NO_TERMS = {"step", "split", "loss", "tokens_per_second", "learning_rate", "gradient_norm"}
+NO_TERMS |= {"seconds", "unigram", "perplexity", "accuracy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells as they are read; the renderers escape them."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers only (and absent ones), so that it is set right."""
+        cells = [row[column] for row in self.rows]
+        return column > 0 and all(
+            re.match(r"[+-]?\d[^A-Za-z]*(\(n = \d+\))?$|–?$", c) for c in cells
+        )
+
+
+def escape_markdown(text: str) -> str:
+    """One line in which nothing is markup.
+
+    >>> escape_markdown("a|b <i> x_1 _x_")
+    'a\\\\|b \\\\<i\\\\> x_1 \\\\_x\\\\_'
+    """
+    text = re.sub(r"([\\`*<>|~&$]|\](?=[(\[:]))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+
+
+def markdown(table: Table) -> str:
+    """A GitHub table with its caption under it."""
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rule = ("---:" if table.numeric(column) else "---" for column in range(len(table.header)))
+    lines = [line(map(escape_markdown, table.header)), line(rule)]
+    lines += [line(map(escape_markdown, row)) for row in table.rows]
+    return "\n".join(lines) + f"\n\n*{escape_markdown(table.caption)}*\n"
+
+
+def html(table: Table) -> str:
+    """The same as an HTML table; columns of numbers have the class "number"."""
+    kinds = [' class="number"' if table.numeric(i) else "" for i in range(len(table.header))]
+    head = "".join(
+        f'<th scope="col"{kind}>{escaping.escape(cell)}</th>'
+        for kind, cell in zip(kinds, table.header, strict=True)
+    )
+    body = ""
+    for first, *rest in table.rows:
+        cells = "".join(
+            f"<td{kind}>{escaping.escape(cell)}</td>"
+            for kind, cell in zip(kinds[1:], rest, strict=True)
+        )
+        body += f'<tr><th scope="row">{escaping.escape(first)}</th>{cells}</tr>\n'
+    return (
+        f'<div class="wide"><table>\n<caption>{escaping.escape(table.caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+    )
+
+
+def embedded(results: Mapping) -> bool:
+    return bool(at(results, "data", "embedded"))
+
+
+def label(results: Mapping, model: str) -> str:
+    return at(results, "report", "labels", model) or model
+
+
+def names(metric: str) -> str:
+    """A metric in words, with its unit.
+
+    >>> names("kl"), names("soft_targets"), names("cosine")
+    ('KL to teacher [nats]', 'soft targets [nats]', 'cosine')
+    """
+    words = {
+        "kl": "KL to teacher",
+        "mlm": "MLM",
+        "accuracy": "accuracy [fraction]",
+        "agreement": "agreement with teacher [fraction]",
+        spread.UNDER: "distance under the unigram line",
+    }
+    return words.get(metric, metric.replace("_", " ")) + (" [nats]" if metric in NATS else "")
+
+
+def students(results: Mapping) -> list[str]:
+    """The models that were taught, those with a teacher."""
+    models = results.get("models") or {}
+    return [name for name, model in models.items() if (model or {}).get("teacher")]
+
+
+def quantity(results: Mapping, models: Iterable[str], split: str, metric: str) -> str:
+    """What a logged number is: a student's training loss is its whole objective, not in nats."""
+    if split == "train" and metric == "loss" and set(models) & set(students(results)):
+        return "training objective (weighted sum of its terms)"
+    return f"{split} {names(metric)}"
+
+
+def unlike_teachers(results: Mapping, models: Iterable[str], split: str, metric: str) -> str:
+    """A warning where a number measures distance to a teacher and the teachers differ."""
+    to_teacher = metric in {"kl", "agreement", "soft_targets", "cosine"}
+    teachers = {at(results, "models", model, "teacher") for model in models} - {None}
+    if len(teachers) < 2 or not (to_teacher or (split == "train" and metric == "loss")):
+        return ""
+    told = ", ".join(f"“{label(results, teacher)}”" for teacher in sorted(teachers))
+    return f" Models with different teachers ({told}) are each measured against their own."
+
+
+def over_seeds(results: Mapping) -> str:
+    """How a caption says what ± is."""
+    seeds = spread.seeds(results)
+    if len(seeds) < 2:
+        return f"One seed ({', '.join(seeds) or 'not named'}): no spread can be given."
+    listed = ", ".join(seeds)
+    return f"Mean ± sample standard deviation over n = {len(seeds)} seeds ({listed})."
+
+
+def _table(
+    results: Mapping, header: Sequence[str], rows: Iterable[Sequence[str]], caption: str
+) -> Table:
+    # every table is made here, so that none can leave out where its text came from
+    caption = f"{EMBEDDED} {caption}" if embedded(results) else caption
+    return Table(tuple(header), tuple(tuple(row) for row in rows), caption)
+
+
+def _cell(results: Mapping, model: str, split: str, metric: str, scale: float = 1.0) -> str:
+    found = spread.values(results, model, split, metric).values()
+    return mean_std([scale * value for value in found], of=len(spread.seeds(results)))
+
+
+def outcome(results: Mapping, split: str = "validation", compact: bool = False) -> Table:
+    """Every model with its size and what it reached; `compact` is the README's, fewer columns."""
+    columns: dict[str, Callable[[str, Mapping], str]] = {
+        "model": lambda name, model: label(results, name),
+        "layers": lambda name, model: _plain(model.get("layers")),
+        "width": lambda name, model: _plain(model.get("width")),
+        "parameters": lambda name, model: _plain(model.get("parameters")),
+        "MB": lambda name, model: _plain(model.get("megabytes")),
+    }
+    measured = [
+        (f"{split} loss [nats]", "loss", 1.0),
+        ("nats under unigram", spread.UNDER, 1.0),
+        ("perplexity", "perplexity", 1.0),
+        ("accuracy [%]", "accuracy", 100.0),
+        ("KL to teacher [nats]", "kl", 1.0),
+        ("agreement with teacher [%]", "agreement", 100.0),
+    ]
+    for title, metric, scale in measured:
+        columns[title] = lambda name, model, metric=metric, scale=scale: _cell(
+            results, name, split, metric, scale
+        )
+    if compact:
+        for title in ("width", "MB", "perplexity"):
+            del columns[title]
+    models = results.get("models") or {}
+    rows = [
+        [cell(name, model or {}) for cell in columns.values()] for name, model in models.items()
+    ]
+    corpus = at(results, "data", "corpus")
+    on = f"{split} split of {corpus}" if corpus else f"{split} split"
+    return _table(
+        results,
+        tuple(columns),
+        rows,
+        f"Evaluation on the {on}. {over_seeds(results)} Nats under unigram: what the loss is "
+        f"below the cross-entropy of a unigram model at the same positions (negative: above it).",
+    )
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def comparisons(results: Mapping) -> Table:
+    """Paired differences, seed by seed, with Student's interval of their mean."""
+    rows, warnings = [], []
+    for each in at(results, "report", "comparisons") or ():
+        split, metric = each.get("split", "validation"), each.get("metric", "loss")
+        pair = each["better"], each["than"]
+        differences = spread.paired(results, each)
+        numbers = list(differences.values())
+        bounds = spread.interval(numbers)
+        mean = statistics.fmean(numbers) if numbers else 0.0
+        same = sum(value * mean > 0 for value in numbers)
+        rows.append(
+            [
+                each.get("title", " - ".join(pair)),
+                " minus ".join(label(results, model) for model in pair),
+                quantity(results, pair, split, metric),
+                ", ".join(f"{seed}: {number(d, signed=True)}" for seed, d in differences.items())
+                or ABSENT,
+                mean_std(numbers, signed=True),
+                str(len(numbers)),
+                f"{same} of {len(numbers)}" if numbers else ABSENT,
+                spread.between(bounds),
+                ABSENT if bounds is None else "yes" if bounds[0] <= 0 <= bounds[1] else "no",
+            ]
+        )
+        warnings.append(unlike_teachers(results, pair, split, metric))
+    header = ("comparison", "difference", "of", "by seed", "mean ± std", "n")
+    header += ("seeds with the mean's sign", "95% interval", "interval contains 0")
+    caption = "Differences at equal seeds. The interval is Student's for the mean of the pairs, "
+    caption += "not corrected for the number of comparisons."
+    return _table(results, header, rows, caption + "".join(dict.fromkeys(warnings)))
+
+
+def equal_steps(results: Mapping, spec: Mapping) -> Table:
+    """The arms of one plot after a quarter, a half, three quarters and all of the steps.
+
+    Read at the latest step that every arm and seed logged up to there, so at equal steps.
+    """
+    split, metric = spec.get("split", "train"), spec.get("metric", "loss")
+    curves = {model: spread.curve(results, model, split, metric) for model in spec["models"]}
+    steps = spread.shared_steps(c for seeds in curves.values() for c in seeds.values())
+    chosen = []
+    for fraction in (0.25, 0.5, 0.75, 1.0) if steps else ():
+        reached = [step for step in steps if step <= fraction * steps[-1]]
+        if reached and reached[-1] not in chosen:
+            chosen.append(reached[-1])
+    rows = [
+        [label(results, model)]
+        + [
+            mean_std([c[step] for c in logged.values()], of=len(spread.seeds(results)))
+            for step in chosen
+        ]
+        for model, logged in curves.items()
+    ]
+    header = ["model"] + [f"step {step:,} ({step / steps[-1]:.0%})" for step in chosen]
+    what = quantity(results, spec["models"], split, metric)
+    caption = f"{what[0].upper()}{what[1:]} at equal steps, as logged. {over_seeds(results)}"
+    return _table(
+        results, header, rows, caption + unlike_teachers(results, spec["models"], split, metric)
+    )
+
+
+def terms(results: Mapping) -> Table:
+    """Each term of the objective at the end of the students' training."""
+    taught = [name for name in students(results) if at(results, "curves", name)]
+    found: dict[str, None] = {}
+    for name in taught:
+        for logged in results["curves"][name].values():
+            for entry in logged:
+                if entry.get("split") == "train":
+                    found.update(dict.fromkeys(key for key in entry if key not in NO_TERMS))
+    metrics = ["loss", *found]
+    rows = [
+        [label(results, name)]
+        + [
+            mean_std(
+                spread.values(results, name, "train", m).values(), of=len(spread.seeds(results))
+            )
+            for m in metrics
+        ]
+        for name in taught
+    ]
+    header = ["student", "objective", *map(names, found)]
+    caption = f"The last logged training values. {over_seeds(results)}"
+    return _table(
+        results, header, rows, caption + unlike_teachers(results, taught, "train", "loss")
+    )
+
+
+def references(results: Mapping) -> Table:
+    """What the original reported, beside what was measured here."""
+    rows = []
+    for each in at(results, "report", "references") or ():
+        model, split = each["model"], each.get("split", "validation")
+        metric, reduce = each.get("metric", "loss"), each.get("reduce")
+        ours = spread.values(results, model, split, metric, reduce).values()
+        how = {None: "", "last": ", last logged", "mean": ", mean over training"}[reduce]
+        rows.append(
+            [
+                each.get("what", model),
+                str(each["original"]),
+                mean_std(ours, of=len(spread.seeds(results))),
+                label(results, model),
+                quantity(results, [model], split, metric) + how,
+                _plain(at(results, "models", model, "layers")),
+                _plain(at(results, "models", model, "width")),
+            ]
+        )
+    header = ("what", "original", "ours", "our model", "our quantity", "our layers", "our width")
+    source = at(results, "report", "reference_source")
+    caption = (
+        f"Original: {source}. Not measured here. " if source else "Original: not measured here. "
+    )
+    return _table(results, header, rows, f"{caption}Ours: {over_seeds(results)}")
+
+
+def data(results: Mapping) -> Table:
+    """What the models were trained and evaluated on."""
+    given = results.get("data") or {}
+    rows = [
+        [key, _plain(given.get(key))] for key in ("corpus", "origin", "tokenizer", "vocabulary")
+    ]
+    rows.append(["tokens a row", _plain(given.get("length"))])
+    for key, what in (("rows", "rows"), ("unigram_nats", "unigram cross-entropy [nats]")):
+        rows += [
+            [f"{split} {what}", _plain(value) if key == "rows" else number(float(value))]
+            for split, value in (given.get(key) or {}).items()
+        ]
+    return _table(results, ("data", "value"), rows, "What was read.")
+
+
+def where(results: Mapping) -> Table:
+    """What ran where."""
+    given = results.get("where") or {}
+    keys = ("device", "devices", "processor", "cores", "memory_gb", "python", "revision")
+    rows = [[key.replace("_gb", " [GB]"), _plain(given.get(key))] for key in keys]
+    rows += [[name, str(version)] for name, version in (given.get("versions") or {}).items()]
+    return _table(results, ("where", "value"), rows, "Machine and versions of this run.")
+
+
+def stages(results: Mapping) -> Table:
+    """Seconds a stage, and all together."""
+    rows, given = [], results.get("stages") or {}
+    for name, stage in given.items():
+        took = list((stage.get("seconds") or {}).values())
+        resumed = stage.get("resumed")
+        rows.append(
+            [
+                name,
+                stage.get("kind") or ABSENT,
+                mean_std(took, of=len(spread.seeds(results))),
+                f"{sum(took):,.1f}" if took else ABSENT,
+                ABSENT if resumed is None else str(sum(resumed.values())),
+            ]
+        )
+    by_seed = [stage.get("seconds") or {} for stage in given.values()]
+    whole = set.intersection(*map(set, by_seed)) if by_seed else ()  # seeds that ran every stage
+    a_seed = [sum(stage[seed] for stage in by_seed) for seed in sorted(whole)]
+    total = sum(sum(stage.values()) for stage in by_seed)
+    of = len(spread.seeds(results))
+    all_seeds = f"{total:,.1f}" if total else ABSENT
+    rows.append(["all stages", "", mean_std(a_seed, of=of), all_seeds, ""])
+    header = ("stage", "kind", "seconds a seed", "seconds, all seeds", "times resumed")
+    return _table(results, header, rows, f"Wall-clock time. {over_seeds(results)}")
+
+
+def check(results: Mapping) -> None:
+    """Raises ValueError where the report asks for a model that the results do not have."""
+    known = set(results.get("models") or ()) | set(results.get("curves") or ())
+    needed = {
+        "curves": ("models",),
+        "comparisons": ("better", "than"),
+        "references": ("original", "model"),
+    }
+    for kind, keys in needed.items():
+        for place, each in enumerate(at(results, "report", kind) or ()):
+            what = f"report.{kind}[{place}]"
+            for key in keys:
+                if key not in each:
+                    raise ValueError(f"{what} has no {key!r}; it has {sorted(each)}")
+            for model in (m for key in keys for m in _models(key, each[key])):
+                if model not in known:
+                    raise ValueError(
+                        f"{what} names the model {model!r}, which the results do not have. "
+                        + did_you_mean(model, known)
+                    )
+
+
+def _models(key: str, value: object) -> list[str]:
+    if key == "original":  # a number
+        return []
+    return list(value) if key == "models" else [value]

@@ -1,0 +1,75 @@
+"""Measure models over whole splits, each beside its teacher and the unigram line."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxkd.core.tree import parameter_count
+from jaxkd.data.feed import Evaluation
+from jaxkd.data.masking import unigram_nats
+from jaxkd.evaluate.masked_lm import make_evaluate
+from jaxkd.models import families
+from jaxkd.stages.experiment import Place
+from jaxkd.stages.training import EVALUATION, load_model
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Loss, perplexity and accuracy; KL and agreement where a model was distilled.
+
+    All models see the same masks: every token alike (no smoothing), the same in every seed.
+    """
+
+    models: tuple[str, ...]  # stages
+    splits: tuple[str, ...] = ("validation",)  # train, validation, test
+    batch_size: int = 32
+
+    def inputs(self) -> tuple[str, ...]:
+        return self.models
+
+    def check(self) -> None:
+        unknown = set(self.splits) - {"train", "validation", "test"}
+        if unknown or not self.models or self.batch_size < 1:
+            raise ValueError(
+                f"splits={self.splits}, models={self.models}, batch_size={self.batch_size}: splits "
+                "are among train, validation, test; at least one model; at least one row."
+            )
+
+    def run(self, place: Place) -> dict[str, Any]:
+        place.display.start(place.name, len(self.models) * len(self.splits))
+        unigram = {split: self._unigram(place, split) for split in self.splits}
+        found: dict[str, Any] = {}
+        for i, name in enumerate(self.models):
+            config, params = load_model(place.beside(name), place.display.say)
+            teacher_name = getattr(place.stages[name], "teacher", None)
+            teacher = teacher_name and load_model(place.beside(teacher_name), place.display.say)
+            measure = make_evaluate(
+                families.build(config), families.build(teacher[0]) if teacher else None
+            )
+            found[name] = {
+                "teacher": teacher_name,
+                "layers": config.layers,
+                "width": config.width,
+                "parameters": parameter_count(params),
+                "megabytes": 4 * parameter_count(params) / 1e6,
+                "splits": {},
+            }
+            for j, split in enumerate(self.splits, 1):
+                numbers = measure(params, teacher[1] if teacher else None, self._feed(place, split))
+                found[name]["splits"][split] = numbers | {"unigram": unigram[split]}
+                place.display.step(i * len(self.splits) + j, numbers)
+        place.display.stop()
+        return {"models": found}
+
+    def _feed(self, place: Place, split: str) -> Evaluation:
+        rows = place.rows.splits[split]
+        return Evaluation(rows, EVALUATION, place.rows.vocabulary, self.batch_size)
+
+    def _unigram(self, place: Place, split: str) -> float:
+        """What a model that ignores context would pay at the very positions evaluated."""
+        nats = [
+            unigram_nats(batch.targets[batch.target_mask], place.rows.vocabulary.counts)
+            for batch in self._feed(place, split)
+        ]
+        return float(np.concatenate(nats).mean())

@@ -1,0 +1,51 @@
+"""Write a model for others to open: a HuggingFace folder and an ONNX file, both verified."""
+
+import dataclasses
+import shutil
+from typing import Any
+
+from jaxkd.hub import folder as hub
+from jaxkd.stages.experiment import Place
+from jaxkd.stages.training import load_model
+
+FORMATS = ("huggingface", "onnx")
+
+
+@dataclasses.dataclass
+class Export:
+    """Files of one model, in `huggingface/` and `onnx/model.onnx` of the stage's folder.
+
+    Each is opened by the library it is for and must give our logits; otherwise the stage fails.
+    """
+
+    model: str  # stage
+    formats: tuple[str, ...] = FORMATS
+    tolerance: float = 1e-4  # largest absolute difference of a logit
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    def check(self) -> None:
+        unknown = set(self.formats) - set(FORMATS)
+        if unknown:
+            raise ValueError(f"formats={self.formats}: allowed are {', '.join(FORMATS)}.")
+        # Now, not after hours of training: without the extra this stage cannot succeed.
+        import jaxkd.export.onnx_model  # noqa: F401
+
+    def run(self, place: Place) -> dict[str, Any]:
+        from jaxkd.export.onnx_model import export_onnx
+        from jaxkd.export.verify import verify_folder, verify_onnx
+
+        config, params = load_model(place.beside(self.model), place.display.say)
+        checked: dict[str, Any] = {}
+        if "huggingface" in self.formats:
+            target = place.folder / "huggingface"
+            shutil.rmtree(target, ignore_errors=True)
+            hub.save(target, config, params, save_tokenizer=place.rows.tokenizer.save)
+            checked["huggingface"] = verify_folder(target, config, params, tolerance=self.tolerance)
+        if "onnx" in self.formats:
+            file = place.folder / "onnx" / "model.onnx"
+            export_onnx(config, params, file)
+            checked["onnx"] = verify_onnx(file, config, params, tolerance=self.tolerance)
+            checked["onnx"]["megabytes"] = file.stat().st_size / 1e6
+        return checked

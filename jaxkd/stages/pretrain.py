@@ -1,0 +1,70 @@
+"""Train a teacher: masked language modelling, with LayerDrop or without."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxkd.data.masking import Masking
+from jaxkd.distil.objective import HardLabels
+from jaxkd.hub import folder as hub
+from jaxkd.models import families
+from jaxkd.models.bert import Config
+from jaxkd.models.model import Params
+from jaxkd.stages.experiment import Place
+from jaxkd.stages.training import Training
+
+
+@dataclasses.dataclass
+class Pretrain(Training):
+    """A model from random or pretrained weights, on the text alone.
+
+    Every token is as likely to be masked as any other, as in BERT; DistilBERT's preference for
+    rare ones belongs to distillation, where the teacher says how likely they are.
+    """
+
+    model: Config = dataclasses.field(default_factory=Config)
+    source: str = ""  # HuggingFace folder or hub id to start from; its shape replaces `model`
+    layer_drop: float = 0.0  # probability of each block to be skipped in a step
+    masking: Masking = dataclasses.field(default_factory=lambda: Masking(smoothing=0.0))
+    unigram_bias: bool = True  # start the output bias at the log frequency of each token
+
+    def inputs(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self) -> None:
+        super().check()
+        self.model.check()
+        if not 0 <= self.layer_drop < 1:
+            raise ValueError(f"layer_drop is {self.layer_drop}; it is at least 0 and below 1.")
+
+    def run(self, place: Place) -> dict[str, Any]:
+        if self.source:
+            config, params = hub.load(self.source)
+            config = dataclasses.replace(config, compute=self.model.compute)
+        else:
+            config, params = start(self.model, place, self.unigram_bias)
+        check_vocabulary(config, place)
+        return self.fit(place, config, params, {"mlm": HardLabels()}, layer_drop=self.layer_drop)
+
+
+def start(config: Config, place: Place, unigram_bias: bool) -> tuple[Config, Params]:
+    """A random model that fits the tokenizer; its bias perhaps the unigram distribution."""
+    config = dataclasses.replace(config, vocabulary=place.rows.tokenizer.vocab_size)
+    params = families.build(config).init(place.seed, place.name)
+    if unigram_bias:
+        counts = place.rows.vocabulary.counts + 1.0
+        bias = jnp.asarray(jnp.log(counts / counts.sum()), jnp.float32)
+        params = params | {"head": params["head"] | {"bias": bias}}
+    return config, params
+
+
+def check_vocabulary(config: Config, place: Place) -> None:
+    """Raise ValueError if the data's tokens do not fit the model."""
+    size = place.rows.tokenizer.vocab_size
+    if config.vocabulary < size:
+        raise ValueError(
+            f"the model has {config.vocabulary} token embeddings, the tokenizer "
+            f"{place.rows.tokenizer.origin} has {size} tokens. Use the tokenizer of the model: "
+            "--config.data.tokenizer=NAME."
+        )

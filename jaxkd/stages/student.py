@@ -1,0 +1,61 @@
+"""Where students come from: a pruned teacher, or random weights of the same shape."""
+
+import dataclasses
+from typing import Any
+
+from jaxkd.checkpoint.series import Series
+from jaxkd.core.tree import parameter_count
+from jaxkd.distil.student import kept_blocks, prune
+from jaxkd.models import families
+from jaxkd.models.model import Params
+from jaxkd.stages.experiment import Place
+from jaxkd.stages.pretrain import start
+from jaxkd.stages.training import load_model
+
+
+@dataclasses.dataclass
+class Prune:
+    """Keep some blocks of a model."""
+
+    source: str  # stage whose model is pruned
+    keep: str = "every_other"  # or first_half, last_half, or block numbers: "0,2,3"
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def check(self) -> None:
+        kept_blocks(1000, self.keep)
+
+    def run(self, place: Place) -> dict[str, Any]:
+        config, params = load_model(place.beside(self.source), place.display.say)
+        kept = kept_blocks(config.layers, self.keep)
+        return {"kept": kept} | _leave(
+            place, dataclasses.replace(config, layers=len(kept)), prune(params, kept)
+        )
+
+
+@dataclasses.dataclass
+class Initialise:
+    """Random weights, in the shape of another stage's model with fewer blocks."""
+
+    like: str  # stage whose shape is taken
+    layers: int = 2
+    unigram_bias: bool = True  # start the output bias at the log frequency of each token
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.like,)
+
+    def check(self) -> None:
+        if self.layers < 1:
+            raise ValueError(f"layers is {self.layers}; it must be at least 1.")
+
+    def run(self, place: Place) -> dict[str, Any]:
+        config, _ = load_model(place.beside(self.like), place.display.say)
+        shape = dataclasses.replace(config, layers=self.layers)
+        return _leave(place, *start(shape, place, self.unigram_bias))
+
+
+def _leave(place: Place, config: families.Config, params: Params) -> dict[str, Any]:
+    series = Series(place.folder / "checkpoint", warn=place.display.say)
+    series.save(0, params, families.describe(config))
+    return {"layers": config.layers, "parameters": parameter_count(params)}

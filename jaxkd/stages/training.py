@@ -1,0 +1,174 @@
+"""What teacher training and distillation share: steps, optimiser, resuming, checkpoints."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxkd.checkpoint import layerwise
+from jaxkd.checkpoint.series import Series, check_space
+from jaxkd.data.feed import Evaluation
+from jaxkd.data.feed import Training as Feed
+from jaxkd.data.masking import Masking
+from jaxkd.distil import objective
+from jaxkd.distil.step import State, initial_state, make_step
+from jaxkd.evaluate.masked_lm import make_evaluate
+from jaxkd.models import families
+from jaxkd.models.model import Params
+from jaxkd.stages.experiment import Place
+from jaxkd.train import loop, parallel
+from jaxkd.train.log import MetricLog
+from jaxkd.train.optimiser import AdamW
+
+EVALUATION = Masking(smoothing=0.0)  # every token alike, as the unigram line counts them
+
+
+@dataclasses.dataclass
+class Training:
+    """How long, how fast, on how much at a time."""
+
+    steps: int = 1000  # optimiser updates, at most
+    batch_size: int = 16  # rows an update, over all devices
+    accumulate: int = 1  # micro-batches an update, to save memory
+    optimiser: AdamW = dataclasses.field(default_factory=AdamW)
+    masking: Masking = dataclasses.field(default_factory=Masking)
+    freeze: tuple[str, ...] = ()  # patterns of parameter names that do not learn
+    log_every: int = 20
+    save_every: int = 200
+    evaluate_every: int = 200
+    evaluate_rows: int = 256  # of the validation split, while training; 0: all
+    patience: int = 0  # stop after so many evaluations without a better loss, and keep the best
+
+    def check(self) -> None:
+        parallel.check_batch(self.batch_size, self.accumulate)
+        self.optimiser.check()
+        self.masking.check()
+        for name in ("steps", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+    def fit(
+        self,
+        place: Place,
+        config: families.Config,
+        params: Params,
+        terms: objective.Terms,
+        *,
+        teacher: tuple[families.Config, Params] | None = None,
+        layer_drop: float = 0.0,
+    ) -> dict[str, Any]:
+        """Train from `params`, or go on from the last good checkpoint; save the last state."""
+        model = families.build(config)
+        families.check_shapes(model, params, f"stage {place.name!r}")
+        taught = None if teacher is None else families.build(teacher[0])
+        teacher_params = None if teacher is None else teacher[1]
+        optimiser = self.optimiser.build(params, self.steps, self.freeze)
+        step = make_step(
+            model,
+            terms,
+            optimiser,
+            seed=place.seed,
+            teacher=taught,
+            layer_drop=layer_drop,
+            dropout=max(config.dropout, config.attention_dropout) > 0,
+            accumulate=self.accumulate,
+        )
+        series = Series(place.folder / "checkpoint", warn=place.display.say)
+        best = Series(place.folder / "best", keep=1, warn=place.display.say)
+        check_space(series.folder, 4 * 3 * layerwise.nbytes(params))
+        log = MetricLog(place.folder / "metrics.jsonl", place.tensorboard)
+        described = families.describe(config)
+
+        state, resumed = _resume(series, initial_state(params, optimiser))
+        log.rewind(resumed)
+        if resumed:
+            place.display.say(f"{place.name}: going on from step {resumed}")
+        place.display.start(place.name, self.steps, resumed)
+
+        validation = place.rows.splits["validation"][: self.evaluate_rows or None]
+        batches = Evaluation(validation, EVALUATION, place.rows.vocabulary, self.batch_size)
+        measure = make_evaluate(model, taught)
+
+        def evaluate(done: int, state: State) -> Mapping[str, float]:
+            return measure(state.params, teacher_params, batches)
+
+        def tell(done: int, split: str, values: Mapping[str, float]) -> None:
+            log.write(done, split, values)
+            place.display.step(done, values)
+
+        def save(done: int, state: State, position: dict[str, Any]) -> None:
+            kept = {"step": state.step, "optimiser": state.optimiser}
+            series.save(done, state.params, described, state=kept, data=position)
+
+        def improved(done: int, state: State) -> None:
+            if self.patience:
+                best.save(done, state.params, described)
+
+        plan = loop.Plan(
+            self.steps, self.log_every, self.save_every, self.evaluate_every, self.patience
+        )
+        hooks = loop.Hooks(tell, save, evaluate, improved, place.stopping)
+        feed = Feed(
+            place.rows.splits["train"],
+            self.masking,
+            place.rows.vocabulary,
+            seed=place.seed,
+            batch_size=self.batch_size,
+        )
+        losses = [row["loss"] for row in log.rows() if row["split"] == "validation"]
+        try:
+            state = loop.run(
+                parallel.best(step),
+                state,
+                teacher_params,
+                feed,
+                plan,
+                hooks,
+                done=resumed,
+                losses=losses,
+            )
+        except loop.NotFinite as error:
+            last = series.latest()
+            raise loop.NotFinite(
+                f"{place.name}: {error} The last good state is {last or 'the initial one'}. Lower "
+                f"config.stages.{place.name}.optimiser.learning_rate, or lengthen its warmup."
+            ) from None
+        finally:
+            log.close()
+            place.display.stop()
+        return {"steps": int(state.step), "resumed_at": resumed}
+
+
+def _resume(series: Series, fresh: State) -> tuple[State, int]:
+    """The state of the last good checkpoint and its step; the fresh one and 0 if there is none."""
+    latest = series.latest()
+    if latest is None:
+        # The step gives its input away (donation); what is shared with a teacher must survive.
+        return jax.tree.map(lambda x: x.copy(), fresh), 0
+    params, _ = layerwise.load(latest)
+    template = {"step": fresh.step, "optimiser": fresh.optimiser}
+    kept = layerwise.load_part(latest, "state", template)
+    state = State(kept["step"], params, kept["optimiser"])
+    return state, int(kept["step"])
+
+
+def load_model(folder: pathlib.Path, warn: Any = print) -> tuple[families.Config, Params]:
+    """Config and parameters of a finished stage, shapes checked: its best state, or its last.
+
+    Raises:
+      FileNotFoundError: if it left no whole checkpoint.
+    """
+    latest = None
+    for name in ("best", "checkpoint"):
+        latest = latest or Series(folder / name, warn=warn).latest()
+    if latest is None:
+        raise FileNotFoundError(
+            f"{folder} has no whole checkpoint. Delete the folder and start again: the stage is "
+            "then run anew."
+        )
+    params, described = layerwise.load(latest)
+    config = families.from_description(described)
+    families.check_shapes(families.build(config), params, str(latest))
+    return config, params

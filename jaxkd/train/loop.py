@@ -1,0 +1,126 @@
+"""The training loop: steps, windows of metrics, evaluations, checkpoints; knows no model."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxkd.core.mean import Mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When what happens; all in optimiser steps."""
+
+    steps: int
+    log_every: int
+    save_every: int
+    evaluate_every: int = 0  # 0: only after the last step
+    patience: int = 0  # stop after so many evaluations without a better loss; 0: never
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the loop calls; each is given the number of finished steps first."""
+
+    log: Callable[[int, str, Mapping[str, float]], None]
+    save: Callable[[int, Any, dict[str, Any]], None]  # step, state, the feed's position
+    evaluate: Callable[[int, Any], Mapping[str, float]]  # its "loss" decides about patience
+    improved: Callable[[int, Any], None] = lambda step, state: None
+    stopping: Callable[[], bool] = lambda: False  # True: save and raise KeyboardInterrupt
+
+
+class NotFinite(FloatingPointError):
+    """A loss became nan or infinite."""
+
+
+def run(
+    step: Callable[[Any, Any, Any], tuple[Any, dict[str, Mean]]],
+    state: Any,
+    teacher: Any,
+    feed: Any,
+    plan: Plan,
+    hooks: Hooks,
+    *,
+    done: int = 0,
+    losses: list[float] | None = None,
+) -> Any:
+    """Steps `done` .. `plan.steps`, fewer if patience runs out; returns the last state.
+
+    Args:
+      step: (state, teacher, batch) -> (state, metrics); compiled.
+      feed: has `start(step)`, an iterator with `get_state()`.
+      losses: validation losses of a run that is being resumed.
+    Raises:
+      NotFinite: names the first step whose loss is not finite; nothing after the last good
+        checkpoint was saved.
+    """
+    losses = list(losses or [])
+    batches = feed.start(done)
+    window = _Window(done)
+    while done < plan.steps and not _exhausted(losses, plan.patience):
+        batch = next(batches)
+        state, metrics = step(state, teacher, batch)
+        # The window before this step is read now, while the device works on this one.
+        if done % plan.log_every == 0:
+            window.emit(hooks.log)
+        window.add(metrics, np.size(batch.tokens))
+        done += 1
+        evaluating = done == plan.steps or (plan.evaluate_every and done % plan.evaluate_every == 0)
+        stopping = hooks.stopping()
+        if evaluating or stopping or done % plan.save_every == 0:
+            window.emit(hooks.log)
+        if evaluating:
+            found = hooks.evaluate(done, state)
+            hooks.log(done, "validation", found)
+            losses.append(found["loss"])
+            if losses[-1] <= min(losses):
+                hooks.improved(done, state)
+            window.resume()
+        if evaluating or stopping or done % plan.save_every == 0:
+            hooks.save(done, state, batches.get_state())
+            window.resume()
+        if stopping:
+            raise KeyboardInterrupt(f"stopped after step {done}; start again to go on from there")
+    return state
+
+
+def _exhausted(losses: list[float], patience: int) -> bool:
+    return bool(patience) and len(losses) - int(np.argmin(losses or [0])) > patience
+
+
+class _Window:
+    """Metrics of the steps since the last line of the log, still on the device."""
+
+    def __init__(self, done: int):
+        self._done, self._pending, self._tokens = done, [], 0
+        self._since = time.perf_counter()
+
+    def add(self, metrics: dict[str, Mean], tokens: int) -> None:
+        self._pending.append(metrics)
+        self._tokens += tokens
+
+    def resume(self) -> None:
+        """Leave out of the speed what was not training."""
+        self._since = time.perf_counter()
+
+    def emit(self, log: Callable[[int, str, Mapping[str, float]], None]) -> None:
+        if not self._pending:
+            return
+        rows = jax.device_get(self._pending)
+        for i, row in enumerate(rows, self._done + 1):
+            values = {name: float(mean.compute()) for name, mean in row.items()}
+            if not all(map(math.isfinite, values.values())):
+                told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+                raise NotFinite(f"step {i} is not finite: {told}.")
+        self._done += len(rows)
+        merged = {name: sum((r[name] for r in rows), Mean(0.0, 0.0)) for name in rows[0]}
+        seconds = time.perf_counter() - self._since
+        speed = {"tokens_per_second": self._tokens / seconds, "step_seconds": seconds / len(rows)}
+        log(self._done, "train", {k: float(m.compute()) for k, m in merged.items()} | speed)
+        self._pending, self._tokens = [], 0
+        self._since = time.perf_counter()

@@ -1,0 +1,79 @@
+"""AdamW with warm-up, decay, clipping and frozen parts, from a few numbers."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+import optax
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.core.tree import map_named, named
+
+DECAYS = ("linear", "cosine", "constant")
+
+
+@dataclasses.dataclass
+class AdamW:
+    """The optimiser of a stage; learning rates are per update."""
+
+    learning_rate: float = 1e-3  # at the end of warm-up
+    warmup: float = 0.1  # share of the updates
+    decay: str = "linear"  # to zero at the last update; or cosine, constant
+    b1: float = 0.9
+    b2: float = 0.98
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01  # of matrices; biases and norms are spared
+    clip: float = 1.0  # global norm of the gradient; 0 does not clip
+
+    def check(self) -> None:
+        if self.decay not in DECAYS:
+            raise ValueError(f"optimiser.decay={self.decay!r}. {did_you_mean(self.decay, DECAYS)}")
+        if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"optimiser.learning_rate is {self.learning_rate} and warmup {self.warmup}; the "
+                "rate is above 0, and warm-up a share of the steps, at least 0 and below 1."
+            )
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rate of update 0 .. steps - 1."""
+        warm = max(1, round(self.warmup * steps))
+        rest = max(1, steps - warm)
+        after = {
+            "linear": optax.linear_schedule(self.learning_rate, 0.0, rest),
+            "cosine": optax.cosine_decay_schedule(self.learning_rate, rest),
+            "constant": optax.constant_schedule(self.learning_rate),
+        }[self.decay]
+        # From 1/warm, not from 0: an update that changes nothing would be wasted.
+        start = optax.linear_schedule(self.learning_rate / warm, self.learning_rate, warm - 1 or 1)
+        return optax.join_schedules([start, after], [warm])
+
+    def build(
+        self, params: Any, steps: int, freeze: Sequence[str] = ()
+    ) -> optax.GradientTransformation:
+        """The optax chain for these parameters; `freeze` names those that must not change.
+
+        Raises:
+          ValueError: if a pattern of `freeze` fits no parameter.
+        """
+        self.check()
+        names = list(named(params))
+        for pattern in freeze:
+            if not fnmatch.filter(names, pattern):
+                raise ValueError(
+                    f"freeze={pattern!r} fits no parameter. {did_you_mean(pattern, names)}"
+                )
+        labels = map_named(
+            lambda name, _: "frozen" if any(fnmatch.fnmatch(name, p) for p in freeze) else "free",
+            params,
+        )
+        adamw = optax.adamw(
+            self.schedule(steps),
+            b1=self.b1,
+            b2=self.b2,
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+            mask=lambda tree: map_named(lambda _, leaf: leaf.ndim > 1, tree),
+        )
+        chain = optax.partition({"free": adamw, "frozen": optax.set_to_zero()}, labels)
+        return optax.chain(optax.clip_by_global_norm(self.clip), chain) if self.clip else chain

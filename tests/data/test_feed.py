@@ -1,0 +1,90 @@
+"""Packing and feeding: every token once, and batch k the same whenever it is asked for."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxkd.data.feed import Evaluation, Training
+from jaxkd.data.masking import Masking, Vocabulary
+from jaxkd.data.packing import pack
+
+ROWS = pack([np.arange(4, 40)] * 9, length=12, cls=1, sep=2, pad=0)
+VOCABULARY = Vocabulary.of(np.bincount(ROWS.ravel(), minlength=44), special=range(4), mask=3, pad=0)
+
+
+def training(seed=0, batch_size=4):
+    return Training(ROWS, Masking(), VOCABULARY, seed=seed, batch_size=batch_size)
+
+
+def same(one, two) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, one, two))
+
+
+@given(st.lists(st.lists(st.integers(4, 99), max_size=30), max_size=6), st.integers(3, 12))
+def test_packing_keeps_every_token_once_in_order_and_mixes_no_documents(documents, length):
+    rows = pack([np.array(d, np.int32) for d in documents], length=length, cls=1, sep=2, pad=0)
+    assert rows.shape == (sum(-(-len(d) // (length - 2)) for d in documents), length)
+    assert (rows[:, 0] == 1).all() and ((rows == 2).sum(1) == 1).all()
+    assert [t for row in rows for t in row if t > 3] == [t for d in documents for t in d]
+    at = 0
+    for document in documents:
+        count = -(-len(document) // (length - 2))
+        assert [t for row in rows[at : at + count] for t in row if t > 3] == document
+        at += count
+
+
+def test_rows_too_short_for_a_token_are_an_error():
+    with pytest.raises(ValueError, match="data.length is 2"):
+        pack([np.arange(3)], length=2, cls=1, sep=2, pad=0)
+
+
+def test_step_k_of_a_seed_always_sees_the_same_batch():
+    ordered = [training()[step] for step in range(12)]
+    for start in (0, 5, 11):  # 9 batches are an epoch: the last start lies in the second
+        iterator = training().start(start)
+        for step in range(start, 12):
+            assert same(next(iterator), ordered[step])
+    assert not same(training(seed=1)[0], ordered[0])
+
+
+def test_the_iterator_says_where_it_stands():
+    iterator = training().start(7)
+    next(iterator)
+    position = iterator.get_state()
+    resumed = training().start(0)
+    resumed.set_state(position)
+    assert same(next(resumed), training()[8])
+
+
+def test_an_epoch_has_every_row_once_and_the_next_in_another_order():
+    def originals(steps):
+        rows = []
+        for step in steps:
+            batch = training(batch_size=6)[step]
+            tokens = batch.tokens.copy()
+            np.put_along_axis(tokens, batch.target_positions, batch.targets, axis=1)
+            rows += [tuple(row) for row in tokens]
+        return rows
+
+    first, second = originals(range(6)), originals(range(6, 12))  # 36 rows
+    wanted = sorted(map(tuple, ROWS))
+    assert sorted(first) == sorted(second) == wanted
+    assert first != second
+
+
+def test_evaluation_counts_every_row_once_whatever_the_batch_size():
+    def targets(batch_size):
+        feed = Evaluation(ROWS, Masking(smoothing=0.0), VOCABULARY, batch_size)
+        batches = list(feed)
+        assert len(batches) == len(feed)
+        assert {b.rows for b in batches} == {batch_size}
+        return np.concatenate([b.targets[b.target_mask] for b in batches])
+
+    np.testing.assert_array_equal(targets(5), targets(36))
+
+
+def test_an_empty_split_is_an_error():
+    with pytest.raises(ValueError, match="no rows"):
+        Training(ROWS[:0], Masking(), VOCABULARY, seed=0, batch_size=4)

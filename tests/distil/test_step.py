@@ -1,0 +1,201 @@
+"""The step: the same result however the batch is split, and a teacher that never changes."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxkd.core.batch import Batch
+from jaxkd.distil import objective
+from jaxkd.distil.objective import CosineHidden, HardLabels, SoftTargets
+from jaxkd.distil.step import initial_state, make_step
+from jaxkd.models import families
+from jaxkd.models.model import forward
+from jaxkd.train import parallel
+from tests.models import tiny
+
+MODEL = families.build(tiny.config(layers=2))
+TEACHER = families.build(tiny.config(layers=3))
+PARAMS, TEACHER_PARAMS = MODEL.init(0), TEACHER.init(1)
+TERMS = {
+    "soft_targets": SoftTargets(weight=5.0, temperature=2.0),
+    "mlm": HardLabels(weight=2.0),
+    "cosine": CosineHidden(weight=1.0),
+}
+
+
+def copied(tree):
+    return jax.tree.map(jnp.copy, tree)
+
+
+def stepped(batch, wrap=parallel.jitted, optimiser=None, steps=1, **options):
+    """State and metrics after some steps on one batch."""
+    optimiser = optimiser or optax.sgd(0.1)
+    step = wrap(make_step(MODEL, TERMS, optimiser, seed=0, teacher=TEACHER, **options))
+    state = initial_state(copied(PARAMS), optimiser)
+    for _ in range(steps):
+        state, metrics = step(state, TEACHER_PARAMS, batch)
+    return state, {name: float(mean.compute()) for name, mean in metrics.items()}
+
+
+def plain_loss(params, batch):
+    """The objective written out once more, on the whole batch, without Mean."""
+    student, teacher = forward(MODEL, params, batch), forward(TEACHER, TEACHER_PARAMS, batch)
+    p = jax.nn.softmax(teacher.logits / 2)
+    kl = jnp.sum(p * (jnp.log(p) - jax.nn.log_softmax(student.logits / 2)), -1)
+    nll = -jnp.take_along_axis(jax.nn.log_softmax(student.logits), batch.targets[..., None], -1)
+    a, b = student.hidden[-1], teacher.hidden[-1]
+    cosine = 1 - (a * b).sum(-1) / jnp.linalg.norm(a, axis=-1) / jnp.linalg.norm(b, axis=-1)
+    at = batch.target_mask
+    return (
+        5 * 4 * (kl * at).sum() / at.sum()
+        + 2 * (nll[..., 0] * at).sum() / at.sum()
+        + (cosine * batch.mask).sum() / batch.mask.sum()
+    )
+
+
+def test_a_step_of_sgd_is_the_gradient_of_the_written_out_objective():
+    batch = tiny.batch()
+    state, metrics = stepped(batch)
+    loss, gradient = jax.value_and_grad(plain_loss)(PARAMS, batch)
+    wanted = jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, gradient)
+    chex.assert_trees_all_close(state.params, wanted, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-4)
+    named = 5 * metrics["soft_targets"] + 2 * metrics["mlm"] + metrics["cosine"]
+    np.testing.assert_allclose(metrics["loss"], named, rtol=1e-5)
+
+
+def test_pmap_equals_jit_on_uneven_shards():
+    """SGD, not Adam, which hides a wrong scale; 8 devices, some without a single target."""
+    assert jax.local_device_count() == 8
+    batch = tiny.batch(rows=16)
+    per_device = np.asarray(batch.target_mask).reshape(8, -1).sum(1)
+    assert len(set(per_device)) > 2
+    one, told_one = stepped(batch)
+    many, told_many = stepped(batch, parallel.pmapped)
+    chex.assert_trees_all_close(many.params, one.params, rtol=1e-6, atol=1e-6)
+    for name, value in told_one.items():
+        np.testing.assert_allclose(told_many[name], value, rtol=1e-6)
+
+
+def test_pmap_with_layer_drop_drops_the_same_blocks_on_every_device():
+    batch = tiny.batch(rows=16)
+    one, _ = stepped(batch, steps=3, layer_drop=0.5)
+    many, _ = stepped(batch, parallel.pmapped, steps=3, layer_drop=0.5)
+    chex.assert_trees_all_close(many.params, one.params, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_accumulation_equals_the_full_batch_on_ragged_rows(parts):
+    """Trap 6: the mean of micro-batches' means is not the mean."""
+    batch = tiny.batch(rows=8)
+    whole, told = stepped(batch)
+    split, told_split = stepped(batch, accumulate=parts)
+    chex.assert_trees_all_close(split.params, whole.params, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(told_split["loss"], told["loss"], rtol=1e-6)
+
+
+def test_accumulation_on_several_devices_equals_the_full_batch():
+    batch = tiny.batch(rows=16)
+    whole, _ = stepped(batch)
+    split, _ = stepped(batch, parallel.pmapped, accumulate=2)
+    chex.assert_trees_all_close(split.params, whole.params, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_of_padding_change_nothing():
+    batch = tiny.batch(rows=8)
+    padded = jax.tree.map(lambda x: jnp.pad(x, ((0, 4), (0, 0))), batch)
+    one, _ = stepped(batch)
+    two, _ = stepped(padded)
+    chex.assert_trees_all_close(one.params, two.params, rtol=1e-6, atol=1e-6)
+
+
+def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it():
+    optimiser = optax.sgd(0.1)
+    terms = {"soft_targets": SoftTargets(temperature=3.0), "cosine": CosineHidden()}
+    step = parallel.jitted(make_step(MODEL, terms, optimiser, seed=0, teacher=MODEL))
+    _, metrics = step(initial_state(copied(PARAMS), optimiser), PARAMS, tiny.batch())
+    for name in ("soft_targets", "cosine", "grad_norm"):
+        np.testing.assert_allclose(float(metrics[name].compute()), 0, atol=1e-5)
+
+
+def test_the_teacher_gets_no_gradient_no_dropout_and_no_layer_drop():
+    """Trap 12. The teacher's terms are those of a plain forward pass, at every step."""
+    noisy = families.build(tiny.config(layers=3, dropout=0.5, attention_dropout=0.5))
+    optimiser = optax.sgd(0.0)
+    terms = {"soft_targets": SoftTargets()}
+    batch = tiny.batch()
+
+    def told(teacher, **options):
+        step = parallel.jitted(
+            make_step(MODEL, terms, optimiser, seed=0, teacher=teacher, **options)
+        )
+        state = initial_state(copied(PARAMS), optimiser)
+        losses = []
+        for _ in range(3):
+            state, metrics = step(state, TEACHER_PARAMS, batch)
+            losses.append(float(metrics["soft_targets"].compute()))
+        return losses
+
+    quiet = told(TEACHER)
+    assert quiet == told(noisy, dropout=True)  # the student has rate 0, the teacher 0.5
+
+    def through_the_step(teacher_params):
+        step = make_step(MODEL, terms, optimiser, seed=0, teacher=TEACHER)
+        _, metrics = step(initial_state(PARAMS, optimiser), teacher_params, batch, None)
+        return metrics["soft_targets"].compute()
+
+    gradient = jax.grad(through_the_step)(TEACHER_PARAMS)
+    assert all((g == 0).all() for g in jax.tree.leaves(gradient))
+
+
+def test_a_step_is_traced_once_and_donates_its_state():
+    traced = chex.assert_max_traces(
+        make_step(MODEL, TERMS, optax.sgd(0.1), seed=0, teacher=TEACHER), n=1
+    )
+    step = parallel.jitted(traced)
+    state = initial_state(copied(PARAMS), optax.sgd(0.1))
+    first = state.params["embed"]["token"]
+    for seed in range(3):
+        state, _ = step(state, TEACHER_PARAMS, tiny.batch(seed=seed))
+    assert first.is_deleted()
+    assert int(state.step) == 3
+
+
+def test_a_batch_that_does_not_divide_is_an_error():
+    with pytest.raises(ValueError, match="12 rows does not divide into 8"):
+        stepped(tiny.batch(rows=12), parallel.pmapped)
+    with pytest.raises(ValueError, match="batch_size 12 does not divide over 8 device"):
+        parallel.check_batch(12, 1)
+
+
+def test_bfloat16_steps_stay_near_float32():
+    half = families.build(tiny.config(layers=2, compute="bfloat16"))
+    optimiser = optax.sgd(0.0)
+    told = []
+    for model in (MODEL, half):
+        step = parallel.jitted(make_step(model, {"mlm": HardLabels()}, optimiser, seed=0))
+        state, metrics = step(initial_state(copied(PARAMS), optimiser), None, tiny.batch())
+        told.append(float(metrics["mlm"].compute()))
+        assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(state.params))
+    np.testing.assert_allclose(told[1], told[0], rtol=2e-2)
+
+
+def test_objectives_that_cannot_be_minimised_are_refused():
+    with pytest.raises(ValueError, match="weight 0"):
+        objective.check({"mlm": HardLabels(weight=0.0)})
+    with pytest.raises(ValueError, match="terms.kd.temperature is 0"):
+        objective.check({"kd": SoftTargets(temperature=0.0)})
+    with pytest.raises(ValueError, match="terms.mlm.weight is -1"):
+        objective.check({"mlm": HardLabels(weight=-1.0), "kd": SoftTargets()})
+
+
+def test_counts_do_not_depend_on_the_model():
+    batch = tiny.batch()
+    found = objective.counts(TERMS, batch)
+    assert float(found["mlm"]) == float(found["soft_targets"]) == int(batch.target_mask.sum())
+    assert float(found["cosine"]) == int(batch.mask.sum())
+    assert isinstance(batch, Batch)

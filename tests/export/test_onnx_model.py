@@ -1,0 +1,255 @@
+"""The ONNX file and the HuggingFace folder compute what JAX computes, or verification says so."""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from jaxkd.core.tree import map_named
+from jaxkd.export.onnx_model import export_onnx
+from jaxkd.export.torch_bert import ACTIVATIONS, to_torch
+from jaxkd.export.verify import ExportMismatch, verify_folder, verify_onnx
+from jaxkd.hub import folder as hub_folder
+from jaxkd.models import bert
+
+CONFIG = bert.Config(
+    vocabulary=37, layers=2, width=24, heads=3, feed_forward=40, max_length=11, dropout=0.0
+)
+SHALLOW = dataclasses.replace(CONFIG, layers=1)
+
+
+def random_params(config, seed=0):
+    """Every parameter random, biases and norms too, so that swapping any two shows."""
+    rng = np.random.default_rng(seed)
+
+    def draw(name, leaf):
+        values = 0.2 * rng.normal(size=leaf.shape) + (1.0 if name.endswith("scale") else 0.0)
+        return jnp.asarray(values, jnp.float32)
+
+    return map_named(draw, jax.eval_shape(lambda: bert.masked_lm(config).init(0)))
+
+
+def with_one_changed(params, name, index, to):
+    """The same parameters but for one number."""
+
+    def change(path, leaf):
+        return leaf.at[index].set(to) if path == name else leaf
+
+    return map_named(change, params)
+
+
+def random_batch(rows, length):
+    tokens = np.random.default_rng(rows).integers(CONFIG.vocabulary, size=(rows, length))
+    mask = np.arange(length) < np.maximum(1, length - 2 * np.arange(rows))[:, None]
+    return tokens, mask.astype(np.int64)
+
+
+def run_onnx(file, tokens, mask):
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"tokens": tokens, "mask": mask})[0]
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory, params):
+    file = tmp_path_factory.mktemp("export") / "folder" / "that" / "is_not_there" / "model.onnx"
+    export_onnx(CONFIG, params, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, params):
+    folder = tmp_path_factory.mktemp("export") / "student"
+    hub_folder.save(folder, CONFIG, params)
+    return folder
+
+
+def test_onnxruntime_computes_what_jax_computes_at_two_batch_sizes_and_two_lengths(file, params):
+    verified = verify_onnx(file, CONFIG, params)
+    assert verified["max_abs_difference"] <= 1e-4
+    assert verified["shapes"] == [[3, 6], [1, 6], [3, 11], [1, 11]]
+    assert (verified["opset"], verified["ir"]) == (13, 7)
+    assert verified["onnxruntime"] == onnxruntime.__version__
+
+
+def test_transformers_opens_the_folder_and_computes_what_jax_computes(folder, params):
+    verified = verify_folder(folder, CONFIG, params)
+    assert verified["max_abs_difference"] <= 1e-4
+    assert verified["shapes"] == [[3, 6], [1, 6], [3, 11], [1, 11]]
+
+
+DISTINCT = sorted({function: name for name, function in ACTIVATIONS.items()}.values())
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_onnxruntime_computes_what_torch_computes_at_shapes_not_traced(tmp_path, name):
+    config = dataclasses.replace(SHALLOW, activation=name)
+    params = random_params(config)
+    export_onnx(config, params, tmp_path / "model.onnx")  # traces (2, 7)
+    for shape in [(1, 1), (5, 10)]:
+        tokens, mask = random_batch(*shape)
+        wanted = to_torch(config, params)(torch.tensor(tokens), torch.tensor(mask)).numpy()
+        found = run_onnx(tmp_path / "model.onnx", tokens, mask)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_the_file_declares_opset_13_ir_7_and_free_batch_and_length(file):
+    model = onnx.load(file)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]
+    assert model.ir_version == 7
+    values = {v.name: v.type.tensor_type for v in [*model.graph.input, *model.graph.output]}
+    dims = {name: [d.dim_param or d.dim_value for d in t.shape.dim] for name, t in values.items()}
+    free = ["batch", "length"]
+    assert dims == {"tokens": free, "mask": free, "logits": [*free, CONFIG.vocabulary]}
+    integer, real = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+    assert [values[name].elem_type for name in dims] == [integer, integer, real]
+
+
+def test_the_file_holds_no_operator_that_tensorrt_8_0_does_not_know(file):
+    found = {node.op_type for node in onnx.load(file).graph.node}
+    assert not found & {"LayerNormalization", "Einsum", "Attention", "IsNaN", "Gelu", "Where"}
+    assert {node.domain for node in onnx.load(file).graph.node} == {""}
+
+
+def test_the_tied_embedding_is_in_the_file_once(file):
+    sizes = [np.prod(tensor.dims) for tensor in onnx.load(file).graph.initializer]
+    assert sizes.count(CONFIG.vocabulary * CONFIG.width) == 1
+
+
+def test_the_same_parameters_give_the_same_bytes(file, params, tmp_path):
+    export_onnx(CONFIG, params, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == file.read_bytes()
+
+
+def test_tokens_in_padding_change_no_logit_of_the_file(file):
+    tokens, mask = random_batch(3, 9)
+    counts = mask.astype(bool)
+    found = run_onnx(file, tokens, mask)
+    other = run_onnx(file, np.where(counts, tokens, 5), mask)
+    np.testing.assert_array_equal(found[counts], other[counts])
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("embed/token", (30, 4)),
+        ("embed/position", (10, 0)),  # of the last position
+        ("blocks/1/attention/query/kernel", (3, 5)),
+        ("blocks/0/norm/scale", (7,)),
+        ("head/bias", (36,)),
+    ],
+    ids=str,
+)
+def test_verification_fails_when_one_number_of_the_parameters_changed(file, params, name, index):
+    with pytest.raises(ExportMismatch, match=r"onnxruntime, batch 3, length .* differ by"):
+        verify_onnx(file, CONFIG, with_one_changed(params, name, index, 2.0))
+
+
+def test_a_mismatch_says_which_logit_differs_and_by_how_much(file, params):
+    other = with_one_changed(params, "head/bias", (36,), params["head"]["bias"][36] + 3.0)
+    with pytest.raises(ExportMismatch, match=r"token 36 is .*; they differ by (3\.|2\.99999)"):
+        verify_onnx(file, CONFIG, other)
+
+
+def test_verification_fails_when_one_number_of_the_file_changed(file, params, tmp_path):
+    model = onnx.load(file)
+    bias = next(t for t in model.graph.initializer if t.name == "cls.predictions.bias")
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[0] += 2e-4
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(ExportMismatch, match=r"token 0 is .* allowed is 0\.0001"):
+        verify_onnx(tmp_path / "other.onnx", CONFIG, params)
+    assert verify_onnx(tmp_path / "other.onnx", CONFIG, params, tolerance=1e-3)
+
+
+def test_verification_fails_when_one_number_of_the_folder_changed(tmp_path, params):
+    other = with_one_changed(params, "blocks/0/contract/bias", (3,), 2.0)
+    hub_folder.save(tmp_path / "other", CONFIG, other)
+    with pytest.raises(ExportMismatch, match=r"transformers, batch 3, length 6: the logit of row"):
+        verify_folder(tmp_path / "other", CONFIG, params)
+
+
+def test_nan_is_a_mismatch_even_where_both_sides_have_it(tmp_path, params):
+    broken = with_one_changed(params, "head/bias", (0,), jnp.nan)
+    export_onnx(CONFIG, broken, tmp_path / "nan.onnx")
+    with pytest.raises(ExportMismatch, match="token 0 is nan, ours is nan"):
+        verify_onnx(tmp_path / "nan.onnx", CONFIG, broken)
+
+
+def test_a_file_of_one_length_only_is_a_mismatch(file, params, tmp_path):
+    model = onnx.load(file)
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[1].dim_value = CONFIG.max_length
+    onnx.save(model, tmp_path / "fixed.onnx")
+    with pytest.raises(ExportMismatch, match="batch 3, length 6: does not run"):
+        verify_onnx(tmp_path / "fixed.onnx", CONFIG, params)
+
+
+def test_a_file_of_another_vocabulary_is_a_mismatch(tmp_path, params):
+    smaller = dataclasses.replace(CONFIG, vocabulary=36)
+    cut = params | {
+        "embed": params["embed"] | {"token": params["embed"]["token"][:36]},
+        "head": params["head"] | {"bias": params["head"]["bias"][:36]},
+    }
+    export_onnx(smaller, cut, tmp_path / "smaller.onnx")
+    with pytest.raises(ExportMismatch, match="does not run|logits are"):
+        verify_onnx(tmp_path / "smaller.onnx", CONFIG, params)
+
+
+def test_verification_in_bfloat16_compares_the_float32_model(file, params):
+    assert verify_onnx(file, dataclasses.replace(CONFIG, compute="bfloat16"), params)
+
+
+def test_a_model_of_one_position_exports_and_verifies(tmp_path):
+    config = dataclasses.replace(SHALLOW, max_length=1)
+    params = random_params(config)
+    export_onnx(config, params, tmp_path / "model.onnx")
+    verified = verify_onnx(tmp_path / "model.onnx", config, params)
+    assert verified["shapes"] == [[3, 1], [1, 1]]
+
+
+def test_a_failed_export_leaves_the_old_file_and_no_other(tmp_path, params, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise onnx.checker.ValidationError("refused")
+
+    (tmp_path / "model.onnx").write_bytes(b"old")
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(onnx.checker.ValidationError):
+        export_onnx(CONFIG, params, tmp_path / "model.onnx")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"model.onnx": b"old"}
+
+
+def test_a_model_above_the_protobuf_limit_is_refused_before_any_work(tmp_path):
+    large = dataclasses.replace(CONFIG, vocabulary=2**20, width=768, heads=12)
+    shapes = jax.eval_shape(lambda: bert.masked_lm(large).init(0))
+    with pytest.raises(ValueError, match=r"3\.\d\d GiB .* less than 2 GiB.*HuggingFace folder"):
+        export_onnx(large, shapes, tmp_path / "large.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_opset_that_ir_7_does_not_have_is_refused(tmp_path, params):
+    with pytest.raises(ValueError, match="opset=17; with IR 7"):
+        export_onnx(CONFIG, params, tmp_path / "model.onnx", opset=17)
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, params):
+    with pytest.raises(FileNotFoundError, match="student is no folder"):
+        verify_folder(tmp_path / "student", CONFIG, params)
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx"])
+def test_without_the_extra_the_error_says_what_to_install(tmp_path, params, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {package} .*install 'jaxkd\[export\]'"):
+        export_onnx(CONFIG, params, tmp_path / "model.onnx")

@@ -1,0 +1,163 @@
+"""The torch bridge computes what JAX and transformers compute, under HuggingFace's names."""
+
+import dataclasses
+import importlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers.activations import ACT2FN
+
+from jaxkd.core.batch import Batch
+from jaxkd.core.tree import map_named
+from jaxkd.export.torch_bert import ACTIVATIONS, PADDING_BIAS, Layer, to_torch
+from jaxkd.hub import bert as hub
+from jaxkd.models import activations, bert
+from jaxkd.models.model import forward
+
+CONFIG = bert.Config(
+    vocabulary=37, layers=2, width=24, heads=3, feed_forward=40, max_length=11, dropout=0.0
+)
+
+
+def random_params(config, seed=0):
+    """Every parameter random, biases and norms too, so that swapping any two shows."""
+    rng = np.random.default_rng(seed)
+
+    def draw(name, leaf):
+        values = 0.2 * rng.normal(size=leaf.shape) + (1.0 if name.endswith("scale") else 0.0)
+        return jnp.asarray(values, jnp.float32)
+
+    return map_named(draw, jax.eval_shape(lambda: bert.masked_lm(config).init(0)))
+
+
+def random_batch(rows=3, length=9, seed=1):
+    tokens = np.random.default_rng(seed).integers(CONFIG.vocabulary, size=(rows, length))
+    return tokens, np.arange(length) < (length - 2 * np.arange(rows))[:, None]
+
+
+def run_torch(config, params, tokens, mask):
+    return to_torch(config, params)(torch.tensor(tokens), torch.tensor(mask)).numpy()
+
+
+def run_jax(config, params, tokens, mask):
+    model, batch = bert.masked_lm(config), Batch(jnp.asarray(tokens), jnp.asarray(mask))
+    return np.asarray(jax.jit(lambda p: forward(model, p, batch).logits)(params))
+
+
+def run_transformers(config, params, tokens, mask):
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**hub.to_hub(config))).eval()
+    tensors = {name: torch.tensor(array) for name, array in hub.TABLE.export(params).items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert (set(missing), unexpected) == (TIED, [])
+    with torch.no_grad():
+        return model(torch.tensor(tokens), torch.tensor(mask.astype(int))).logits.numpy()
+
+
+TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+
+
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
+def test_an_activation_is_the_same_function_in_jax_and_torch_and_transformers(name):
+    x = np.linspace(-8, 8, 1001, dtype=np.float32)
+    found = ACTIVATIONS[name](torch.tensor(x)).numpy()
+    np.testing.assert_allclose(found, ACT2FN[name](torch.tensor(x)).numpy(), atol=2e-6)
+    np.testing.assert_allclose(found, activations.ACTIVATIONS[name](jnp.asarray(x)), atol=2e-6)
+
+
+def test_the_bridge_has_every_activation_a_config_may_name_and_no_other():
+    assert ACTIVATIONS.keys() == activations.ACTIVATIONS.keys()
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "relu"])
+def test_logits_are_those_of_jax_and_of_transformers_where_the_mask_is_true(name):
+    config = dataclasses.replace(CONFIG, activation=name)
+    params, (tokens, mask) = random_params(config), random_batch()
+    found = run_torch(config, params, tokens, mask)
+    for other in (run_jax, run_transformers):
+        wanted = other(config, params, tokens, mask)
+        np.testing.assert_allclose(found[mask], wanted[mask], rtol=0, atol=1e-4)
+    assert found.std() > 0.1  # so that 1e-4 means something
+
+
+def test_a_layer_computes_what_our_block_computes():
+    params, (_, mask) = random_params(CONFIG)["blocks"][0], random_batch()
+    hidden = np.random.default_rng(2).normal(size=(*mask.shape, CONFIG.width)).astype(np.float32)
+    block = bert.masked_lm(CONFIG).block
+    wanted = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
+    whole = to_torch(CONFIG, random_params(CONFIG))
+    layer: Layer = whole.bert["encoder"]["layer"][0]
+    bias = torch.tensor(np.where(mask, 0.0, PADDING_BIAS)[:, None, None, :].astype(np.float32))
+    found = layer(torch.tensor(hidden), bias).numpy()
+    np.testing.assert_allclose(found[mask], np.asarray(wanted)[mask], rtol=0, atol=1e-5)
+
+
+def test_state_dict_has_the_names_and_shapes_of_transformers_without_the_tied_copies():
+    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**hub.to_hub(CONFIG)))
+    ours = to_torch(CONFIG, random_params(CONFIG)).state_dict()
+    wanted = {k: v.shape for k, v in theirs.state_dict().items() if k not in TIED}
+    assert {k: v.shape for k, v in ours.items()} == wanted
+
+
+def test_tokens_in_padding_and_its_length_change_no_logit():
+    params, (tokens, mask) = random_params(CONFIG), random_batch()
+    found = run_torch(CONFIG, params, tokens, mask)
+    other = run_torch(CONFIG, params, np.where(mask, tokens, 5), mask)
+    np.testing.assert_array_equal(found[mask], other[mask])
+    alone = run_torch(CONFIG, params, tokens[2:, :5], np.ones((1, 5), bool))  # row 2 has 5 tokens
+    np.testing.assert_allclose(found[2:, :5], alone, rtol=0, atol=1e-5)
+
+
+def test_a_mask_of_bools_and_one_of_integers_mean_the_same():
+    params, (tokens, mask) = random_params(CONFIG), random_batch()
+    np.testing.assert_array_equal(
+        run_torch(CONFIG, params, tokens, mask),
+        run_torch(CONFIG, params, tokens, mask.astype(np.int64)),
+    )
+
+
+def test_a_row_of_padding_alone_stays_finite():
+    tokens, mask = random_batch()
+    found = run_torch(CONFIG, random_params(CONFIG), tokens, np.zeros_like(mask))
+    assert np.isfinite(found).all()
+
+
+def test_the_bridge_is_float32_whatever_the_config_computes_in():
+    params, (tokens, mask) = random_params(CONFIG), random_batch()
+    bfloat16 = dataclasses.replace(CONFIG, compute="bfloat16")
+    rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    found = run_torch(bfloat16, rounded, tokens, mask)
+    assert found.dtype == np.float32
+    wanted = run_torch(CONFIG, jax.tree.map(lambda x: x.astype(jnp.float32), rounded), tokens, mask)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_writing_into_the_torch_model_leaves_our_parameters_alone():
+    params = random_params(CONFIG)
+    before = np.array(params["embed"]["token"])
+    to_torch(CONFIG, params).bert["embeddings"].word_embeddings.weight.data.zero_()
+    np.testing.assert_array_equal(params["embed"]["token"], before)
+
+
+def test_building_the_bridge_draws_no_random_number():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    to_torch(CONFIG, random_params(CONFIG))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_parameters_of_another_shape_are_refused_by_name():
+    wider = dataclasses.replace(CONFIG, feed_forward=48)
+    with pytest.raises(ValueError, match=r"blocks/0/expand/bias: found \(48,\), needed \(40,\)"):
+        to_torch(CONFIG, random_params(wider))
+
+
+def test_without_torch_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "jaxkd.export.torch_bert")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxkd\[export\]'"):
+        importlib.import_module("jaxkd.export.torch_bert")

@@ -1,0 +1,235 @@
+"""Facts about a written report: complete, self-contained, and loud about embedded text."""
+
+import html.parser
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxkd.report import __main__ as command
+from jaxkd.report import tables, write
+
+VOID = {"meta", "img", "br", "hr", "link"}
+
+
+class Page(html.parser.HTMLParser):
+    """Fails on tags that do not nest; gathers what the page shows and what it fetches."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.shown: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.fetched += [v for k, v in attributes if k in {"src", "href", "srcset", "data"}]
+        if tag not in VOID:
+            self.open.append(tag)
+            self.shown.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        for tag in set(self.open):
+            self.shown[tag][-1] += data
+
+
+def test_report_is_two_pages_and_a_plot_a_file(results, tmp_path):
+    written = write.write(results, tmp_path / "new" / "folder")
+    assert [path.name for path in written] == [
+        "report.md",
+        "report.html",
+        "paired-differences.png",
+        "students-objective-over-steps.png",
+        "teachers-validation-loss.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[2:])
+    assert all(path.stat().st_size > 10_000 for path in written[2:])
+    assert sorted(os.listdir(tmp_path / "new" / "folder")) == sorted(p.name for p in written)
+    text = written[0].read_text()
+    assert re.findall(r"!\[.*\]\((.*)\)", text) == [path.name for path in written[2:]]
+    assert results["command"] in text
+
+
+def test_html_nests_and_needs_no_other_file(results, tmp_path):
+    text = write.write(results, tmp_path)[1].read_text()
+    page = Page(text)
+    assert len(page.fetched) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert page.shown["h1"] == page.shown["title"] == [results["title"]]
+
+
+def test_markdown_and_html_have_the_same_tables(results, tmp_path):
+    markdown, page = (path.read_text() for path in write.write(results, tmp_path)[:2])
+    made = [p for s in write.sections(results) for p in s.parts if isinstance(p, tables.Table)]
+    assert len(made) == 10
+    assert all(tables.markdown(table).rstrip() in markdown for table in made)
+    assert all(tables.html(table) in page for table in made)
+
+
+def test_embedded_text_is_loud_in_title_banner_and_every_caption(results, tmp_path):
+    results["data"]["embedded"] = True
+    markdown, text = (path.read_text() for path in write.write(results, tmp_path)[:2])
+    page = Page(text)
+    loud = "EMBEDDED TEXT, NOT WIKITEXT"
+    assert markdown.startswith(f"# {loud}") and page.shown["title"][0].startswith(loud)
+    assert page.shown["h1"][0].startswith(loud)
+    assert write.BANNER in markdown and write.BANNER in text
+    assert len(page.shown["caption"]) == len(page.shown["table"]) == 10
+    assert all(caption.startswith(tables.EMBEDDED) for caption in page.shown["caption"])
+    assert markdown.count(f"*{tables.EMBEDDED}") == 10
+    assert write.BANNER in write.summary(results)
+    assert tables.EMBEDDED in write.summary(results)
+
+
+def test_a_corpus_report_has_no_banner(results, tmp_path):
+    del results["curves"]
+    text = write.write(results, tmp_path)[0].read_text()
+    assert "EMBEDDED" not in text and tables.EMBEDDED not in text + write.summary(results)
+
+
+def test_readme_table_has_the_numbers_of_the_results(results):
+    lines = [line for line in write.summary(results).splitlines() if line.startswith("|")]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
+    assert len(rows) == len(results["models"])
+    for row, model in zip(rows, results["models"].values(), strict=True):
+        cells = dict(zip(header, row, strict=True))
+        assert cells["parameters"].replace(",", "") == str(model["parameters"])
+        for name, metric, scale in (
+            ("validation loss [nats]", "loss", 1),
+            ("accuracy [%]", "accuracy", 100),
+            ("agreement with teacher [%]", "agreement", 100),
+        ):
+            found = [s["validation"].get(metric) for s in model["seeds"].values()]
+            if None in found:
+                assert cells[name] == "–"
+                continue
+            mean, std = map(float, cells[name].split(" ± "))
+            last_digit = 10.0 ** -len(cells[name].split(" ± ")[0].split(".")[1])
+            assert abs(mean - scale * np.mean(found)) <= last_digit / 2 + 1e-9
+            assert abs(std - scale * np.std(found, ddof=1)) <= last_digit / 2 + 1e-9
+
+
+def test_originals_are_placed_by_the_datas_own_unigram_line(results):
+    results["data"]["unigram_nats"]["validation"] = 6.50
+    (first, note) = write.originals(results)
+    assert "6.5397, lies 0.04 nats over the unigram line" in first  # 6.5397 - 6.50
+    assert "same text, split and vocabulary" in note
+    results["data"]["unigram_nats"]["validation"] = 6.68
+    assert "lies 0.14 nats under" in write.originals(results)[0]  # 6.68 - 6.5397
+
+
+def test_originals_are_not_placed_without_a_line_or_on_other_text(results):
+    del results["data"]["unigram_nats"]
+    assert write.originals(results) == []
+    results["data"] |= {"embedded": True, "unigram_nats": {"validation": 5.0}}
+    (only,) = write.originals(results)
+    assert "another text" in only and "nats" not in only
+
+
+def test_findings_claim_no_difference_when_the_interval_contains_zero(results):
+    losses = {"student_robust": (6.0, 6.1, 6.2), "student_plain": (6.1, 6.0, 6.2)}
+    losses["student_random"] = (6.60, 6.51, 6.70)  # 0.50 0.51 0.50 above student_plain
+    for model, three in losses.items():
+        for seed, loss in zip("012", three, strict=True):
+            results["models"][model]["seeds"][seed]["validation"]["loss"] = loss
+    first, second, _ = write.findings(results)
+    assert first.endswith("contains 0: no difference is shown.")
+    assert second.endswith("does not contain 0.")
+    results["seeds"] = [0]
+    assert "95%" not in write.findings(results)[0] and "±" not in write.findings(results)[0]
+
+
+def test_integer_seeds_straight_from_a_run_give_the_same_report(results, tmp_path):
+    from_file = write.summary(results)
+    for model in results["models"].values():
+        model["seeds"] = {int(seed): found for seed, found in model["seeds"].items()}
+    assert write.summary(results) == from_file
+
+
+def test_only_models_are_needed(tmp_path):
+    assert write.write({"models": {}}, tmp_path)
+    Page((tmp_path / "report.html").read_text())
+    sparse = {"seeds": [0], "models": {"m": {"seeds": {"0": {"validation": {"loss": 1.0}}}}}}
+    write.write(sparse, tmp_path)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    row = next(line for line in lines if line.startswith("| m |"))
+    assert row.count("–") == 9 and "1.0000" in row
+
+
+def test_special_characters_of_the_title_are_escaped(results, tmp_path):
+    results["report"] = {}  # no plots to wait for
+    results["title"] = "a < b & <script>alert(1)</script>"
+    markdown, text = (path.read_text() for path in write.write(results, tmp_path)[:2])
+    assert Page(text).shown["h1"] == [results["title"]]
+    assert "<script" not in text and "<script" not in markdown.replace("\\<", "")
+
+
+def test_a_failed_write_leaves_the_old_report_whole(results, tmp_path, monkeypatch):
+    del results["curves"]
+    old = {path: path.read_bytes() for path in write.write(results, tmp_path)}
+    results["title"] = "another"
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write.write(results, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+def test_plots_of_one_title_do_not_overwrite_each_other(results, tmp_path):
+    first, second = results["report"]["curves"]
+    second["title"] = first["title"]
+    names = [path.name for path in write.write(results, tmp_path)]
+    assert names[-1] == "students-objective-over-steps-2.png"
+
+
+def test_command_line_renders_beside_the_results_or_where_told(results, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    results["report"] = {}
+    path.write_text(json.dumps(results))
+    command.main([str(path)])
+    assert write.summary(results) in capsys.readouterr().out
+    command.main([str(path), str(tmp_path / "there")])
+    here, there = tmp_path / "report.html", tmp_path / "there" / "report.html"
+    assert here.read_bytes() == there.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "cannot be read: No such file"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[]", "no object 'models' in it; found list"),
+        (b'{"mdels": {}}', "no object 'models' in it; found .'mdels'"),
+        (b'{"models": {}, "report": {"curves": [{"models": ["x"]}]}}', "names the model 'x'"),
+    ],
+)
+def test_command_line_says_what_is_wrong_with_a_file(content, message, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as exit:
+        command.main([str(path)])
+    assert exit.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_report_imports_no_jax():
+    code = (
+        "import sys, jaxkd.report.__main__; print([m for m in ('jax', 'flax') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

@@ -1,0 +1,77 @@
+"""The house's rules: which room may import what."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+FLOORS = {
+    "core": 0,
+    "models": 1, "losses": 1, "metrics": 1, "data": 1,
+    "hub": 2, "checkpoint": 2,
+    "distil": 3, "train": 3,
+    "evaluate": 4, "export": 4,
+    "report": 5,
+    "stages": 6,
+}  # fmt: skip
+FENCES = {  # third-party package -> the rooms that may import it
+    "flax": {"models"},
+    "tensorflow_datasets": {"data"},
+    "grain": {"data"},
+    "safetensors": {"hub"},
+    "orbax": {"checkpoint"},
+    "torch": {"export"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "matplotlib": {"report"},
+    "ml_collections": {"stages"},
+    "optax": {"distil", "train", "losses"},
+}
+FILES = sorted((ROOT / "jaxkd").rglob("*.py"))
+
+
+def imports(file: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_room_imports_only_from_lower_floors_and_stays_inside_its_fences(file):
+    path = file.relative_to(ROOT / "jaxkd").parts
+    if len(path) == 1:
+        assert not file.read_text(), "jaxkd/__init__.py is empty"
+        return
+    room = path[0]
+    assert room in FLOORS, f"{room} is not in the table of rooms"
+    for name in imports(file):
+        top, *rest = name.split(".")
+        if top == "jaxkd" and rest and rest[0] != room:
+            assert FLOORS[rest[0]] < FLOORS[room], f"{room} imports {name}"
+        assert room in FENCES.get(top, {room}), f"{room} imports {top}"
+
+
+def test_the_report_needs_no_jax():
+    for file in (ROOT / "jaxkd" / "report").rglob("*.py"):
+        for name in imports(file):
+            assert name.split(".")[0] not in {"jax", "flax", "optax", "chex"}, file
+            if name.startswith("jaxkd.") and not name.startswith("jaxkd.report"):
+                assert name.startswith("jaxkd.core.names"), f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_file_opens_with_what_it_is_and_has_at_most_400_lines(file):
+    text = file.read_text()
+    assert text.count("\n") <= 400
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), "no opening sentence"
+
+
+def test_nothing_is_called_a_helper():
+    for file in FILES:
+        assert file.stem not in {"utils", "util", "common", "helpers", "misc"}
