@@ -4,27 +4,22 @@ import dataclasses
 from collections.abc import Iterator
 
 import grain
-import jax
 import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
-from jaxkd.data.masking import Masking, Vocabulary, mask_row
+from jaxkd.data.masking import Masking, Vocabulary, mask_rows
 
 Rows = Int[np.ndarray, "rows L"]
-
-
-def _stack(rows: list[Batch]) -> Batch:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 class Training:
     """Batches of step 0, 1, 2, ...; batch k of a seed is the same whenever it is asked for.
 
-    Each epoch is shuffled anew; row i of the stream is masked with randomness derived from
-    (seed, i) alone, so a row is hidden differently each time it comes round. Grain reads ahead on
-    its own threads, and the host never makes the device wait.
+    Each epoch is shuffled anew; batch k is masked with randomness derived from (seed, k) alone, so
+    a row is hidden differently each time it comes round. Grain reads ahead on its own threads, and
+    the host never makes the device wait.
     """
 
     def __init__(
@@ -33,15 +28,18 @@ class Training:
         if len(rows) == 0:
             raise ValueError("the training split has no rows: its text is empty.")
 
-        def mask(index: int, row: Int[np.ndarray, " L"]) -> Batch:
-            return mask_row(row, masking, vocabulary, numpy_stream(seed, "masking", index))
+        def mask(step: int, chosen: Int[np.ndarray, " B"]) -> Batch:
+            rng = numpy_stream(seed, "masking", step)
+            return mask_rows(rows[chosen], masking, vocabulary, rng)
 
+        # Grain moves row numbers; rows are fetched and masked a batch at a time, which leaves the
+        # cores to the training.
         self._batches = (
-            grain.MapDataset.source(rows)
+            grain.MapDataset.range(len(rows))
             .shuffle(seed=seed)
             .repeat()
+            .batch(batch_size)
             .map_with_index(mask)
-            .batch(batch_size, batch_fn=_stack)
         )
 
     def __getitem__(self, step: int) -> Batch:
@@ -57,7 +55,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One pass over all rows, masked the same for every model and every run."""
+    """One pass over all rows, masked the same for every model and every run (of one batch size)."""
 
     rows: Rows
     masking: Masking
@@ -69,20 +67,10 @@ class Evaluation:
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.rows), self.batch_size):
-            batch = _stack(
-                [
-                    mask_row(
-                        self.rows[i],
-                        self.masking,
-                        self.vocabulary,
-                        numpy_stream(0, "masking for evaluation", i),
-                    )
-                    for i in range(start, min(start + self.batch_size, len(self.rows)))
-                ]
-            )
-            missing = self.batch_size - batch.rows
-            # All batches have one shape, so that one compilation serves; what fills is not counted.
-            yield jax.tree.map(
-                lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)),  # noqa: B023
-                batch,
-            )
+            rows = self.rows[start : start + self.batch_size]
+            # All batches have one shape, so that one compilation serves; a row of padding has no
+            # targets, and is not counted.
+            missing = self.batch_size - len(rows)
+            rows = np.pad(rows, [(0, missing), (0, 0)], constant_values=self.vocabulary.pad)
+            rng = numpy_stream(0, "masking for evaluation", start // self.batch_size)
+            yield mask_rows(rows, self.masking, self.vocabulary, rng)

@@ -53,8 +53,10 @@ class MaskedText:
         for name, rows in splits.items():
             if len(rows) == 0:
                 raise ValueError(f"the {name} split of {corpus.name} ({corpus.origin}) is empty.")
+        # WikiText's <unk> is a word of its text, to be predicted like any other.
+        structural = sorted(tokenizer.special_ids - {tokenizer.unk})
         counts = np.bincount(splits["train"].ravel(), minlength=tokenizer.vocab_size)
-        counts[list(tokenizer.special_ids - {tokenizer.unk})] = 0
+        counts[structural] = 0
         return Rows(
             corpus=corpus.name,
             origin=corpus.origin,
@@ -63,7 +65,7 @@ class MaskedText:
             tokenizer=tokenizer,
             splits={name: rows[: self.rows or None] for name, rows in splits.items()},
             vocabulary=Vocabulary.of(
-                counts, special=tokenizer.special_ids, mask=tokenizer.mask, pad=tokenizer.pad
+                counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
             ),
         )
 
@@ -82,10 +84,9 @@ class Rows:
 
     def unigram(self, split: str) -> float:
         """Mean nats a token of a split costs a model that ignores context ([UNK] included)."""
-        counts = self.vocabulary.counts
         rows = self.splits[split]
-        structural = sorted(self.tokenizer.special_ids - {self.tokenizer.unk})
-        return float(unigram_nats(rows[~np.isin(rows, structural)], counts).mean())
+        words = rows[~self.vocabulary.special[rows]]
+        return float(unigram_nats(words, self.vocabulary.counts).mean())
 
     def describe(self) -> dict[str, object]:
         """What reports print of the data."""

@@ -15,7 +15,7 @@ class Masking:
 
     With `smoothing` s a token seen c times in the training split is chosen with weight c^-s, so
     rare words are asked for more often (Sanh et al., 2019: 0.7). With 0 all tokens are alike.
-    Special tokens, [UNK] among them, are never chosen.
+    [CLS], [SEP] and padding are never chosen.
     """
 
     share: float = 0.15
@@ -56,34 +56,35 @@ class Vocabulary:
         return cls(counts, table, np.flatnonzero(~table).astype(np.int32), mask, pad)
 
 
-def mask_row(
-    row: Int[np.ndarray, " L"],
+def mask_rows(
+    rows: Int[np.ndarray, "B L"],
     masking: Masking,
     vocabulary: Vocabulary,
     rng: np.random.Generator,
 ) -> Batch:
-    """One row of `Batch` fields (without the leading axis), its targets drawn from `rng`.
+    """A batch of these rows, its targets drawn from `rng`.
 
     Choosing the K largest of log-weight + Gumbel noise is drawing K without replacement in
     proportion to the weights (Efraimidis and Spirakis, 2006).
     """
-    slots = masking.targets(len(row))
-    allowed = ~vocabulary.special[row]
-    chosen = min(slots, max(1, round(masking.share * allowed.sum())), int(allowed.sum()))
-    weight = -masking.smoothing * np.log(np.maximum(vocabulary.counts[row], 1))
-    weight = np.where(allowed, weight + rng.gumbel(size=row.shape), -np.inf)
-    positions = np.argsort(-weight, kind="stable")[:slots].astype(np.int32)
-    counted = np.arange(slots) < chosen
-    targets = row[positions]
-    fate = rng.random(slots)
+    slots = masking.targets(rows.shape[1])
+    allowed = ~vocabulary.special[rows]
+    n = allowed.sum(1)
+    chosen = np.minimum(np.minimum(slots, np.maximum(1, np.round(masking.share * n))), n)
+    weight = -masking.smoothing * np.log(np.maximum(vocabulary.counts[rows], 1))
+    weight = np.where(allowed, weight + rng.gumbel(size=rows.shape), -np.inf)
+    positions = np.argsort(-weight, axis=1, kind="stable")[:, :slots].astype(np.int32)
+    counted = np.arange(slots) < chosen[:, None]
+    targets = np.take_along_axis(rows, positions, 1)
+    fate = rng.random(positions.shape)
     shown = np.where(fate < masking.mask, vocabulary.mask, targets)
     replaced = (fate >= masking.mask) & (fate < masking.mask + masking.random)
-    shown = np.where(replaced, rng.choice(vocabulary.ordinary, slots), shown)
-    tokens = row.copy()
-    tokens[positions] = np.where(counted, shown, targets)
+    shown = np.where(replaced, rng.choice(vocabulary.ordinary, positions.shape), shown)
+    tokens = rows.copy()
+    np.put_along_axis(tokens, positions, np.where(counted, shown, targets), 1)
     return Batch(
         tokens=tokens,
-        mask=row != vocabulary.pad,
+        mask=rows != vocabulary.pad,
         targets=targets,
         target_positions=positions,
         target_mask=counted,

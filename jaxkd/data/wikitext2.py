@@ -136,6 +136,12 @@ def open_corpus(
     if documents is None:
         name, documents = "embedded Python prose", embedded_documents()
         origin = f"embedded, of Python {platform.python_version()} ({why})"
+    empty = [split for split in SPLITS if not documents[split]]
+    if empty:
+        raise ValueError(
+            f"{name} ({origin}) has no documents in {' and '.join(empty)}. Give data.dir a folder "
+            f"with {_files('tokens')}."
+        )
     fingerprint = _fingerprint(documents)
     data_dir = cache / "tfds" / fingerprint
     _prepare(documents, data_dir)
@@ -305,9 +311,9 @@ def _ask(url: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """An exception's kind and the beginning of what it says."""
-    said = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}{': ' if said else ''}{said[:80]}"
+    """An exception's kind and the beginning of what it says, up to an address."""
+    said = re.split(r"(?: for url)?\W*https?://", str(error).strip().split("\n")[0])[0][:80]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 _MODULES = """

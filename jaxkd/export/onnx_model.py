@@ -1,4 +1,4 @@
-"""A whole model as one ONNX file, opset 13 and IR 7, which onnxruntime 1.6 (2020) can open already."""
+"""A whole model as one ONNX file, opset 13 and IR 7, old enough for onnxruntime 1.6 (2020)."""
 
 import importlib
 import os

@@ -1,8 +1,10 @@
 """Cross-entropy against the tokens or classes of the data."""
 
+import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
+
+from jaxkd.losses.vocabulary import vocabulary_first
 
 
 def hard_labels(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Float[Array, "*B"]:
@@ -13,6 +15,6 @@ def hard_labels(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Float
     >>> hard_labels(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)
     """
-    return optax.losses.softmax_cross_entropy_with_integer_labels(
-        logits.astype(jnp.float32), labels
-    )
+    logits = vocabulary_first(logits)
+    right = jnp.take_along_axis(logits, labels[None], axis=0)[0]
+    return jax.nn.logsumexp(logits, axis=0) - right

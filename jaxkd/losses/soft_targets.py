@@ -1,8 +1,9 @@
 """Distillation on soft targets: the divergence of the student's distribution from the teacher's."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from jaxkd.losses.vocabulary import log_softmax
 
 
 def soft_targets(
@@ -23,9 +24,8 @@ def soft_targets(
     """
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it must be positive (1 changes nothing).")
-    log_p = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
-    log_q = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
+    log_p, log_q = log_softmax(teacher, temperature), log_softmax(student, temperature)
     # The inner where keeps -inf - -inf out of the value, and with it nan out of the gradient.
     weighted = log_p > -jnp.inf
     gap = jnp.where(weighted, log_p, 0.0) - jnp.where(weighted, log_q, 0.0)
-    return temperature**2 * jnp.sum(jnp.exp(log_p) * gap, axis=-1)
+    return temperature**2 * jnp.sum(jnp.exp(log_p) * gap, axis=0)

@@ -36,6 +36,15 @@ def build(config: Config) -> Model:
     return FAMILIES[describe(config)["family"]][1](config)
 
 
+def with_layers(config: Config, layers: int) -> Config:
+    """The same shape with another number of blocks.
+
+    >>> with_layers(bert.Config(layers=12), 6).layers
+    6
+    """
+    return dataclasses.replace(config, layers=layers)
+
+
 def check_shapes(model: Model, params: Params, origin: str) -> None:
     """Raise ValueError, naming parameters, if `params` are not those of `model`."""
     wanted = {k: v.shape for k, v in named(jax.eval_shape(lambda: model.init(0))).items()}

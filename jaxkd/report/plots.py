@@ -94,7 +94,7 @@ def curves(results: Mapping, spec: Mapping) -> bytes | None:
     figure = _figure(results, spec.get("title", what))
     whole, late = figure.subplots(1, 2, width_ratios=(3, 2))
     logged = [c for m in spec["models"] for c in spread.curve(results, m, split, metric).values()]
-    if not logged or _draw(whole, results, spec, start=0.0) is None:
+    if _draw(whole, results, spec, start=0.0) is None:
         return None
     bounds = _draw(late, results, spec, start=max(max(c) for c in logged) / 2)
     for dots, (name, value) in zip((":", "-"), _unigram_lines(results, spec).items(), strict=False):

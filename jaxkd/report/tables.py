@@ -13,7 +13,15 @@ from jaxkd.report.spread import ABSENT, at, mean_std, number
 EMBEDDED = "Text: the embedded Python prose. These are not WikiText numbers."
 NATS = {"loss", "kl", "mlm", "soft_targets", spread.UNDER}
 # entries of a training log that are no terms of the objective
-NO_TERMS = {"step", "split", "loss", "tokens_per_second", "learning_rate", "gradient_norm"}
+NO_TERMS = {
+    "step",
+    "split",
+    "loss",
+    "tokens_per_second",
+    "learning_rate",
+    "grad_norm",
+    "step_seconds",
+}
 NO_TERMS |= {"seconds", "unigram", "perplexity", "accuracy"}
 
 

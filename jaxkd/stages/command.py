@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -58,7 +59,7 @@ def _run(argv: Sequence[str]) -> int:
     experiment, variant = _load(file, variant)
     _check_options(rest, experiment)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_dataclass("config", experiment, flag_values=values)
+    config_flags.DEFINE_config_dataclass("config", experiment, flag_values=values, sys_argv=rest)
     flags.DEFINE_string("workdir", "runs", "", flag_values=values)
     flags.DEFINE_boolean("tensorboard", False, "", flag_values=values)
     flags.DEFINE_boolean("show", False, "", flag_values=values)
@@ -69,6 +70,7 @@ def _run(argv: Sequence[str]) -> int:
         raise ValueError(f"no option --{error.flagname}. {hint}") from None
     except (flags.Error, TypeError) as error:
         raise ValueError(str(error)) from None
+    experiment = values.config  # flags change a copy
     if left[1:]:
         raise ValueError(f"what is {' '.join(left[1:])!r}? Options begin with --; see --help.")
     if values.show:
@@ -79,13 +81,17 @@ def _run(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))
     signal.signal(signal.SIGINT, lambda *_: _interrupt(stop_asked))
     default = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxkd"
+    cache = pathlib.Path(os.environ.get("JAXKD_CACHE", default))
+    # Arms of an experiment, its seeds and a resumed run are the same programs: compile them once.
+    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     runner.run(
         experiment,
         name=file.stem,
         variant=variant,
         command=shlex.join(["python", pathlib.Path(argv[0]).name, *argv[1:]]),
         workdir=pathlib.Path(values.workdir),
-        cache=pathlib.Path(os.environ.get("JAXKD_CACHE", default)),
+        cache=cache,
         tensorboard=values.tensorboard,
         stopping=lambda: bool(stop_asked),
     )

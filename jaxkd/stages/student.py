@@ -30,7 +30,7 @@ class Prune:
         config, params = load_model(place.beside(self.source), place.display.say)
         kept = kept_blocks(config.layers, self.keep)
         return {"kept": kept} | _leave(
-            place, dataclasses.replace(config, layers=len(kept)), prune(params, kept)
+            place, families.with_layers(config, len(kept)), prune(params, kept)
         )
 
 
@@ -51,7 +51,7 @@ class Initialise:
 
     def run(self, place: Place) -> dict[str, Any]:
         config, _ = load_model(place.beside(self.like), place.display.say)
-        shape = dataclasses.replace(config, layers=self.layers)
+        shape = families.with_layers(config, self.layers)
         return _leave(place, *start(shape, place, self.unigram_bias))
 
 

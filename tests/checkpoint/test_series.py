@@ -73,7 +73,9 @@ def test_only_the_newest_are_kept(tmp_path):
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, harm, part):
     kept, told = saved(tmp_path)
     newest = kept.latest()
-    file = max((f for f in (newest / part).rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    file = max(
+        (f for f in (newest / part).rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
     content = bytearray(file.read_bytes())
     if harm == "flip a byte":
         content[len(content) // 2] ^= 1

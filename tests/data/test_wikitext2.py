@@ -197,6 +197,18 @@ def test_a_source_insisted_on_is_not_replaced(tmp_path, monkeypatch):
     assert open_corpus(write(tmp_path / "w"), source="embedded", cache=tmp_path).embedded
 
 
+def test_a_reason_names_no_address():
+    said = "Client error '404 Not Found' for url 'http://127.0.0.1:9/x'\nmore"
+    assert wikitext2.reason(OSError(said)) == "OSError: Client error '404 Not Found'"
+    assert wikitext2.reason(TimeoutError()) == "TimeoutError"
+
+
+def test_a_python_without_library_and_manual_has_no_embedded_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(wikitext2, "embedded_documents", lambda: dict.fromkeys(SPLITS, []))
+    with pytest.raises(ValueError, match="no documents in train and validation and test. Give"):
+        open_corpus(source="embedded", cache=tmp_path)
+
+
 def test_no_network_falls_through_to_embedded_text_in_seconds(tmp_path):
     with socket.socket() as silent:  # connections are accepted by the kernel, and never answered
         silent.bind(("127.0.0.1", 0))

@@ -129,7 +129,8 @@ def test_what_is_masked_changes_neither_loss_nor_gradient(loss):
         return Mean.of(values, mask[: len(rows)]).compute()
 
     for padded, plain in zip(
-        jax.value_and_grad(mean)(student, True), jax.value_and_grad(mean)(student, False),
+        jax.value_and_grad(mean)(student, True),
+        jax.value_and_grad(mean)(student, False),
         strict=True,
     ):
         np.testing.assert_allclose(padded, plain, rtol=1e-6, atol=1e-7)

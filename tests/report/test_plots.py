@@ -98,6 +98,6 @@ def test_one_seed_one_step_and_values_that_are_not_finite_can_be_drawn(results):
     results["seeds"] = [0]
     one = [{"step": 1, "split": "train", "loss": 2.0}]
     results["curves"]["teacher_plain"] = {"0": one}
-    results["curves"]["teacher_robust"] = {"0": [one[0], one[0] | {"step": 2, "loss": np.nan}]}
+    results["curves"]["teacher_robust"] = {"0": [one[0] | {"loss": np.nan}, one[0] | {"step": 2}]}
     for models in (["teacher_plain"], ["teacher_robust"], ["teacher_plain", "teacher_robust"]):
         assert plots.curves(results, {"models": models, "split": "train", "metric": "loss"})

@@ -1,0 +1,100 @@
+"""Interleaved timing of programs that each live in a process of their own.
+
+A peer is this interpreter running a script with `--serve NAME`; it reads one line a round on
+standard input, answers with one line of JSON, and never runs while another one does.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# glibc hands large blocks back to the kernel after each step and torch pays for the page faults:
+# without these its losses over a vocabulary are two to five times slower. JAX does not care.
+TUNED = {
+    "MALLOC_MMAP_THRESHOLD_": "17179869184",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+class Peer:
+    """A server process; `ask` sends a line and waits for the answer."""
+
+    def __init__(self, script: str, name: str, words: Sequence[str], threads: int):
+        env = os.environ | TUNED | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "0"}
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, script, "--serve", name, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+
+    def ask(self, line: str) -> dict[str, Any]:
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process of {self.name} died: {self._process.wait()}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(check: Any, time_steps: Any) -> None:
+    """Answer `check` and `time N` until the input ends; what libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        word, *rest = line.split()
+        found = check() if word == "check" else time_steps(int(rest[0]))
+        answers.write(json.dumps(found) + "\n")
+        answers.flush()
+
+
+def interleaved(peers: Sequence[Peer], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds a step, by peer and round: A B C A B C ..., after a round that does not count."""
+    times: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    for i in range(rounds + 1):
+        for peer in peers:
+            seconds = peer.ask(f"time {steps}")["seconds"]
+            if i:
+                times[peer.name].append(seconds)
+        print(f"\rround {i}/{rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return times
+
+
+def table(times: Mapping[str, Sequence[float]], ours: str) -> str:
+    """Median and least time of each, and the ratio of paired times to ours with its range."""
+    lines = [
+        "| step | median ms | least ms | times ours (median of pairs) | lowest .. highest pair |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, found in times.items():
+        ratios = sorted(theirs / mine for theirs, mine in zip(found, times[ours], strict=True))
+        lines.append(
+            f"| {name} | {1e3 * statistics.median(found):.0f} | {1e3 * min(found):.0f} "
+            f"| {statistics.median(ratios):.2f} | {ratios[0]:.2f} .. {ratios[-1]:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """What the numbers were measured on."""
+    name = platform.processor()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            name = next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    load = os.getloadavg()[0]
+    return f"{name}, {os.cpu_count()} cores, load {load:.2f} at the start"

@@ -1,0 +1,122 @@
+"""SIGKILL at any moment, in a write too: the run goes on, and ends in the very same bits."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxkd.stages.training import load_model
+from tests.stages import small
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    small.write_corpus(folder / "corpus")
+    return folder
+
+
+def start(place: pathlib.Path, workdir: str) -> subprocess.Popen:
+    command = [
+        sys.executable, "run.py", "--config", "tests/stages/small.py",
+        f"--config.data.dir={place / 'corpus'}", f"--workdir={place / workdir}",
+    ]  # fmt: skip
+    env = os.environ | {"JAXKD_CACHE": str(place / "cache"), "XLA_FLAGS": ""}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(place: pathlib.Path, workdir: str) -> tuple[str, pathlib.Path]:
+    process = start(place, workdir)
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    return told, place / workdir / "small-small" / "0"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place):
+    return finish(place, "uninterrupted")[1]
+
+
+def kill_when(process: subprocess.Popen, seen) -> None:
+    """SIGKILL as soon as `seen()`; fails if the run ends before that."""
+    deadline = time.monotonic() + 240
+    while not seen():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.0005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+MOMENTS = {  # what is on disk at the moment of the kill, below the seed's folder
+    "before the first step": "teacher/config.json",
+    "while a checkpoint is written": "teacher/checkpoint/*/head*",
+    "between a checkpoint and its digests": "teacher/checkpoint/00000008",
+    "after the first checkpoint": "teacher/checkpoint/00000004.sha256.json",
+    "in the pruning": "seedling/config.json",
+    "in the distillation": "student/checkpoint/00000004.sha256.json",
+    "in the evaluation": "evaluate/config.json",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_ends_in_the_same_bits(place, uninterrupted, moment):
+    workdir = moment.replace(" ", "-")
+    folder = place / workdir / "small-small" / "0"
+    kill_when(start(place, workdir), lambda: any(folder.glob(MOMENTS[moment])))
+    told, folder = finish(place, workdir)
+    for stage in ("teacher", "student"):
+        (config, found), (wanted_config, wanted) = (
+            load_model(at / stage) for at in (folder, uninterrupted)
+        )
+        assert config == wanted_config
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+        rows, wanted_rows = (
+            [
+                {k: v for k, v in row.items() if "second" not in k}
+                for row in map(json.loads, (at / stage / "metrics.jsonl").read_text().splitlines())
+            ]
+            for at in (folder, uninterrupted)
+        )
+        assert rows == wanted_rows
+    if moment == "after the first checkpoint":
+        assert "teacher: going on from step 4" in told
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_end_in_the_same_bits(place, uninterrupted):
+    draw = np.random.default_rng(int(time.time()))
+    for _ in range(6):
+        process = start(place, "random")
+        time.sleep(draw.uniform(4, 25))
+        process.kill()
+        process.communicate()
+    _, folder = finish(place, "random")
+    found, wanted = (load_model(at / "student")[1] for at in (folder, uninterrupted))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_a_polite_stop_saves_the_step_it_is_at(place, uninterrupted):
+    process = start(place, "polite")
+    folder = place / "polite" / "small-small" / "0"
+    deadline = time.monotonic() + 240
+    while not (folder / "teacher/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped after step" in told
+    told, folder = finish(place, "polite")
+    assert "teacher: going on from step" in told
+    found, wanted = (load_model(at / "student")[1] for at in (folder, uninterrupted))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)

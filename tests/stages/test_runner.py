@@ -1,0 +1,163 @@
+"""The runner: what is skipped, what is redone, what is refused; and what a finished run leaves."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxkd.checkpoint import layerwise
+from jaxkd.checkpoint.series import Series
+from jaxkd.stages import runner
+from jaxkd.stages.training import load_model
+from jaxkd.train.loop import NotFinite
+from tests.stages import small
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return small.write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(corpus, cache, tmp_path):
+    def go(**changes) -> pathlib.Path:
+        return runner.run(
+            small.experiment(corpus, **changes),
+            name="small",
+            variant="test",
+            command="pytest",
+            workdir=tmp_path,
+            cache=cache,
+        )
+
+    return go
+
+
+def finished(folder) -> dict[str, str]:
+    """Stage -> when it was finished."""
+    return {f.parent.name: f.stat().st_mtime_ns for f in (folder / "0").glob("*/done.json")}
+
+
+def test_a_run_leaves_what_the_readme_says(run):
+    folder = run()
+    assert set(finished(folder)) == {"teacher", "seedling", "student", "evaluate"}
+    for file in ("results.json", "report.md", "report.html", "log.txt"):
+        assert (folder / file).stat().st_size > 100
+    newest = Series(folder / "0/student/checkpoint").latest()
+    assert newest.name == "00000008"
+    parts = {p.name for p in newest.iterdir() if p.is_dir()}
+    assert parts == {"embed", "block_00", "head", "model", "state", "data"}
+    assert layerwise.load_json(newest, "data") == {"next_index": 8}
+
+    teacher_config, teacher = load_model(folder / "0/teacher")
+    _, seedling = load_model(folder / "0/seedling")
+    _, student = load_model(folder / "0/student")
+    assert teacher_config.vocabulary == 256
+    jax.tree.map(np.testing.assert_array_equal, seedling["blocks"][0], teacher["blocks"][0])
+    # Frozen as in DistilBERT: distillation leaves the positions as the teacher made them.
+    np.testing.assert_array_equal(student["embed"]["position"], teacher["embed"]["position"])
+    assert not np.allclose(student["embed"]["token"], teacher["embed"]["token"])
+
+    rows = [json.loads(line) for line in open(folder / "0/student/metrics.jsonl")]
+    assert [r["step"] for r in rows if r["split"] == "train"] == [2, 4, 6, 8]
+    assert [r["step"] for r in rows if r["split"] == "validation"] == [6, 8]
+    first = rows[0]
+    total = 5 * first["soft_targets"] + 2 * first["mlm"] + first["cosine"]
+    np.testing.assert_allclose(first["loss"], total, rtol=1e-5)
+
+    results = json.loads((folder / "results.json").read_text())
+    told = results["models"]["student"]["seeds"]["0"]["validation"]
+    assert {"loss", "perplexity", "accuracy", "kl", "agreement", "unigram"} <= set(told)
+    np.testing.assert_allclose(told["perplexity"], np.exp(told["loss"]), rtol=1e-6)
+
+
+def test_a_second_run_does_nothing_and_a_changed_option_only_what_hangs_on_it(run):
+    before = finished(run())
+    assert finished(run()) == before
+    student = finished(run(student_steps=6))
+    assert student["teacher"] == before["teacher"] and student["seedling"] == before["seedling"]
+    assert student["student"] > before["student"] and student["evaluate"] > before["evaluate"]
+    teacher = finished(run(teacher_steps=10, student_steps=6))
+    assert all(teacher[stage] > student[stage] for stage in teacher)
+    # Back again: what the first run computed was put aside, not thrown away.
+    assert finished(run()) == before
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_good_state(run):
+    from jaxkd.train.optimiser import AdamW
+
+    explosive = AdamW(learning_rate=1e30, warmup=0.0, decay="constant", clip=0.0)
+    with pytest.raises(NotFinite, match=r"teacher: step [23] is not finite: .*learning_rate"):
+        run(optimiser=explosive)
+
+
+def test_a_misspelt_or_later_stage_is_an_error_before_any_work(run, corpus, tmp_path):
+    experiment = small.experiment(corpus)
+    experiment.stages["student"].teacher = "teecher"
+    with pytest.raises(ValueError, match="'teecher', which is no stage. Did you mean 'teacher'"):
+        experiment.check()
+    experiment = small.experiment(corpus)
+    experiment.stages["seedling"].source = "student"
+    with pytest.raises(ValueError, match="reads 'student', which comes later"):
+        experiment.check()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda e: setattr(e.stages["teacher"].model, "heads", 3), "not divisible by 3 heads"),
+        (lambda e: setattr(e.stages["teacher"], "batch_size", 12), "does not divide over 8 device"),
+        (lambda e: setattr(e.stages["teacher"], "layer_drop", 1.0), "layer_drop is 1.0"),
+        (lambda e: setattr(e.stages["teacher"], "steps", 0), "steps is 0"),
+        (lambda e: setattr(e.stages["seedling"], "keep", "every_otter"), "Did you mean 'every_oth"),
+        (lambda e: setattr(e.stages["evaluate"], "splits", ("valid",)), "splits"),
+        (lambda e: setattr(e, "seeds", (1, 1)), "each only once"),
+    ],
+)
+def test_settings_that_cannot_work_are_named_before_any_work(corpus, change, told):
+    experiment = small.experiment(corpus)
+    change(experiment)
+    with pytest.raises(ValueError, match=told):
+        experiment.check()
+
+
+def test_a_model_too_small_for_the_tokenizer_or_of_another_width_is_named(run, corpus, cache):
+    from jaxkd.stages.pretrain import check_vocabulary
+
+    class Place:
+        rows = small.experiment(corpus).data.open(cache)
+
+    config = small.experiment(corpus).stages["teacher"].model
+    config.vocabulary = 100
+    with pytest.raises(ValueError, match="100 token embeddings.*has 256 tokens"):
+        check_vocabulary(config, Place)
+
+
+def test_two_runs_in_one_folder_are_refused(run, tmp_path):
+    import fcntl
+
+    folder = tmp_path / "small-test"
+    folder.mkdir()
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="another run is working in"):
+            run()
+
+
+def test_a_stage_without_its_last_file_is_not_taken_for_finished(run):
+    folder = run()
+    done = folder / "0/student/done.json"
+    kept = done.read_bytes()
+    done.write_bytes(kept[: len(kept) // 2])
+    before = finished(folder)
+    after = finished(run())
+    assert after["student"] > before["student"]
+    assert after["teacher"] == before["teacher"]
