@@ -25,7 +25,6 @@ import tempfile
 import time
 
 import numpy as np
-
 import peers
 
 SIZES = {  # width, heads, teacher's layers, student's layers

@@ -1,6 +1,6 @@
 """Robust initialisation: does a teacher trained with LayerDrop make a better pruned student?
 
-    python run.py --config experiments/wikitext.py          # mini: 4 -> 2 layers of width 192
+    python run.py --config experiments/wikitext.py          # mini: 4 -> 2 layers of width 128
     python run.py --config experiments/wikitext.py:smoke    # under a minute, embedded text
     python run.py --config experiments/wikitext.py:paper    # BERT's width, 3 drop rates, 3 seeds
     python run.py --config experiments/wikitext.py:base     # bert-base-uncased -> 6 layers
@@ -55,8 +55,8 @@ VARIANTS = {
     "mini": Size(
         model="mini",
         rates=(0.0, 0.1),
-        teacher=dict(steps=600, optimiser=AdamW(learning_rate=2e-3)),
-        student=dict(steps=300, optimiser=AdamW(learning_rate=1e-3)),
+        teacher=dict(steps=1000, optimiser=AdamW(learning_rate=4e-3)),
+        student=dict(steps=250, optimiser=AdamW(learning_rate=2e-3), evaluate_every=50),
     ),
     "paper": Size(
         model="paper",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxkd.data.wikitext2 import hub_files, reason
+from jaxkd.data.hub_files import hub_files, reason
 
 _SPECIAL = {
     "pad_token": "[PAD]",

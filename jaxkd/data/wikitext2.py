@@ -1,31 +1,25 @@
 """WikiText-2 as documents: from a folder, from the hub, or a stand-in text every Python carries."""
 
-import ast
 import contextlib
 import dataclasses
-import functools
 import hashlib
-import importlib
 import io
 import os
 import pathlib
 import platform
 import re
-import sysconfig
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.data.embedded import Documents, embedded_documents
+from jaxkd.data.hub_files import hub_files, reason
 
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # ours -> in file names
 SOURCES = ("auto", "folder", "hub", "embedded")
 _FORMATS = {"tokens": "WikiText-2", "raw": "WikiText-2 (raw)"}  # file ending -> name
 _REPOSITORY = "Salesforce/wikitext"
-_PATIENCE = 3  # seconds without an answer from the hub after which it counts as out of reach
-
-Documents = Mapping[str, Sequence[str]]  # split -> its documents
 
 
 class Wikitext2(tfds.core.GeneratorBasedBuilder):
@@ -251,130 +245,3 @@ def _read_hub() -> Documents:
     tables = [pyarrow.parquet.read_table(path, columns=["text"]) for path in paths]
     lines = [table.column("text").to_pylist() for table in tables]
     return {split: split_documents(text) for split, text in zip(SPLITS, lines, strict=True)}
-
-
-def hub_files(repository: str, *alternatives: Sequence[str], kind: str) -> list[pathlib.Path]:
-    """The files of the first alternative that can be had: from the local hub cache, else the hub.
-
-    A hub that cannot be reached costs seconds: huggingface_hub alone repeats its question for 23.
-
-    Args:
-      kind: "model" or "dataset".
-    Raises:
-      Exception: what huggingface_hub raises: offline, no such repository, no such file ...
-    """
-    import huggingface_hub
-
-    for files in alternatives:
-        cached = [
-            huggingface_hub.try_to_load_from_cache(repository, file, repo_type=kind)
-            for file in files
-        ]
-        if all(isinstance(path, str) for path in cached):
-            return [pathlib.Path(path) for path in cached]
-    for files in alternatives:
-        url = huggingface_hub.hf_hub_url(repository, files[0], repo_type=kind)
-        try:
-            _ask(url)
-        except huggingface_hub.errors.EntryNotFoundError:
-            if files is alternatives[-1]:
-                raise
-            continue
-        return [
-            pathlib.Path(huggingface_hub.hf_hub_download(repository, file, repo_type=kind))
-            for file in files
-        ]
-    raise ValueError("hub_files needs at least one alternative.")
-
-
-def _ask(url: str) -> None:
-    """Return if the hub knows the file; raise what stands against it, or TimeoutError."""
-    import huggingface_hub
-
-    outcome: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            huggingface_hub.get_hf_file_metadata(url, timeout=_PATIENCE)
-            outcome.append(None)
-        except Exception as error:  # handed to the caller below
-            outcome.append(error)
-
-    # A thread: looking up a name obeys no timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(2 * _PATIENCE)
-    if not outcome:
-        raise TimeoutError(f"no answer within {2 * _PATIENCE} s")
-    if outcome[0] is not None:
-        raise outcome[0]
-
-
-def reason(error: Exception) -> str:
-    """An exception's kind and the beginning of what it says, up to an address."""
-    said = re.split(r"(?: for url)?\W*https?://", str(error).strip().split("\n")[0])[0][:80]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-_MODULES = """
-abc argparse ast base64 bdb calendar cmd code codecs collections configparser contextlib copy csv
-dataclasses datetime decimal difflib dis doctest email.message email.policy enum filecmp fileinput
-fnmatch fractions ftplib functools getopt gettext glob gzip hashlib heapq hmac html.parser
-http.client http.cookiejar http.cookies imaplib importlib.abc inspect io ipaddress json linecache
-locale logging logging.handlers mailbox mimetypes operator optparse os pathlib pdb pickle
-pickletools pkgutil platform plistlib poplib posixpath pprint profile pstats pyclbr pydoc queue
-random re sched secrets selectors shelve shlex shutil smtplib socket socketserver statistics string
-struct subprocess symtable sysconfig tarfile tempfile textwrap threading timeit tokenize trace
-traceback types unittest.case unittest.mock urllib.parse urllib.request uuid warnings wave weakref
-webbrowser xml.dom.minidom xml.etree.ElementTree xmlrpc.client xmlrpc.server zipfile zoneinfo
-asyncio.streams asyncio.tasks asyncio.events
-""".split()
-
-
-def embedded_documents() -> Documents:
-    """English prose of the running Python: its manual's topics and its library's docstrings.
-
-    One document per topic or module; sha256 of its name decides its split (90 : 5 : 5). A
-    paragraph that several documents share stays in the first alone, so no split knows another.
-    """
-    texts = {f"module {name}": _docstrings(name) for name in _MODULES}
-    with contextlib.suppress(ImportError):  # some systems leave the manual out
-        topics = importlib.import_module("pydoc_data.topics").topics
-        texts |= {f"topic {name}": text for name, text in topics.items()}
-    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()
-    for name, text in sorted(texts.items()):
-        paragraphs = []
-        for paragraph in re.split(r"\n\s*\n", text):
-            lines = [line.strip() for line in paragraph.split("\n")]
-            paragraph = "\n".join(line for line in lines if line)
-            if paragraph and paragraph not in seen:
-                seen.add(paragraph)
-                paragraphs.append(paragraph)
-        if paragraphs:
-            share = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
-            split = "train" if share < 90 else "validation" if share < 95 else "test"
-            splits[split].append("\n".join(paragraphs))
-    return splits
-
-
-@functools.cache  # parsing the library takes seconds
-def _docstrings(module: str) -> str:
-    """Docstrings of a module, its public functions and classes and their public methods.
-
-    Read from the source: what is imported may have been patched, by a test runner for one.
-    """
-    path = pathlib.Path(sysconfig.get_path("stdlib"), *module.split("."))
-    files = (path.with_suffix(".py"), path / "__init__.py")
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:  # another version of Python, or one without sources
-        return ""
-    nodes: list[ast.AST] = [ast.parse(file.read_bytes())]
-    docs = []
-    while nodes:
-        node = nodes.pop(0)
-        docs.append(ast.get_docstring(node))
-        if not isinstance(node, ast.FunctionDef):
-            kinds = ast.FunctionDef | ast.ClassDef
-            nodes += [x for x in node.body if isinstance(x, kinds) and not x.name.startswith("_")]
-    return "\n\n".join(doc for doc in docs if doc)

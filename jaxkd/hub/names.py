@@ -5,6 +5,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.core.tree import named, nest
@@ -72,7 +73,7 @@ class Table:
             array = current[other].T if transposed else current[other]
             if array.shape != needed.shape:
                 wrong.append(f"{other}: found {array.shape}, needed {needed.shape}")
-            flat[name] = np.ascontiguousarray(array.astype(needed.dtype))
+            flat[name] = jnp.asarray(array, needed.dtype)
         extra = [
             name
             for name in sorted(current.keys() - used)

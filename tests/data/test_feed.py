@@ -74,15 +74,19 @@ def test_an_epoch_has_every_row_once_and_the_next_in_another_order():
     assert first != second
 
 
-def test_evaluation_counts_every_row_once_whatever_the_batch_size():
-    def targets(batch_size):
-        feed = Evaluation(ROWS, Masking(smoothing=0.0), VOCABULARY, batch_size)
-        batches = list(feed)
-        assert len(batches) == len(feed)
-        assert {b.rows for b in batches} == {batch_size}
-        return np.concatenate([b.targets[b.target_mask] for b in batches])
-
-    np.testing.assert_array_equal(targets(5), targets(36))
+def test_evaluation_counts_every_row_once_and_always_alike():
+    feed = Evaluation(ROWS, Masking(smoothing=0.0), VOCABULARY, 5)
+    batches = list(feed)
+    assert len(batches) == len(feed) == 8 and {b.rows for b in batches} == {5}
+    seen = np.concatenate([b.tokens for b in batches])[: len(ROWS)]
+    at = np.concatenate([b.target_positions for b in batches])[: len(ROWS)]
+    targets = np.concatenate([b.targets for b in batches])[: len(ROWS)]
+    np.put_along_axis(seen, at, targets, axis=1)
+    np.testing.assert_array_equal(seen, ROWS)
+    assert (
+        not batches[-1].target_mask[1:].any() and batches[-1].target_mask[0].any()
+    )  # 36 = 7 x 5 + 1
+    assert all(same(one, two) for one, two in zip(batches, feed, strict=True))
 
 
 def test_an_empty_split_is_an_error():

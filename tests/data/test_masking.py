@@ -1,11 +1,12 @@
 """Masking: how many, which, and what stands in their place."""
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
 from jaxkd.core.random import numpy_stream
-from jaxkd.data.masking import Masking, Vocabulary, mask_row, unigram_nats
+from jaxkd.data.masking import Masking, Vocabulary, mask_rows, unigram_nats
 
 SPECIAL = (0, 1, 2, 3)  # pad, cls, sep, mask
 COUNTS = np.array([0, 0, 0, 0] + [1000, 100, 10, 1] * 10)
@@ -14,7 +15,9 @@ ROW = np.concatenate([[1], np.arange(4, 44), [2]]).astype(np.int32)  # every ord
 
 
 def drawn(masking, draws, row=ROW):
-    return [mask_row(row, masking, VOCABULARY, numpy_stream(0, "test", i)) for i in range(draws)]
+    """The rows of one batch of `draws` equal rows, each as a batch without its leading axis."""
+    batch = mask_rows(np.tile(row, (draws, 1)), masking, VOCABULARY, numpy_stream(0, "test", 0))
+    return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(draws)]
 
 
 def test_the_share_of_a_row_is_masked_and_never_a_special_token():
@@ -39,7 +42,7 @@ def test_a_short_row_has_fewer_targets_and_its_padding_none():
         assert batch.mask.sum() == 4
         np.testing.assert_array_equal(batch.tokens[4:], 0)
     empty = np.array([1, 2] + [0] * 40, np.int32)
-    assert mask_row(empty, Masking(), VOCABULARY, numpy_stream(0, "t", 0)).target_mask.sum() == 0
+    assert drawn(Masking(), 1, empty)[0].target_mask.sum() == 0
 
 
 def test_eighty_percent_are_masked_ten_replaced_ten_kept():
@@ -69,10 +72,14 @@ def test_tokens_are_chosen_in_proportion_to_their_count_to_the_minus_smoothing(s
     assert stats.chisquare(found, wanted).pvalue > 1e-3
 
 
-def test_the_same_index_is_masked_the_same_and_another_differently():
-    one, again = drawn(Masking(), 2), drawn(Masking(), 2)
-    np.testing.assert_array_equal(one[0].tokens, again[0].tokens)
-    assert (one[0].target_positions != one[1].target_positions).any()
+def test_the_same_step_is_masked_the_same_and_another_differently():
+    rows = np.tile(ROW, (2, 1))
+    one, again, other = (
+        mask_rows(rows, Masking(), VOCABULARY, numpy_stream(0, "test", step)) for step in (0, 0, 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert (one.target_positions != other.target_positions).any()
+    assert (one.target_positions[0] != one.target_positions[1]).any()
 
 
 def test_settings_that_cannot_be_are_named():

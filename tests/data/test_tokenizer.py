@@ -15,7 +15,7 @@ import transformers
 import jaxkd
 from jaxkd.data import tokenizer as module
 from jaxkd.data.tokenizer import open_tokenizer, train_vocabulary
-from jaxkd.data.wikitext2 import embedded_documents
+from jaxkd.data.embedded import embedded_documents
 
 DATA = pathlib.Path(os.environ.get("JAXKD_DATA", ""))
 BERT = DATA / "tokenizers" / "bert-base-uncased"
@@ -160,7 +160,7 @@ def test_training_is_the_same_in_every_process(tmp_path):
     code = """
 import json
 from jaxkd.data.tokenizer import train_vocabulary
-from jaxkd.data.wikitext2 import embedded_documents
+from jaxkd.data.embedded import embedded_documents
 print(json.dumps(train_vocabulary(embedded_documents()["test"], 2000)))
 """
     path = {"PYTHONPATH": str(pathlib.Path(jaxkd.__path__[0]).parent)}

@@ -17,8 +17,9 @@ import pyarrow.parquet
 import pytest
 
 import jaxkd
-from jaxkd.data import wikitext2
-from jaxkd.data.wikitext2 import SPLITS, embedded_documents, open_corpus
+from jaxkd.data import embedded, hub_files, wikitext2
+from jaxkd.data.embedded import embedded_documents
+from jaxkd.data.wikitext2 import SPLITS, open_corpus
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "wikitext-2"
 needs_wikitext = pytest.mark.skipif(
@@ -131,8 +132,8 @@ def test_two_contents_do_not_collide_and_one_content_is_kept_once(tmp_path):
 def test_killed_preparation_is_done_again(tmp_path):
     folder = write(tmp_path / "w")
     killed = """
-import os, pathlib, sys
 from jaxkd.data import wikitext2
+from jaxkd.data import embedded, hub_files, wikitext2
 prepare = wikitext2._prepare
 class Deadly(list):
     def __iter__(self):
@@ -199,8 +200,8 @@ def test_a_source_insisted_on_is_not_replaced(tmp_path, monkeypatch):
 
 def test_a_reason_names_no_address():
     said = "Client error '404 Not Found' for url 'http://127.0.0.1:9/x'\nmore"
-    assert wikitext2.reason(OSError(said)) == "OSError: Client error '404 Not Found'"
-    assert wikitext2.reason(TimeoutError()) == "TimeoutError"
+    assert hub_files.reason(OSError(said)) == "OSError: Client error '404 Not Found'"
+    assert hub_files.reason(TimeoutError()) == "TimeoutError"
 
 
 def test_a_python_without_library_and_manual_has_no_embedded_text(tmp_path, monkeypatch):
@@ -222,12 +223,12 @@ def test_no_network_falls_through_to_embedded_text_in_seconds(tmp_path):
 
 
 def test_a_name_that_is_never_resolved_does_not_hang(monkeypatch):
-    monkeypatch.setattr(wikitext2, "_PATIENCE", 0.1)
+    monkeypatch.setattr(hub_files, "_PATIENCE", 0.1)
     release = threading.Event()
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: release.wait(60))
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
-        wikitext2._ask("a name")
+        hub_files._ask("a name")
     release.set()
     assert time.monotonic() - start < 10
 
@@ -303,7 +304,7 @@ def test_embedded_text_does_not_change_when_the_library_is_patched(monkeypatch):
     before = embedded_documents()
     monkeypatch.setattr("textwrap.fill.__doc__", "Another text.")
     monkeypatch.setattr("heapq.merge", lambda: None)
-    wikitext2._docstrings.cache_clear()
+    embedded._docstrings.cache_clear()
     assert embedded_documents() == before
 
 

@@ -65,7 +65,7 @@ def test_a_run_leaves_what_the_readme_says(run):
     np.testing.assert_array_equal(student["embed"]["position"], teacher["embed"]["position"])
     assert not np.allclose(student["embed"]["token"], teacher["embed"]["token"])
 
-    rows = [json.loads(line) for line in open(folder / "0/student/metrics.jsonl")]
+    rows = [json.loads(x) for x in (folder / "0/student/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if r["split"] == "train"] == [2, 4, 6, 8]
     assert [r["step"] for r in rows if r["split"] == "validation"] == [6, 8]
     first = rows[0]

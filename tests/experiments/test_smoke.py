@@ -1,0 +1,31 @@
+"""Every experiment runs from end to end in its smallest size, without any network."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_smoke(name, tmp_path):
+    env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    env.pop("JAXKD_DATA", None)
+    done = subprocess.run(
+        [sys.executable, "run.py", "--config", f"experiments/{name}.py:smoke", "--workdir", str(tmp_path)],
+        cwd=ROOT, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / f"{name}-smoke"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["data"]["embedded"]
+    report = (folder / "report.md").read_text()
+    assert "not wikitext" in report.lower()
+    for export in results["exports"].values():
+        for checked in export["0"].values():
+            assert checked["max_abs_difference"] < 1e-4
