@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxkd.data.masking import Masking
+from jaxkd.data.tokenizer import Tokenizer
 from jaxkd.distil.objective import HardLabels
 from jaxkd.hub import folder as hub
 from jaxkd.models import families
@@ -44,7 +45,7 @@ class Pretrain(Training):
             config = dataclasses.replace(config, compute=self.model.compute)
         else:
             config, params = start(self.model, place, self.unigram_bias)
-        check_vocabulary(config, place)
+        check_vocabulary(config, place.rows.tokenizer)
         return self.fit(place, config, params, {"mlm": HardLabels()}, layer_drop=self.layer_drop)
 
 
@@ -59,12 +60,12 @@ def start(config: Config, place: Place, unigram_bias: bool) -> tuple[Config, Par
     return config, params
 
 
-def check_vocabulary(config: Config, place: Place) -> None:
-    """Raise ValueError if the data's tokens do not fit the model."""
-    size = place.rows.tokenizer.vocab_size
+def check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
+    """Raise ValueError if the tokenizer has more tokens than the model."""
+    size = tokenizer.vocab_size
     if config.vocabulary < size:
         raise ValueError(
             f"the model has {config.vocabulary} token embeddings, the tokenizer "
-            f"{place.rows.tokenizer.origin} has {size} tokens. Use the tokenizer of the model: "
+            f"{tokenizer.origin} has {size} tokens. Use the tokenizer of the model: "
             "--config.data.tokenizer=NAME."
         )

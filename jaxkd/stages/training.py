@@ -63,7 +63,7 @@ class Training:
         model = families.build(config)
         families.check_shapes(model, params, f"stage {place.name!r}")
         taught = None if teacher is None else families.build(teacher[0])
-        teacher_params = None if teacher is None else teacher[1]
+        teacher_params = None if teacher is None else parallel.replicated(teacher[1])
         optimiser = self.optimiser.build(params, self.steps, self.freeze)
         step = make_step(
             model,
@@ -82,6 +82,7 @@ class Training:
         described = families.describe(config)
 
         state, resumed = _resume(series, initial_state(params, optimiser))
+        state = parallel.replicated(state)
         log.rewind(resumed)
         if resumed:
             place.display.say(f"{place.name}: going on from step {resumed}")

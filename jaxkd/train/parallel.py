@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxkd.core.batch import Batch
 
@@ -46,6 +47,12 @@ def pmapped(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
         return mapped(state, teacher, batch.split(len(devices)))
 
     return split
+
+
+def replicated(tree: Any) -> Any:
+    """The arrays on every local device, so that no step has to send them again."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def best(step: Callable) -> Callable:

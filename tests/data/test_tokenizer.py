@@ -14,8 +14,8 @@ import transformers
 
 import jaxkd
 from jaxkd.data import tokenizer as module
-from jaxkd.data.tokenizer import open_tokenizer, train_vocabulary
 from jaxkd.data.embedded import embedded_documents
+from jaxkd.data.tokenizer import open_tokenizer, train_vocabulary
 
 DATA = pathlib.Path(os.environ.get("JAXKD_DATA", ""))
 BERT = DATA / "tokenizers" / "bert-base-uncased"

@@ -79,7 +79,7 @@ def test_every_variant_can_be_built_and_its_stages_share_nothing(capsys, variant
     "harm, said_so",
     [
         (lambda d: (d / "wiki.valid.tokens").unlink(), "wiki.valid"),
-        (lambda d: (d / "wiki.train.tokens").write_bytes(b""), "empty"),
+        (lambda d: (d / "wiki.train.tokens").write_bytes(b""), "0 bytes and no text"),
         (lambda d: (d / "wiki.train.tokens").write_bytes(b"\xff\xfe caf\xe9"), "UTF-8"),
     ],
 )

@@ -10,8 +10,10 @@ import pytest
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series
 from jaxkd.stages import runner
+from jaxkd.stages.pretrain import check_vocabulary
 from jaxkd.stages.training import load_model
 from jaxkd.train.loop import NotFinite
+from jaxkd.train.optimiser import AdamW
 from tests.stages import small
 
 
@@ -45,7 +47,7 @@ def finished(folder) -> dict[str, str]:
     return {f.parent.name: f.stat().st_mtime_ns for f in (folder / "0").glob("*/done.json")}
 
 
-def test_a_run_leaves_what_the_readme_says(run):
+def test_a_run_leaves_what_the_readme_says(run, corpus, cache):
     folder = run()
     assert set(finished(folder)) == {"teacher", "seedling", "student", "evaluate"}
     for file in ("results.json", "report.md", "report.html", "log.txt"):
@@ -59,7 +61,8 @@ def test_a_run_leaves_what_the_readme_says(run):
     teacher_config, teacher = load_model(folder / "0/teacher")
     _, seedling = load_model(folder / "0/seedling")
     _, student = load_model(folder / "0/student")
-    assert teacher_config.vocabulary == 256
+    data = small.experiment(corpus).data.open(cache)
+    assert teacher_config.vocabulary == data.tokenizer.vocab_size
     jax.tree.map(np.testing.assert_array_equal, seedling["blocks"][0], teacher["blocks"][0])
     # Frozen as in DistilBERT: distillation leaves the positions as the teacher made them.
     np.testing.assert_array_equal(student["embed"]["position"], teacher["embed"]["position"])
@@ -68,9 +71,7 @@ def test_a_run_leaves_what_the_readme_says(run):
     rows = [json.loads(x) for x in (folder / "0/student/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if r["split"] == "train"] == [2, 4, 6, 8]
     assert [r["step"] for r in rows if r["split"] == "validation"] == [6, 8]
-    first = rows[0]
-    total = 5 * first["soft_targets"] + 2 * first["mlm"] + first["cosine"]
-    np.testing.assert_allclose(first["loss"], total, rtol=1e-5)
+    assert {"loss", "soft_targets", "mlm", "cosine", "grad_norm"} < set(rows[0])
 
     results = json.loads((folder / "results.json").read_text())
     told = results["models"]["student"]["seeds"]["0"]["validation"]
@@ -91,8 +92,6 @@ def test_a_second_run_does_nothing_and_a_changed_option_only_what_hangs_on_it(ru
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_good_state(run):
-    from jaxkd.train.optimiser import AdamW
-
     explosive = AdamW(learning_rate=1e30, warmup=0.0, decay="constant", clip=0.0)
     with pytest.raises(NotFinite, match=r"teacher: step [23] is not finite: .*learning_rate"):
         run(optimiser=explosive)
@@ -129,16 +128,15 @@ def test_settings_that_cannot_work_are_named_before_any_work(corpus, change, tol
         experiment.check()
 
 
-def test_a_model_too_small_for_the_tokenizer_or_of_another_width_is_named(run, corpus, cache):
-    from jaxkd.stages.pretrain import check_vocabulary
-
-    class Place:
-        rows = small.experiment(corpus).data.open(cache)
-
+def test_a_model_too_small_for_the_tokenizer_is_named(corpus, cache):
+    tokenizer = small.experiment(corpus).data.open(cache).tokenizer
     config = small.experiment(corpus).stages["teacher"].model
-    config.vocabulary = 100
-    with pytest.raises(ValueError, match="100 token embeddings.*has 256 tokens"):
-        check_vocabulary(config, Place)
+    config.vocabulary = tokenizer.vocab_size - 1
+    told = f"has {config.vocabulary} token embeddings, .* has {tokenizer.vocab_size} tokens"
+    with pytest.raises(ValueError, match=told):
+        check_vocabulary(config, tokenizer)
+    config.vocabulary += 64  # rows of padding are fine
+    check_vocabulary(config, tokenizer)
 
 
 def test_two_runs_in_one_folder_are_refused(run, tmp_path):

@@ -113,7 +113,11 @@ def test_the_log_forgets_what_will_be_run_again_and_a_line_cut_off(tmp_path):
     log.rewind(4)
     assert [row["step"] for row in log.rows()] == [2, 4]
     log.write(6, "train", {"loss": 3.0})
-    assert [json.loads(line)["loss"] for line in log.file.read_text().splitlines()] == [1.0, 2.0, 3.0]
+    assert [json.loads(line)["loss"] for line in log.file.read_text().splitlines()] == [
+        1.0,
+        2.0,
+        3.0,
+    ]
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
