@@ -12,7 +12,7 @@ def bert(size: str) -> Config:
     """
     sizes = {
         "tiny": Config(
-            layers=4, width=32, heads=2, feed_forward=64, max_length=64, activation="gelu_new",
+            layers=2, width=32, heads=2, feed_forward=64, max_length=64, activation="gelu_new",
             dropout=0.0, attention_dropout=0.0,
         ),
         "mini": Config(

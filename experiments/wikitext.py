@@ -46,8 +46,9 @@ VARIANTS = {
     "smoke": Size(
         model="tiny",
         rates=(0.0, 0.1),
-        teacher=dict(steps=30, batch_size=8, save_every=15, log_every=5, evaluate_rows=32),
-        student=dict(steps=20, batch_size=8, save_every=10, log_every=5, evaluate_rows=32),
+        teacher=dict(steps=30, batch_size=8, log_every=5, evaluate_rows=32),
+        student=dict(steps=20, batch_size=8, log_every=5, evaluate_rows=32),
+        layers=1,
         length=32,
         embedded=True,
         rows=256,

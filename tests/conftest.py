@@ -1,6 +1,9 @@
 """Eight simulated devices, no network, and a place of its own for every cache."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Level 0 compiles in half the time and calls the same matrix kernels; programs started by a test
 # (the experiments, the killed runs) are compiled as they are for users.
@@ -9,3 +12,9 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# The same small programs are compiled by many tests; within a session once is enough.
+_compiled = tempfile.mkdtemp(prefix="jaxkd-tests-")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"

@@ -25,17 +25,19 @@ class Model:
 
     def init(self, seed: int, name: str = "init") -> Params:
         """Random float32 parameters, every module from its own stream of `seed`."""
-        tokens = jnp.zeros((1, 1), jnp.int32)
-        embed = self.embed.init(stream(seed, f"{name}/embed"), tokens)["params"]
-        hidden, mask = self.embed.apply({"params": embed}, tokens), jnp.ones((1, 1), bool)
-        return {
-            "embed": embed,
-            "blocks": [
+
+        def draw() -> Params:
+            tokens = jnp.zeros((1, 1), jnp.int32)
+            embed = self.embed.init(stream(seed, f"{name}/embed"), tokens)["params"]
+            hidden, mask = self.embed.apply({"params": embed}, tokens), jnp.ones((1, 1), bool)
+            blocks = [
                 self.block.init(stream(seed, f"{name}/block", i), hidden, mask)["params"]
                 for i in range(self.layers)
-            ],
-            "head": self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"])["params"],
-        }
+            ]
+            head = self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"])["params"]
+            return {"embed": embed, "blocks": blocks, "head": head}
+
+        return jax.jit(draw)()
 
 
 def keep_blocks(seed: int, step: Any, layers: int, rate: float) -> Bool[Array, " N"]:

@@ -17,7 +17,8 @@ def test_smoke(name, tmp_path):
     env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
     env.pop("JAXKD_DATA", None)
     done = subprocess.run(
-        [sys.executable, "run.py", f"--config=experiments/{name}.py:smoke", f"--workdir={tmp_path}"],
+        [sys.executable, "run.py", "--config", f"experiments/{name}.py:smoke"]
+        + ["--workdir", str(tmp_path)],
         cwd=ROOT, env=env, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

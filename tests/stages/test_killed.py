@@ -70,7 +70,12 @@ MOMENTS = {  # what is on disk at the moment of the kill, below the seed's folde
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+QUICK = ("while a checkpoint is written", "in the distillation")  # the others need minutes
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in MOMENTS]
+)
 def test_a_killed_run_ends_in_the_same_bits(place, uninterrupted, moment):
     workdir = moment.replace(" ", "-")
     folder = place / workdir / "small-small" / "0"
@@ -107,6 +112,7 @@ def test_kills_at_random_moments_end_in_the_same_bits(place, uninterrupted):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+@pytest.mark.slow
 def test_a_polite_stop_saves_the_step_it_is_at(place, uninterrupted):
     process = start(place, "polite")
     folder = place / "polite" / "small-small" / "0"
