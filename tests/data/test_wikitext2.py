@@ -132,8 +132,8 @@ def test_two_contents_do_not_collide_and_one_content_is_kept_once(tmp_path):
 def test_killed_preparation_is_done_again(tmp_path):
     folder = write(tmp_path / "w")
     killed = """
+import os, pathlib, sys
 from jaxkd.data import wikitext2
-from jaxkd.data import embedded, hub_files, wikitext2
 prepare = wikitext2._prepare
 class Deadly(list):
     def __iter__(self):
