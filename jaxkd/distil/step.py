@@ -29,6 +29,9 @@ class State:
 
 
 def initial_state(params: Params, optimiser: optax.GradientTransformation) -> State:
+    """Before the first step. The parameters are copied: a step gives its state's buffers up, and a
+    pruned student shares them with its teacher."""
+    params = jax.tree.map(jnp.copy, params)
     return State(jnp.zeros((), jnp.int32), params, optimiser.init(params))
 
 

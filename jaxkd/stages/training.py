@@ -5,8 +5,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
 from jaxkd.data.feed import Evaluation
@@ -146,8 +144,7 @@ def _resume(series: Series, fresh: State) -> tuple[State, int]:
     """The state of the last good checkpoint and its step; the fresh one and 0 if there is none."""
     latest = series.latest()
     if latest is None:
-        # The step gives its input away (donation); what is shared with a teacher must survive.
-        return jax.tree.map(lambda x: x.copy(), fresh), 0
+        return fresh, 0
     params, _ = layerwise.load(latest)
     template = {"step": fresh.step, "optimiser": fresh.optimiser}
     kept = layerwise.load_part(latest, "state", template)

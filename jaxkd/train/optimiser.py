@@ -75,5 +75,6 @@ class AdamW:
             weight_decay=self.weight_decay,
             mask=lambda tree: map_named(lambda _, leaf: leaf.ndim > 1, tree),
         )
-        chain = optax.partition({"free": adamw, "frozen": optax.set_to_zero()}, labels)
-        return optax.chain(optax.clip_by_global_norm(self.clip), chain) if self.clip else chain
+        # Clipped inside: what does not learn has no part in the norm.
+        free = optax.chain(optax.clip_by_global_norm(self.clip), adamw) if self.clip else adamw
+        return optax.partition({"free": free, "frozen": optax.set_to_zero()}, labels)

@@ -26,15 +26,11 @@ TERMS = {
 }
 
 
-def copied(tree):
-    return jax.tree.map(jnp.copy, tree)
-
-
 def stepped(batch, wrap=parallel.jitted, optimiser=None, steps=1, **options):
     """State and metrics after some steps on one batch."""
     optimiser = optimiser or optax.sgd(0.1)
     step = wrap(make_step(MODEL, TERMS, optimiser, seed=0, teacher=TEACHER, **options))
-    state = initial_state(copied(PARAMS), optimiser)
+    state = initial_state(PARAMS, optimiser)
     for _ in range(steps):
         state, metrics = step(state, TEACHER_PARAMS, batch)
     return state, {name: float(mean.compute()) for name, mean in metrics.items()}
@@ -117,7 +113,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it():
     optimiser = optax.sgd(0.1)
     terms = {"soft_targets": SoftTargets(temperature=3.0), "cosine": CosineHidden()}
     step = parallel.jitted(make_step(MODEL, terms, optimiser, seed=0, teacher=MODEL))
-    _, metrics = step(initial_state(copied(PARAMS), optimiser), PARAMS, tiny.batch())
+    _, metrics = step(initial_state(PARAMS, optimiser), PARAMS, tiny.batch())
     for name in ("soft_targets", "cosine", "grad_norm"):
         np.testing.assert_allclose(float(metrics[name].compute()), 0, atol=1e-5)
 
@@ -133,7 +129,7 @@ def test_the_teacher_gets_no_gradient_no_dropout_and_no_layer_drop():
         step = parallel.jitted(
             make_step(MODEL, terms, optimiser, seed=0, teacher=teacher, **options)
         )
-        state = initial_state(copied(PARAMS), optimiser)
+        state = initial_state(PARAMS, optimiser)
         losses = []
         for _ in range(3):
             state, metrics = step(state, TEACHER_PARAMS, batch)
@@ -157,7 +153,7 @@ def test_a_step_is_traced_once_and_donates_its_state():
         make_step(MODEL, TERMS, optax.sgd(0.1), seed=0, teacher=TEACHER), n=1
     )
     step = parallel.jitted(traced)
-    state = initial_state(copied(PARAMS), optax.sgd(0.1))
+    state = initial_state(PARAMS, optax.sgd(0.1))
     first = state.params["embed"]["token"]
     for seed in range(3):
         state, _ = step(state, TEACHER_PARAMS, tiny.batch(seed=seed))
@@ -178,7 +174,7 @@ def test_bfloat16_steps_stay_near_float32():
     told = []
     for model in (MODEL, half):
         step = parallel.jitted(make_step(model, {"mlm": HardLabels()}, optimiser, seed=0))
-        state, metrics = step(initial_state(copied(PARAMS), optimiser), None, tiny.batch())
+        state, metrics = step(initial_state(PARAMS, optimiser), None, tiny.batch())
         told.append(float(metrics["mlm"].compute()))
         assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(state.params))
     np.testing.assert_allclose(told[1], told[0], rtol=2e-2)

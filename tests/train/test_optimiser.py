@@ -57,6 +57,14 @@ def test_clipping_scales_the_whole_gradient_to_its_norm():
     np.testing.assert_allclose(optax.tree.norm(updates), 1e-3 * 1e-3 / 1e3, rtol=1e-3)
 
 
+def test_frozen_parameters_have_no_part_in_the_norm_that_is_clipped():
+    settings = AdamW(clip=1.0, epsilon=1e3, b1=0.0, weight_decay=0.0, warmup=0.0)
+    chain = settings.build(PARAMS, 10, ["embed/position"])
+    huge = GRADIENT | {"embed": GRADIENT["embed"] | {"position": jnp.full((3, 2), 1e6)}}
+    (one, _), (two, _) = (chain.update(g, chain.init(PARAMS), PARAMS) for g in (GRADIENT, huge))
+    np.testing.assert_array_equal(one["embed"]["token"], two["embed"]["token"])
+
+
 @pytest.mark.parametrize("decay, last", [("linear", 0.0125), ("cosine", 0.0038), ("constant", 0.1)])
 def test_the_rate_rises_to_its_peak_and_falls(decay, last):
     schedule = AdamW(learning_rate=0.1, warmup=0.2, decay=decay).schedule(10)
