@@ -1,7 +1,7 @@
 """Robust initialisation: does a teacher trained with LayerDrop make a better pruned student?
 
     python run.py --config experiments/wikitext.py          # mini: 4 -> 2 layers of width 128
-    python run.py --config experiments/wikitext.py:smoke    # under a minute, embedded text
+    python run.py --config experiments/wikitext.py:smoke    # about a minute, embedded text
     python run.py --config experiments/wikitext.py:paper    # BERT's width, 3 drop rates, 3 seeds
     python run.py --config experiments/wikitext.py:base     # bert-base-uncased -> 6 layers
     python run.py --config experiments/wikitext.py --config.stages.student_plain.steps=800
