@@ -4,6 +4,8 @@ import dataclasses
 import shutil
 from typing import Any
 
+from jaxkd.export.onnx_model import export_onnx, extra
+from jaxkd.export.verify import verify_folder, verify_onnx
 from jaxkd.hub import folder as hub
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.training import load_model
@@ -30,12 +32,10 @@ class Export:
         if unknown:
             raise ValueError(f"formats={self.formats}: allowed are {', '.join(FORMATS)}.")
         # Now, not after hours of training: without the extra this stage cannot succeed.
-        import jaxkd.export.onnx_model  # noqa: F401
+        for library in ("torch", "onnx", "onnxruntime"):
+            extra(library)
 
     def run(self, place: Place) -> dict[str, Any]:
-        from jaxkd.export.onnx_model import export_onnx
-        from jaxkd.export.verify import verify_folder, verify_onnx
-
         config, params = load_model(place.beside(self.model), place.display.say)
         checked: dict[str, Any] = {}
         if "huggingface" in self.formats:

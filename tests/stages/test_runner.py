@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series
 from jaxkd.stages import runner
+from jaxkd.stages.export import Export
 from jaxkd.stages.pretrain import check_vocabulary
 from jaxkd.stages.training import load_model
 from jaxkd.train.loop import NotFinite
@@ -159,3 +161,9 @@ def test_a_stage_without_its_last_file_is_not_taken_for_finished(run):
     after = finished(run())
     assert after["student"] > before["student"]
     assert after["teacher"] == before["teacher"]
+
+
+def test_an_export_without_its_libraries_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError, match=r"jaxkd\[export\]"):
+        Export(model="student").check()
