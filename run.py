@@ -2,7 +2,10 @@
 
 import sys
 
-from jaxkd.stages.command import main
+from jaxkd.core.allocator import restart_keeping
 
 if __name__ == "__main__":
+    restart_keeping()
+    from jaxkd.stages.command import main  # takes seconds, and would be done twice
+
     sys.exit(main(sys.argv))

@@ -13,20 +13,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# glibc hands large blocks back to the kernel after each step and torch pays for the page faults:
-# without these its losses over a vocabulary are two to five times slower. JAX does not care.
-TUNED = {
-    "MALLOC_MMAP_THRESHOLD_": "17179869184",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-}
+from jaxkd.core.allocator import keeping
 
 
 class Peer:
     """A server process; `ask` sends a line and waits for the answer."""
 
     def __init__(self, script: str, name: str, words: Sequence[str], threads: int):
-        env = os.environ | TUNED | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "0"}
+        env = keeping(os.environ) | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "0"}
         self.name = name
         self._process = subprocess.Popen(
             [sys.executable, script, "--serve", name, *words],

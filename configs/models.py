@@ -16,7 +16,7 @@ def bert(size: str) -> Config:
             dropout=0.0, attention_dropout=0.0,
         ),
         "mini": Config(
-            layers=4, width=128, heads=4, feed_forward=512, max_length=128, activation="gelu_new",
+            layers=4, width=128, heads=4, feed_forward=512, max_length=32, activation="gelu_new",
             dropout=0.0, attention_dropout=0.0,
         ),
         "paper": Config(layers=4, max_length=128),
