@@ -62,7 +62,7 @@ def test_show_lists_every_field_and_flags_change_them(capsys):
     assert "--config.seeds=(4, 5)" in lines
 
 
-@pytest.mark.parametrize("variant", ["mini", "smoke", "paper", "base"])
+@pytest.mark.parametrize("variant", ["mini", "converged", "smoke", "paper", "base"])
 def test_every_variant_can_be_built_and_its_stages_share_nothing(capsys, variant):
     status, said = told(capsys, "--config", f"{WIKITEXT}:{variant}", "--show")
     assert status == 0
