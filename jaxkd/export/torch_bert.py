@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 from torch import nn
 from torch.nn import functional
 
-from jaxkd.hub.bert import TABLE
+from jaxkd.hub.bert import FAMILY
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
@@ -153,15 +153,23 @@ def to_torch(config: Config, params: Params) -> nn.Module:
     """The torch model of our parameters, copied, in float32 whatever `config.compute` says.
 
     Raises:
-      ValueError: if the config cannot be built or the parameters are not of its shapes.
+      ValueError: if the config cannot be built, the parameters are not of its shapes, or it is not
+        BERT for masked language modelling.
     """
+    if type(config) is not Config or config.head != "masked_lm":
+        family = families.describe(config)["family"]
+        raise ValueError(
+            f"export writes BERT with the head masked_lm; found {family} "
+            f"with the head {config.head}. Save it as a HuggingFace folder instead: "
+            "--config.stages.export.formats=\"('huggingface',)\"."
+        )
     families.check_shapes(families.build(config), params, "params")
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         model = BertMaskedLm(config)
     # A copy, because torch may write into its tensors and JAX's arrays must not change.
     tensors = {
         name: torch.from_numpy(np.array(array, np.float32))
-        for name, array in TABLE.export(params).items()
+        for name, array in FAMILY.table(config.head).export(params).items()
     }
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)

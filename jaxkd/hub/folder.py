@@ -1,21 +1,28 @@
-"""A HuggingFace folder (config.json, model.safetensors) to our config and parameters, and back."""
+"""A HuggingFace folder (config.json and weights) to our config and parameters, and back."""
 
+import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from safetensors.numpy import load_file, save_file
+import numpy as np
+from safetensors.numpy import save_file
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.hub import bert
+from jaxkd.core.tree import named
+from jaxkd.hub import albert, bert, distilbert, roberta
+from jaxkd.hub.family import Family
+from jaxkd.hub.tensors import FILES, TORCH, open_tensors
 from jaxkd.models import families
+from jaxkd.models.heads import HEADS
 from jaxkd.models.model import Params
 
-_HUB = {"bert": bert}  # model_type -> module with TABLE, from_hub, to_hub
-_FILES = ["config.json", "model.safetensors"]
+_HUB: dict[str, Family] = {  # model_type -> its keys and names
+    module.FAMILY.model_type: module.FAMILY for module in (bert, distilbert, roberta, albert)
+}
 
 
 def find(name: str) -> pathlib.Path:
@@ -26,28 +33,38 @@ def find(name: str) -> pathlib.Path:
     """
     folder = pathlib.Path(name)
     if folder.is_dir():
-        missing = [file for file in _FILES if not (folder / file).is_file()]
-        if missing:
+        if not (folder / "config.json").is_file():
             raise FileNotFoundError(
-                f"{folder} has no {' and no '.join(missing)}; a model folder holds "
-                f"{' and '.join(_FILES)}, as save_pretrained writes them."
+                f"{folder} has no config.json; a model folder holds config.json and its weights, "
+                "as save_pretrained writes them."
             )
         return folder
     import huggingface_hub
 
+    def fetch(*patterns: str) -> pathlib.Path:
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
+
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_FILES))
+        folder = fetch(*FILES)
+        return folder if any(folder.glob("*.safetensors")) else fetch("config.json", TORCH)
     except Exception as error:  # the hub raises its own, httpx's and requests' kinds
         raise FileNotFoundError(
             f"{name!r} is no folder here and could not be had from the HuggingFace hub "
-            f"({type(error).__name__}). Give a folder with {' and '.join(_FILES)}, or go online "
+            f"({type(error).__name__}). Give a folder as save_pretrained writes it, or go online "
             "once so that it is cached."
         ) from error
 
 
-def load(name: str) -> tuple[families.Config, Params]:
+def load(
+    name: str, *, head: str = "", labels: Sequence[str] = (), seed: int = 0
+) -> tuple[families.Config, Params]:
     """Config and parameters of a folder or hub id.
 
+    Args:
+      head: put this head on the model (see models/heads.py) and leave out the one that was there.
+        Parameters of it that the checkpoint lacks, or has in another shape, are drawn from `seed`.
+        Empty: the checkpoint's own head.
+      labels: names of a classification head's classes, if they are others than the checkpoint's.
     Raises:
       FileNotFoundError: see `find`.
       KeyError, ValueError: for a tensor without a place, a parameter without a source, or a
@@ -58,13 +75,19 @@ def load(name: str) -> tuple[families.Config, Params]:
     kind = found.get("model_type", "(none)")
     if kind not in _HUB:
         raise ValueError(f"{folder}: model_type {kind!r} is unknown. {did_you_mean(kind, _HUB)}")
-    config = _HUB[kind].from_hub(found)
+    family, tensors = _HUB[kind], open_tensors(folder)
+    if head and head not in HEADS:
+        raise ValueError(f"head={head!r}. {did_you_mean(head, HEADS)}")
+    given = {"labels": tuple(labels)} if labels else {}
+    config = family.from_hub(found, head=head or family.head(found, list(tensors)), **given)
     model = families.build(config)
-    params = _HUB[kind].TABLE.load(
-        load_file(folder / "model.safetensors"),
+    fresh = named({"head": model.init(seed, "new head")["head"]}) if head or labels else {}
+    params = family.table(config.head, other_heads=bool(head)).load(
+        _Renamed(tensors, family.full(list(tensors))),
         jax.eval_shape(lambda: model.init(0)),
         origin=str(folder),
         family=kind,
+        fresh=fresh,
     )
     return config, params
 
@@ -76,12 +99,31 @@ def save(
     *,
     save_tokenizer: Callable[[pathlib.Path], Any] | None = None,
 ) -> None:
-    """Write a folder that `transformers.AutoModelForMaskedLM.from_pretrained` opens."""
-    hub = _HUB[families.describe(config)["family"]]
+    """Write a folder that `from_pretrained` of the class in its `architectures` opens."""
+    family = _HUB[families.describe(config)["family"]]
     folder.mkdir(parents=True, exist_ok=True)
+    exported = family.table(config.head).export(params)
+    tensors = {family.stored(name, config.head): array for name, array in exported.items()}
     unfinished = folder / ".model.safetensors.tmp"
-    save_file(hub.TABLE.export(params), unfinished, metadata={"format": "pt"})
+    save_file(tensors, unfinished, metadata={"format": "pt"})
     os.replace(unfinished, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(hub.to_hub(config), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(family.to_hub(config), indent=2) + "\n")
     if save_tokenizer is not None:
         save_tokenizer(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Renamed(Mapping[str, np.ndarray]):
+    """The same tensors, still read one at a time, under other names."""
+
+    tensors: Mapping[str, np.ndarray]
+    names: Mapping[str, str]  # new -> old
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.tensors[self.names[name]]
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)

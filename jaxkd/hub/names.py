@@ -1,9 +1,8 @@
-"""How a family's tensors and settings are called elsewhere: one table, read in both directions."""
+"""How a family's tensors are called elsewhere: one table, read in both directions."""
 
 import dataclasses
 import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,7 @@ from jaxkd.models.model import Params
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The names of one family.
+    """The names of one model.
 
     `modules` pairs our module paths with theirs, `{i}` standing for a block's number. Leaves
     follow one rule: our `kernel` is their `weight` transposed, `scale` and a bare array are their
@@ -54,26 +53,38 @@ class Table:
         return tensors
 
     def load(
-        self, tensors: Mapping[str, np.ndarray], shapes: Params, *, origin: str, family: str
+        self,
+        tensors: Mapping[str, np.ndarray],
+        shapes: Params,
+        *,
+        origin: str,
+        family: str,
+        fresh: Mapping[str, jnp.ndarray] | None = None,
     ) -> Params:
-        """Their tensors as our parameters; `shapes` is a tree of what is needed.
+        """Their tensors as our parameters, read one at a time; `shapes` says what is needed.
 
+        Args:
+          fresh: our parameters by name, for those that have no source or one of another shape.
         Raises:
           KeyError: if a tensor has no place, or a parameter no source; names both.
           ValueError: if a shape differs.
         """
-        current = {self._current(name): array for name, array in tensors.items()}
+        fresh = fresh or {}
+        current = {self._current(name): name for name in tensors}
         flat, wrong, missing, used = {}, [], [], set()
         for name, needed in named(shapes).items():
             other, transposed = self.theirs(name)
             used.add(other)
-            if other not in current:
+            array = tensors[current[other]] if other in current else None
+            array = array.T if transposed and array is not None else array
+            if name in fresh and (array is None or array.shape != needed.shape):
+                flat[name] = fresh[name]
+            elif array is None:
                 missing.append(f"{name} ({other})")
-                continue
-            array = current[other].T if transposed else current[other]
-            if array.shape != needed.shape:
+            elif array.shape != needed.shape:
                 wrong.append(f"{other}: found {array.shape}, needed {needed.shape}")
-            flat[name] = jnp.asarray(array, needed.dtype)
+            else:
+                flat[name] = jnp.asarray(array, needed.dtype)
         extra = [
             name
             for name in sorted(current.keys() - used)
@@ -89,7 +100,7 @@ class Table:
             raise ValueError(f"{family}: {origin} does not fit its config.json{_some(wrong)}.")
         tree = nest(flat)
         blocks = tree["blocks"]
-        return tree | {"blocks": [blocks[str(i)] for i in range(len(blocks))]}
+        return {"head": {}} | tree | {"blocks": [blocks[str(i)] for i in range(len(blocks))]}
 
     def _current(self, name: str) -> str:
         for old, new in self.renamed.items():
@@ -102,23 +113,3 @@ def _some(names: Sequence[str]) -> str:
     if not names:
         return ""
     return f": {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-
-
-def read_config(
-    found: Mapping[str, Any], keys: Mapping[str, str], fixed: Mapping[str, Sequence[Any]]
-) -> dict[str, Any]:
-    """Our fields out of their config.json.
-
-    Args:
-      keys: our field -> their key; one that is absent there keeps our default.
-      fixed: their key -> the values of it that are implemented (absent is fine).
-    Raises:
-      ValueError: names the key, the value found and those supported.
-    """
-    for key, supported in fixed.items():
-        if key in found and found[key] not in supported:
-            raise ValueError(
-                f"config.json: {key}={found[key]!r} is not implemented; supported: "
-                f"{', '.join(map(repr, supported))}."
-            )
-    return {ours: found[theirs] for ours, theirs in keys.items() if theirs in found}

@@ -1,6 +1,11 @@
-"""BERT as an embedding, a block and a masked-language-model head (Devlin et al., 2018)."""
+"""BERT (Devlin et al., 2018), and what the encoders that came of it share with it.
+
+DistilBERT, RoBERTa and ALBERT are the same embedding and block with other values: their configs
+(distilbert.py, roberta.py, albert.py) say which. Heads are in heads.py.
+"""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,9 +14,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxkd.core.names import did_you_mean
 from jaxkd.models.activations import activation
 from jaxkd.models.attention import SelfAttention
+from jaxkd.models.heads import DTYPES, HEADS, head
 from jaxkd.models.model import Model
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 POSITIONS = ("absolute",)
 
 
@@ -27,38 +32,68 @@ class Config:
     activation: str = "gelu"  # see models/activations.py
     position: str = "absolute"  # learned, one vector a position
     max_length: int = 512
-    segments: int = 2  # sentence A and B
+    segments: int = 2  # sentence A and B; 0: no such embedding
     dropout: float = 0.1  # of the embeddings and of each sub-layer's output
     attention_dropout: float = 0.1  # of the attention weights
     norm_epsilon: float = 1e-12
     init_std: float = 0.02
     pad: int = 0  # id of the padding token
     compute: str = "float32"  # or bfloat16; parameters, softmax and norms stay float32
+    head: str = "masked_lm"  # see models/heads.py
+    labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
+    classifier_dropout: float = 0.1  # before a classifier
+
+    # What tells the families apart and no checkpoint can change.
+    head_activation: ClassVar[str] = ""  # of the masked-LM head; empty: `activation`
+    pooled: ClassVar[bool] = True  # the bare model has a pooler
+    pool_activation: ClassVar[str] = "tanh"  # between a sequence classifier's two layers
+    dropout_before_pool: ClassVar[bool] = False
+    dropout_after: ClassVar[tuple[str, ...]] = ("attention", "feed_forward")
+    positions_follow_padding: ClassVar[bool] = False  # count tokens, from pad + 1
+    factorised: ClassVar[bool] = False  # embeddings of another width, projected to the model's
+    shared_blocks: ClassVar[bool] = False  # one block, applied `layers` times
+
+    def __post_init__(self) -> None:
+        self.labels = tuple(self.labels)  # JSON has lists
+
+    @property
+    def embedding(self) -> int:
+        """Width of the token embedding."""
+        return self.width
 
     def check(self) -> None:
         """Raise ValueError for a shape that cannot be built."""
+        family = type(self).__module__.rsplit(".", 1)[-1]
         activation(self.activation)
         for name in ("vocabulary", "layers", "width", "heads", "feed_forward", "max_length"):
             if getattr(self, name) < 1:
-                raise ValueError(f"bert: {name} is {getattr(self, name)}; it must be at least 1.")
+                raise ValueError(
+                    f"{family}: {name} is {getattr(self, name)}; it must be at least 1."
+                )
         if self.width % self.heads:
             fits = [h for h in range(1, self.width + 1) if self.width % h == 0 and h <= 64]
             raise ValueError(
-                f"bert: width {self.width} is not divisible by {self.heads} heads. "
+                f"{family}: width {self.width} is not divisible by {self.heads} heads. "
                 f"Set heads to one of {fits}, or change the width."
             )
         if self.compute not in DTYPES:
             raise ValueError(
-                f"bert: compute={self.compute!r}. {did_you_mean(self.compute, DTYPES)}"
+                f"{family}: compute={self.compute!r}. {did_you_mean(self.compute, DTYPES)}"
+            )
+        if self.head not in HEADS:
+            raise ValueError(f"{family}: head={self.head!r}. {did_you_mean(self.head, HEADS)}")
+        if not self.labels:
+            raise ValueError(
+                f"{family}: labels is empty; a regression has one label, a class each one."
             )
         if self.position not in POSITIONS:
             raise ValueError(
-                f"bert: position={self.position!r}. {did_you_mean(self.position, POSITIONS)}"
+                f"{family}: position={self.position!r}. {did_you_mean(self.position, POSITIONS)}"
             )
 
 
 class Embed(nn.Module):
-    """Token + position + segment, normalised."""
+    """Token + position + segment, normalised; projected where the model is wider."""
 
     config: Config
 
@@ -66,24 +101,33 @@ class Embed(nn.Module):
     def __call__(
         self,
         tokens: Int[Array, "B L"],
+        mask: Bool[Array, "B L"],
         segments: Int[Array, "B L"] | None = None,
         *,
         train: bool = False,
     ) -> Float[Array, "B L D"]:
         c = self.config
-        if tokens.shape[1] > c.max_length:
+        dtype, init = DTYPES[c.compute], nn.initializers.truncated_normal(c.init_std)
+        longest = c.max_length - (c.pad + 1 if c.positions_follow_padding else 0)
+        if tokens.shape[1] > longest:
             raise ValueError(
-                f"a sequence of {tokens.shape[1]} tokens is longer than the model's max_length "
-                f"{c.max_length}. Shorten data.length or enlarge the model's max_length."
+                f"a sequence of {tokens.shape[1]} tokens is longer than the model's {longest} "
+                "positions. Shorten data.length or enlarge the model's max_length."
             )
-        init = nn.initializers.truncated_normal(c.init_std)
-        token = self.param("token", init, (c.vocabulary, c.width))
-        position = self.param("position", init, (c.max_length, c.width))
-        segment = self.param("segment", init, (c.segments, c.width))
-        hidden = token[tokens] + position[: tokens.shape[1]]
-        hidden = hidden + (segment[0] if segments is None else segment[segments])
-        hidden = nn.LayerNorm(c.norm_epsilon, dtype=DTYPES[c.compute], name="norm")(hidden)
-        return nn.Dropout(c.dropout, deterministic=not train)(hidden)
+        token = self.param("token", init, (c.vocabulary, c.embedding))
+        position = self.param("position", init, (c.max_length, c.embedding))
+        if c.positions_follow_padding:
+            hidden = token[tokens] + position[jnp.cumsum(mask, axis=1) * mask + c.pad]
+        else:
+            hidden = token[tokens] + position[: tokens.shape[1]]
+        if c.segments:
+            segment = self.param("segment", init, (c.segments, c.embedding))
+            hidden = hidden + (segment[0] if segments is None else segment[segments])
+        hidden = nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="norm")(hidden)
+        hidden = nn.Dropout(c.dropout, deterministic=not train)(hidden)
+        if c.factorised:
+            hidden = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="widen")(hidden)
+        return hidden
 
 
 class Block(nn.Module):
@@ -97,44 +141,27 @@ class Block(nn.Module):
     ) -> Float[Array, "B L D"]:
         c = self.config
         dtype, init = DTYPES[c.compute], nn.initializers.truncated_normal(c.init_std)
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+
+        def drop(hidden: Float[Array, "B L D"], after: str) -> Float[Array, "B L D"]:
+            used = train and after in c.dropout_after
+            return nn.Dropout(c.dropout, deterministic=not used)(hidden)
+
         mixed = SelfAttention(
             c.width, c.heads, c.attention_dropout, c.init_std, dtype, name="attention"
         )(hidden, mask, train=train)
         hidden = nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="attention_norm")(
-            hidden + drop(mixed)
+            hidden + drop(mixed, "attention")
         )
         inner = nn.Dense(c.feed_forward, dtype=dtype, kernel_init=init, name="expand")(hidden)
         inner = activation(c.activation)(inner)
         inner = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="contract")(inner)
-        return nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="norm")(hidden + drop(inner))
+        return nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="norm")(
+            hidden + drop(inner, "feed_forward")
+        )
 
 
-class MaskedLmHead(nn.Module):
-    """Transform, norm, and the transposed token embedding plus a bias; logits in float32."""
-
-    config: Config
-
-    @nn.compact
-    def __call__(
-        self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"], *, train: bool = False
-    ) -> Float[Array, "*B V"]:
-        c = self.config
-        dtype, init = DTYPES[c.compute], nn.initializers.truncated_normal(c.init_std)
-        hidden = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="transform")(hidden)
-        hidden = activation(c.activation)(hidden)
-        hidden = nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="norm")(hidden)
-        bias = self.param("bias", nn.initializers.zeros_init(), (c.vocabulary,))
-        # Vocabulary first: the products, and the losses' sums over the vocabulary, then take half
-        # the time on a CPU (see losses/vocabulary.py); elsewhere the axes are only named otherwise.
-        flat = hidden.reshape(-1, c.width)
-        logits = jnp.matmul(token.astype(dtype), flat.T, preferred_element_type=jnp.float32)
-        logits = logits + bias[:, None]
-        return jnp.moveaxis(logits.reshape(-1, *hidden.shape[:-1]), 0, -1)
-
-
-def masked_lm(config: Config) -> Model:
-    """The three modules and the number of blocks of a BERT for masked language modelling."""
+def build(config: Config) -> Model:
+    """The three modules of an encoder, and how often its block is applied."""
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
-    return Model(Embed(config), Block(config), MaskedLmHead(config), config.layers)
+    return Model(Embed(config), Block(config), head(config), config.layers, config.shared_blocks)

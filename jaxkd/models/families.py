@@ -7,12 +7,17 @@ import jax
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
-from jaxkd.models import bert
+from jaxkd.models import albert, bert, distilbert, roberta
 from jaxkd.models.model import Model, Params
 
-FAMILIES = {"bert": (bert.Config, bert.masked_lm)}
+FAMILIES = {  # config, builder
+    "bert": (bert.Config, bert.build),
+    "distilbert": (distilbert.Config, bert.build),
+    "roberta": (roberta.Config, bert.build),
+    "albert": (albert.Config, bert.build),
+}
 
-Config = bert.Config  # the union of all families' configs
+Config = bert.Config  # what all families' configs are, or come of
 
 
 def describe(config: Config) -> dict[str, Any]:

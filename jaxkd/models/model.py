@@ -22,20 +22,21 @@ class Model:
     block: Any
     head: Any
     layers: int
+    shared: bool = False  # the list has one block, which is applied `layers` times
 
     def init(self, seed: int, name: str = "init") -> Params:
         """Random float32 parameters, every module from its own stream of `seed`."""
 
         def draw() -> Params:
-            tokens = jnp.zeros((1, 1), jnp.int32)
-            embed = self.embed.init(stream(seed, f"{name}/embed"), tokens)["params"]
-            hidden, mask = self.embed.apply({"params": embed}, tokens), jnp.ones((1, 1), bool)
+            tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+            embed = self.embed.init(stream(seed, f"{name}/embed"), tokens, mask)["params"]
+            hidden = self.embed.apply({"params": embed}, tokens, mask)
             blocks = [
                 self.block.init(stream(seed, f"{name}/block", i), hidden, mask)["params"]
-                for i in range(self.layers)
+                for i in range(1 if self.shared else self.layers)
             ]
-            head = self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"])["params"]
-            return {"embed": embed, "blocks": blocks, "head": head}
+            head = self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"])
+            return {"embed": embed, "blocks": blocks, "head": head.get("params", {})}
 
         return jax.jit(draw)()
 
@@ -56,7 +57,10 @@ def forward(
     keep: Bool[Array, " N"] | None = None,
     dropout: jax.Array | None = None,
 ) -> Outputs:
-    """Logits at the batch's target positions (everywhere if it names none) and all hidden states.
+    """The head's logits and all hidden states.
+
+    A head that predicts tokens does so at the batch's target positions, or everywhere if it names
+    none.
 
     Args:
       keep: blocks that run in this step (LayerDrop); None runs all. A dropped block is really
@@ -69,10 +73,15 @@ def forward(
         return {"dropout": jax.random.fold_in(dropout, index)} if train else {}
 
     hidden = model.embed.apply(
-        {"params": params["embed"]}, batch.tokens, batch.segments, train=train, rngs=rngs(0)
+        {"params": params["embed"]},
+        batch.tokens,
+        batch.mask,
+        batch.segments,
+        train=train,
+        rngs=rngs(0),
     )
     states = [hidden]
-    for i, block in enumerate(params["blocks"]):
+    for i, block in enumerate(params["blocks"] * (model.layers if model.shared else 1)):
 
         def run(block: Params, hidden: Array, i: int = i) -> Array:
             return model.block.apply(
@@ -87,6 +96,10 @@ def forward(
     if batch.target_positions is not None:
         hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
     logits = model.head.apply(
-        {"params": params["head"]}, hidden, params["embed"]["token"], train=train
+        {"params": params["head"]},
+        hidden,
+        params["embed"]["token"],
+        train=train,
+        rngs=rngs(model.layers + 1),
     )
     return Outputs(logits=logits, hidden=tuple(states))

@@ -32,7 +32,7 @@ def random_params(config, seed=0):
         values = 0.2 * rng.normal(size=leaf.shape) + (1.0 if name.endswith("scale") else 0.0)
         return jnp.asarray(values, jnp.float32)
 
-    return map_named(draw, jax.eval_shape(lambda: bert.masked_lm(config).init(0)))
+    return map_named(draw, jax.eval_shape(lambda: bert.build(config).init(0)))
 
 
 def with_one_changed(params, name, index, to):
@@ -232,7 +232,7 @@ def test_a_failed_export_leaves_the_old_file_and_no_other(tmp_path, params, monk
 
 def test_a_model_above_the_protobuf_limit_is_refused_before_any_work(tmp_path):
     large = dataclasses.replace(CONFIG, vocabulary=2**20, width=768, heads=12)
-    shapes = jax.eval_shape(lambda: bert.masked_lm(large).init(0))
+    shapes = jax.eval_shape(lambda: bert.build(large).init(0))
     with pytest.raises(ValueError, match=r"3\.\d\d GiB .* less than 2 GiB.*HuggingFace folder"):
         export_onnx(large, shapes, tmp_path / "large.onnx")
     assert not list(tmp_path.iterdir())

@@ -32,7 +32,7 @@ def random_params(config, seed=0):
         values = 0.2 * rng.normal(size=leaf.shape) + (1.0 if name.endswith("scale") else 0.0)
         return jnp.asarray(values, jnp.float32)
 
-    return map_named(draw, jax.eval_shape(lambda: bert.masked_lm(config).init(0)))
+    return map_named(draw, jax.eval_shape(lambda: bert.build(config).init(0)))
 
 
 def random_batch(rows=3, length=9, seed=1):
@@ -45,13 +45,18 @@ def run_torch(config, params, tokens, mask):
 
 
 def run_jax(config, params, tokens, mask):
-    model, batch = bert.masked_lm(config), Batch(jnp.asarray(tokens), jnp.asarray(mask))
+    model, batch = bert.build(config), Batch(jnp.asarray(tokens), jnp.asarray(mask))
     return np.asarray(jax.jit(lambda p: forward(model, p, batch).logits)(params))
 
 
 def run_transformers(config, params, tokens, mask):
-    model = transformers.BertForMaskedLM(transformers.BertConfig(**hub.to_hub(config))).eval()
-    tensors = {name: torch.tensor(array) for name, array in hub.TABLE.export(params).items()}
+    model = transformers.BertForMaskedLM(
+        transformers.BertConfig(**hub.FAMILY.to_hub(config))
+    ).eval()
+    tensors = {
+        name: torch.tensor(array)
+        for name, array in hub.FAMILY.table("masked_lm").export(params).items()
+    }
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert (set(missing), unexpected) == (TIED, [])
     with torch.no_grad():
@@ -87,7 +92,7 @@ def test_logits_are_those_of_jax_and_of_transformers_where_the_mask_is_true(name
 def test_a_layer_computes_what_our_block_computes():
     params, (_, mask) = random_params(CONFIG)["blocks"][0], random_batch()
     hidden = np.random.default_rng(2).normal(size=(*mask.shape, CONFIG.width)).astype(np.float32)
-    block = bert.masked_lm(CONFIG).block
+    block = bert.build(CONFIG).block
     wanted = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
     whole = to_torch(CONFIG, random_params(CONFIG))
     layer: Layer = whole.bert["encoder"]["layer"][0]
@@ -97,7 +102,7 @@ def test_a_layer_computes_what_our_block_computes():
 
 
 def test_state_dict_has_the_names_and_shapes_of_transformers_without_the_tied_copies():
-    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**hub.to_hub(CONFIG)))
+    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**hub.FAMILY.to_hub(CONFIG)))
     ours = to_torch(CONFIG, random_params(CONFIG)).state_dict()
     wanted = {k: v.shape for k, v in theirs.state_dict().items() if k not in TIED}
     assert {k: v.shape for k, v in ours.items()} == wanted

@@ -11,7 +11,7 @@ import transformers
 
 from jaxkd.core.batch import Batch
 from jaxkd.hub import folder
-from jaxkd.hub.bert import from_hub, to_hub
+from jaxkd.hub.bert import FAMILY
 from jaxkd.models import families
 from jaxkd.models.activations import ACTIVATIONS
 from jaxkd.models.model import forward
@@ -23,7 +23,7 @@ LENGTHS = (11, 7, 3, 1)
 
 def torch_model(**changes) -> transformers.BertForMaskedLM:
     torch.manual_seed(0)
-    settings = to_hub(tiny.config()) | changes
+    settings = FAMILY.to_hub(tiny.config()) | changes
     settings.pop("model_type"), settings.pop("architectures")
     model = transformers.BertForMaskedLM(transformers.BertConfig(**settings)).eval()
     with torch.no_grad():  # transformers starts norms and biases at 1 and 0, which would hide them
@@ -148,7 +148,7 @@ def test_an_old_checkpoint_with_pooler_and_gamma_loads(tmp_path):
 )
 def test_a_config_value_that_is_not_implemented_is_named(key, value):
     with pytest.raises(ValueError, match=f"{key}={value!r} is not implemented; supported: "):
-        from_hub(to_hub(tiny.config()) | {key: value})
+        FAMILY.from_hub(FAMILY.to_hub(tiny.config()) | {key: value})
 
 
 def test_tensors_without_a_place_or_source_are_named(tmp_path):
