@@ -42,5 +42,10 @@ def kept_blocks(layers: int, keep: str | Sequence[int]) -> list[int]:
 
 
 def prune(params: Params, blocks: Sequence[int]) -> Params:
-    """The same embedding and head around the chosen blocks; nothing is copied."""
+    """The same embedding and head around the chosen blocks; nothing is copied.
+
+    A list of one block that serves all layers (ALBERT) stays: fewer layers then are fewer turns.
+    """
+    if len(params["blocks"]) == 1:
+        return params
     return params | {"blocks": [params["blocks"][i] for i in blocks]}

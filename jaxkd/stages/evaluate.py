@@ -41,6 +41,8 @@ class Evaluate:
         unigram = {split: self._unigram(place, split) for split in self.splits}
         found: dict[str, Any] = {}
         for i, name in enumerate(self.models):
+            if place.stopping():
+                raise KeyboardInterrupt(f"stopped before {name} was evaluated; start again")
             config, params = load_model(place.beside(name), place.display.say)
             teacher_name = getattr(place.stages[name], "teacher", None)
             teacher = teacher_name and load_model(place.beside(teacher_name), place.display.say)

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from jaxkd.data.masking import Masking
 from jaxkd.data.tokenizer import Tokenizer
 from jaxkd.distil.objective import HardLabels
-from jaxkd.hub import folder as hub
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training
+from jaxkd.stages.training import Training, open_model
 
 
 @dataclasses.dataclass
@@ -25,7 +24,7 @@ class Pretrain(Training):
     """
 
     model: Config = dataclasses.field(default_factory=Config)
-    source: str = ""  # HuggingFace folder or hub id to start from; its shape replaces `model`
+    source: str = ""  # HuggingFace folder, hub id or stage to start from, instead of `model`
     layer_drop: float = 0.0  # probability of each block to be skipped in a step
     masking: Masking = dataclasses.field(default_factory=lambda: Masking(smoothing=0.0))
     unigram_bias: bool = True  # start the output bias at the log frequency of each token
@@ -41,7 +40,7 @@ class Pretrain(Training):
 
     def run(self, place: Place) -> dict[str, Any]:
         if self.source:
-            config, params = hub.load(self.source)
+            config, params = open_model(self.source, place.display.say, head="masked_lm")
             config = dataclasses.replace(config, compute=self.model.compute)
         else:
             config, params = start(self.model, place, self.unigram_bias)

@@ -57,6 +57,8 @@ def run(
                     folder / "tensorboard" / str(seed) / stage_name if tensorboard else None,
                     stopping,
                 )
+                if stopping():
+                    raise KeyboardInterrupt(f"stopped before {stage_name}; start again to go on")
                 title = f"[seed {seed}, {i}/{len(experiment.stages)}] {stage_name}"
                 _run_stage(stage, place, prints[stage_name], title)
         collected = results.collect(

@@ -13,6 +13,7 @@ from jaxkd.data.masking import Masking
 from jaxkd.distil import objective
 from jaxkd.distil.step import State, initial_state, make_step
 from jaxkd.evaluate.masked_lm import make_evaluate
+from jaxkd.hub import folder as hub
 from jaxkd.models import families
 from jaxkd.models.model import Params
 from jaxkd.stages.experiment import Place
@@ -150,6 +151,28 @@ def _resume(series: Series, fresh: State) -> tuple[State, int]:
     kept = layerwise.load_part(latest, "state", template)
     state = State(kept["step"], params, kept["optimiser"])
     return state, int(kept["step"])
+
+
+def open_model(name: str, warn: Any = print, *, head: str = "") -> tuple[families.Config, Params]:
+    """A model by name: the folder of a stage of ours, a HuggingFace folder, or a hub id.
+
+    Args:
+      head: the head that is needed; if the source has another one, a new one is drawn, and
+        `warn` is told so.
+    Raises:
+      FileNotFoundError, KeyError, ValueError: as `load_model` and `hub.folder.load` say.
+    """
+    folder = pathlib.Path(name)
+    if (folder / "checkpoint").is_dir() or (folder / "best").is_dir():
+        config, params = load_model(folder, warn)
+        if head and config.head != head:
+            raise ValueError(f"{name} has the head {config.head}; {head} is needed here.")
+        return config, params
+    config, params = hub.load(name)
+    if head and config.head != head:
+        warn(f"{name} has the head {config.head}: a new one for {head} is drawn")
+        config, params = hub.load(name, head=head)
+    return config, params
 
 
 def load_model(folder: pathlib.Path, warn: Any = print) -> tuple[families.Config, Params]:
