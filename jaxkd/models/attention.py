@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from jaxkd.models.rotary import Rotary
+
 
 class SelfAttention(nn.Module):
     """Softmax(q k / sqrt(K)) v with a padding mask; a row that attends to nothing gives the mean.
@@ -20,36 +22,56 @@ class SelfAttention(nn.Module):
     dropout: float
     init_std: float
     dtype: Any
+    kv_heads: int = 0  # each serves heads / kv_heads queries; 0: one each
+    head_width: int = 0  # 0: width / heads
+    bias: bool = True  # of queries, keys and values
+    output_bias: bool = True
+    causal: bool = False
+    rotary: Rotary | None = None
+    query_norm: float = 0.0  # epsilon of a norm of each query and key; 0: none
 
     @nn.compact
     def __call__(
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool
     ) -> Float[Array, "B L D"]:
-        def project(name: str) -> Float[Array, "B H L K"]:
-            dense = nn.Dense(
-                self.width,
-                dtype=self.dtype,
-                kernel_init=nn.initializers.truncated_normal(self.init_std),
-                name=name,
-            )
-            # Heads before positions: both products below are then plain batched matrix products.
-            return dense(hidden).reshape(*hidden.shape[:2], self.heads, -1).swapaxes(1, 2)
+        k = self.head_width or self.width // self.heads
+        groups = self.kv_heads or self.heads
 
-        query, key, value = project("query"), project("key"), project("value")
-        scores = jnp.einsum(
-            "BHLK,BHSK->BHLS",
-            query * (query.shape[-1] ** -0.5),
-            key,
-            preferred_element_type=jnp.float32,
+        def dense(features: int, bias: bool, name: str) -> nn.Dense:
+            init = nn.initializers.truncated_normal(self.init_std)
+            return nn.Dense(
+                features, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name
+            )
+
+        def project(name: str, heads: int) -> Float[Array, "B H L K"]:
+            # Heads before positions: both products below are then plain batched matrix products.
+            found = dense(heads * k, self.bias, name)(hidden)
+            return found.reshape(*hidden.shape[:2], heads, k).swapaxes(1, 2)
+
+        query, key, value = (
+            project(name, n) for name, n in (("query", self.heads), ("key", groups), ("value", groups))
         )
+        if self.query_norm:
+            query = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="query_norm")(query)
+            key = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="key_norm")(key)
+        if self.rotary is not None:
+            # Counted over tokens, so that padding on the left moves nothing.
+            positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+            query, key = self.rotary(query, positions), self.rotary(key, positions)
+        shown = mask[:, None, None, :]
+        if self.causal:
+            shown = shown & jnp.tril(jnp.ones((hidden.shape[1],) * 2, bool))
+        if groups == self.heads:
+            pairs, mixture = "BHLK,BHSK->BHLS", "BHLS,BHSK->BHLK"
+        else:
+            pairs, mixture = "BGHLK,BGSK->BGHLS", "BGHLS,BGSK->BGHLK"
+            query = query.reshape(query.shape[0], groups, -1, *query.shape[2:])
+            shown = shown[:, :, None]
+        scores = jnp.einsum(pairs, query * (k**-0.5), key, preferred_element_type=jnp.float32)
         # Finite, so that a row of padding alone stays finite; far below any score.
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        scores = jnp.where(shown, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores).astype(self.dtype)
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
-        mixed = jnp.einsum("BHLS,BHSK->BHLK", weights, value).swapaxes(1, 2)
-        return nn.Dense(
-            self.width,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.truncated_normal(self.init_std),
-            name="output",
-        )(mixed.reshape(hidden.shape))
+        mixed = jnp.einsum(mixture, weights, value)
+        mixed = mixed.reshape(hidden.shape[0], self.heads, -1, k).swapaxes(1, 2)
+        return dense(self.width, self.output_bias, "output")(mixed.reshape(*hidden.shape[:2], -1))

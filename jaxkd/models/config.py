@@ -1,0 +1,81 @@
+"""What every family's config holds, and what it must satisfy before a model can be built."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.models.activations import activation
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass
+class Config:
+    """A model's shape."""
+
+    vocabulary: int = 30522  # rows of the token embedding
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    feed_forward: int = 3072
+    activation: str = "gelu"  # see models/activations.py
+    max_length: int = 512
+    dropout: float = 0.1  # of the embeddings and of each sub-layer's output
+    attention_dropout: float = 0.1  # of the attention weights
+    norm_epsilon: float = 1e-12
+    init_std: float = 0.02
+    pad: int = 0  # id of the padding token; -1: there is none
+    compute: str = "float32"  # or bfloat16; parameters, softmax and norms stay float32
+    head: str = "bare"  # one of known_heads
+    labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
+    classifier_dropout: float = 0.1  # before a classifier
+
+    # Belong to the family; no checkpoint can change them.
+    known_heads: ClassVar[Mapping[str, Any]] = {}  # name -> flax module
+    shared_blocks: ClassVar[bool] = False  # one block, applied `layers` times
+
+    def __post_init__(self) -> None:
+        self.labels = tuple(self.labels)  # JSON has lists
+
+    @property
+    def dtype(self) -> Any:
+        """What products are computed in."""
+        return DTYPES[self.compute]
+
+    @property
+    def family(self) -> str:
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    def check(self) -> None:
+        """Raise ValueError for a shape that cannot be built."""
+        activation(self.activation)
+        for name in ("vocabulary", "layers", "width", "heads", "feed_forward", "max_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{self.family}: {name} is {getattr(self, name)}; it must be at least 1."
+                )
+        self.check_heads()
+        self.one_of("compute", DTYPES)
+        self.one_of("head", self.known_heads)
+        if not self.labels:
+            raise ValueError(
+                f"{self.family}: labels is empty; a regression has one label, a class each one."
+            )
+
+    def check_heads(self) -> None:
+        """Raise ValueError if the width cannot be cut into the attention heads."""
+        if self.width % self.heads:
+            fits = [h for h in range(1, self.width + 1) if self.width % h == 0 and h <= 64]
+            raise ValueError(
+                f"{self.family}: width {self.width} is not divisible by {self.heads} heads. "
+                f"Set heads to one of {fits}, or change the width."
+            )
+
+    def one_of(self, name: str, allowed: Any) -> None:
+        """Raise ValueError if the field `name` is not among those allowed."""
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ValueError(f"{self.family}: {name}={value!r}. {did_you_mean(value, allowed)}")

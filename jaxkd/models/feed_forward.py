@@ -1,0 +1,87 @@
+"""What each position goes through alone: one hidden layer, a gated one, or a choice of experts."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxkd.models.activations import activation
+
+
+class FeedForward(nn.Module):
+    """contract(f(expand x)), or contract(f(gate x) * expand x) where `gated` (Shazeer, 2020)."""
+
+    width: int
+    inner: int
+    activation: str
+    init_std: float
+    dtype: Any
+    gated: bool = False
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        def dense(features: int, name: str) -> nn.Dense:
+            init = nn.initializers.truncated_normal(self.init_std)
+            return nn.Dense(
+                features, use_bias=self.bias, dtype=self.dtype, kernel_init=init, name=name
+            )
+
+        act, inner = activation(self.activation), dense(self.inner, "expand")(hidden)
+        inner = act(dense(self.inner, "gate")(hidden)) * inner if self.gated else act(inner)
+        return dense(self.width, "contract")(inner)
+
+
+class Experts(nn.Module):
+    """Each token goes through `chosen` of E gated feed-forwards, and through one that all share.
+
+    Tokens are sorted by expert and multiplied group by group (`jax.lax.ragged_dot`): the work does
+    not grow with the number of experts. Source: Qwen1.5-MoE (Qwen team, 2024); the router's
+    probabilities are a softmax over all experts in float32.
+    """
+
+    width: int
+    inner: int
+    shared: int  # width of the shared expert
+    experts: int
+    chosen: int
+    normalised: bool  # the chosen experts' probabilities are divided by their sum
+    activation: str
+    init_std: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        init = nn.initializers.truncated_normal(self.init_std)
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name
+            )
+
+        def weights(name: str, *shape: int) -> Float[Array, "E N M"]:
+            return self.param(name, init, (self.experts, *shape)).astype(self.dtype)
+
+        gate, expand = (weights(name, self.width, self.inner) for name in ("gate", "expand"))
+        contract = weights("contract", self.inner, self.width)
+        tokens = hidden.reshape(-1, self.width)
+        told = jax.nn.softmax(dense(self.experts, "router")(tokens).astype(jnp.float32))
+        share, expert = jax.lax.top_k(told, self.chosen)  # [N, chosen]
+        if self.normalised:
+            share = share / share.sum(-1, keepdims=True)
+        order = jnp.argsort(expert.ravel())
+        sizes = jnp.bincount(expert.ravel(), length=self.experts)
+        sent = tokens[order // self.chosen].astype(self.dtype)
+        act = activation(self.activation)
+        inner = act(jax.lax.ragged_dot(sent, gate, sizes)) * jax.lax.ragged_dot(sent, expand, sizes)
+        returned = jax.lax.ragged_dot(inner, contract, sizes)
+        returned = returned * share.ravel()[order, None].astype(self.dtype)
+        mixed = jnp.zeros(tokens.shape, self.dtype).at[order // self.chosen].add(returned)
+        common = FeedForward(
+            self.width, self.shared, self.activation, self.init_std, self.dtype,
+            gated=True, bias=False, name="shared",
+        )(tokens)  # fmt: skip
+        common = jax.nn.sigmoid(dense(1, "shared_gate")(tokens)) * common
+        return (mixed + common).reshape(hidden.shape)
