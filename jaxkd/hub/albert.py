@@ -24,8 +24,8 @@ FAMILY = Family(
         "blocks/{i}/attention/value": f"{_LAYER}.attention.value",
         "blocks/{i}/attention/output": f"{_LAYER}.attention.dense",
         "blocks/{i}/attention_norm": f"{_LAYER}.attention.LayerNorm",
-        "blocks/{i}/expand": f"{_LAYER}.ffn",
-        "blocks/{i}/contract": f"{_LAYER}.ffn_output",
+        "blocks/{i}/feed_forward/expand": f"{_LAYER}.ffn",
+        "blocks/{i}/feed_forward/contract": f"{_LAYER}.ffn_output",
         "blocks/{i}/norm": f"{_LAYER}.full_layer_layer_norm",
     },
     heads={
@@ -49,3 +49,4 @@ FAMILY = Family(
     ignored=("albert.embeddings.position_ids",),
     also={"AlbertForPreTraining": "masked_lm"},
 )
+FAMILIES = (FAMILY,)

@@ -41,8 +41,8 @@ BODY = {
     "blocks/{i}/attention/value": f"{_LAYER}.attention.self.value",
     "blocks/{i}/attention/output": f"{_LAYER}.attention.output.dense",
     "blocks/{i}/attention_norm": f"{_LAYER}.attention.output.LayerNorm",
-    "blocks/{i}/expand": f"{_LAYER}.intermediate.dense",
-    "blocks/{i}/contract": f"{_LAYER}.output.dense",
+    "blocks/{i}/feed_forward/expand": f"{_LAYER}.intermediate.dense",
+    "blocks/{i}/feed_forward/contract": f"{_LAYER}.output.dense",
     "blocks/{i}/norm": f"{_LAYER}.output.LayerNorm",
 }
 
@@ -80,3 +80,4 @@ FAMILY = Family(
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     also={"BertForPreTraining": "masked_lm"},
 )
+FAMILIES = (FAMILY,)

@@ -39,8 +39,8 @@ FAMILY = Family(
         "blocks/{i}/attention/value": f"{_LAYER}.attention.v_lin",
         "blocks/{i}/attention/output": f"{_LAYER}.attention.out_lin",
         "blocks/{i}/attention_norm": f"{_LAYER}.sa_layer_norm",
-        "blocks/{i}/expand": f"{_LAYER}.ffn.lin1",
-        "blocks/{i}/contract": f"{_LAYER}.ffn.lin2",
+        "blocks/{i}/feed_forward/expand": f"{_LAYER}.ffn.lin1",
+        "blocks/{i}/feed_forward/contract": f"{_LAYER}.ffn.lin2",
         "blocks/{i}/norm": f"{_LAYER}.output_layer_norm",
     },
     heads={
@@ -60,3 +60,4 @@ FAMILY = Family(
         "bare": Head("DistilBertModel"),
     },
 )
+FAMILIES = (FAMILY,)

@@ -1,12 +1,12 @@
 """One family as HuggingFace writes it: the keys of its config.json and the names of its tensors."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.hub.names import Table
-from jaxkd.models.bert import Config
+from jaxkd.models.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Family:
     ignored: Sequence[str] = ()
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     also: Mapping[str, str] = dataclasses.field(default_factory=dict)  # architecture -> our head
+    untransposed: Sequence[str] = ()  # patterns of our modules whose kernels are stored as ours
+    # What one key for one field cannot say: their config -> our fields, our config -> their keys.
+    read: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda found: {}
+    write: Callable[[Any], dict[str, Any]] = lambda config: {}
 
     def table(self, head: str, *, other_heads: bool = False) -> Table:
         """The names of a model with this head; `other_heads`: what belongs to others is ignored."""
@@ -43,7 +47,9 @@ class Family:
             for other in self.heads.values():
                 ignored += [f"{name}.*" for name in other.modules.values()]
                 ignored += [*other.arrays.values(), *other.ignored]
-        return Table(modules | dict(at.modules), at.arrays, ignored, self.renamed)
+        return Table(
+            modules | dict(at.modules), at.arrays, ignored, self.renamed, self.untransposed
+        )
 
     def stored(self, name: str, head: str) -> str:
         """The name in the file of a model with this head."""
@@ -97,7 +103,7 @@ class Family:
             ours["labels"] = tuple(labels[i] for i in sorted(labels, key=int))
         elif "num_labels" in found:
             ours["labels"] = tuple(f"LABEL_{i}" for i in range(found["num_labels"]))
-        return self.config(**(ours | changes))
+        return self.config(**(ours | self.read(found) | changes))
 
     def to_hub(self, config: Config) -> dict[str, Any]:
         """The config.json of a model of ours."""
@@ -108,8 +114,13 @@ class Family:
             ours["label2id"] = {name: i for i, name in labels.items()}
             if len(labels) == 1:
                 ours["problem_type"] = "regression"
-        return ours | {
-            "model_type": self.model_type,
-            "architectures": [self.heads[config.head].architecture],
-            "tie_word_embeddings": True,
-        }
+        tied = {"tie_word_embeddings": getattr(config, "tied", True)}
+        return (
+            ours
+            | tied
+            | self.write(config)
+            | {
+                "model_type": self.model_type,
+                "architectures": [self.heads[config.head].architecture],
+            }
+        )

@@ -13,15 +13,16 @@ from safetensors.numpy import save_file
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
-from jaxkd.hub import albert, bert, distilbert, roberta
+from jaxkd.hub import albert, bert, distilbert, gpt2, llama, qwen, roberta
 from jaxkd.hub.family import Family
 from jaxkd.hub.tensors import FILES, TORCH, open_tensors
 from jaxkd.models import families
-from jaxkd.models.heads import HEADS
 from jaxkd.models.model import Params
 
 _HUB: dict[str, Family] = {  # model_type -> its keys and names
-    module.FAMILY.model_type: module.FAMILY for module in (bert, distilbert, roberta, albert)
+    family.model_type: family
+    for module in (bert, distilbert, roberta, albert, gpt2, llama, qwen)
+    for family in module.FAMILIES
 }
 
 
@@ -76,8 +77,8 @@ def load(
     if kind not in _HUB:
         raise ValueError(f"{folder}: model_type {kind!r} is unknown. {did_you_mean(kind, _HUB)}")
     family, tensors = _HUB[kind], open_tensors(folder)
-    if head and head not in HEADS:
-        raise ValueError(f"head={head!r}. {did_you_mean(head, HEADS)}")
+    if head and head not in family.heads:
+        raise ValueError(f"{kind}: head={head!r}. {did_you_mean(head, family.heads)}")
     given = {"labels": tuple(labels)} if labels else {}
     config = family.from_hub(found, head=head or family.head(found, list(tensors)), **given)
     model = families.build(config)

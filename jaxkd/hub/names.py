@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,21 +13,35 @@ from jaxkd.models.model import Params
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one of our parameters is kept."""
+
+    name: str  # of their tensor; with "{j}" in it, one tensor for each index of our first axis
+    axis: int  # of their tensor along which outputs lie, and joined modules lie side by side
+    transposed: bool = False
+    part: int = 0  # of those joined
+    parts: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """The names of one model.
 
     `modules` pairs our module paths with theirs, `{i}` standing for a block's number. Leaves
     follow one rule: our `kernel` is their `weight` transposed, `scale` and a bare array are their
-    `weight`, `bias` is `bias`. `arrays` pairs single tensors that break the rule.
+    `weight`, `bias` is `bias`. `arrays` pairs single tensors that break the rule. Modules of ours
+    with one name of theirs are parts of one tensor, in this order; a bare array whose name of
+    theirs has `{j}` is a stack of matrices, each transposed.
     """
 
     modules: Mapping[str, str]
     arrays: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignored: Sequence[str] = ()  # patterns of theirs that have no place here on purpose
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # old endings of theirs
+    untransposed: Sequence[str] = ()  # patterns of our modules whose kernels are stored as ours
 
-    def theirs(self, name: str) -> tuple[str, bool]:
-        """Their name of our parameter, and whether it is transposed.
+    def place(self, name: str) -> Place:
+        """Where our parameter `name` is kept.
 
         Raises:
           KeyError: if the table does not have it.
@@ -36,20 +51,40 @@ class Table:
             _, number, level = name.split("/", 2)
             name = f"blocks/{{i}}/{level}"
         if name in self.arrays:
-            return self.arrays[name].replace("{i}", number), False
+            return Place(self.arrays[name].replace("{i}", number), 0)
         if name in self.modules:
-            return f"{self.modules[name].replace('{i}', number)}.weight", False
+            theirs = self.modules[name].replace("{i}", number)
+            return Place(f"{theirs}.weight", 0, transposed="{j}" in theirs)
         module, leaf = name.rsplit("/", 1)
+        theirs = self.modules[module]
+        joined = [ours for ours, other in self.modules.items() if other == theirs]
+        as_ours = any(fnmatch.fnmatch(module, pattern) for pattern in self.untransposed)
         ending = {"kernel": "weight", "scale": "weight", "bias": "bias"}[leaf]
-        return f"{self.modules[module].replace('{i}', number)}.{ending}", leaf == "kernel"
+        return Place(
+            f"{theirs.replace('{i}', number)}.{ending}",
+            axis=1 if leaf == "kernel" and as_ours else 0,
+            transposed=leaf == "kernel" and not as_ours,
+            part=joined.index(module),
+            parts=len(joined),
+        )
 
     def export(self, params: Params) -> dict[str, np.ndarray]:
         """Our parameters under their names, in their layout."""
-        tensors = {}
+        tensors: dict[str, np.ndarray] = {}
+        joined: dict[str, dict[int, np.ndarray]] = {}
         for name, leaf in named(params).items():
-            other, transposed = self.theirs(name)
-            array = np.asarray(leaf)
-            tensors[other] = np.ascontiguousarray(array.T if transposed else array)
+            place, array = self.place(name), np.asarray(leaf)
+            array = array.swapaxes(-1, -2) if place.transposed else array
+            if "{j}" in place.name:
+                for j, one in enumerate(array):
+                    tensors[place.name.replace("{j}", str(j))] = np.ascontiguousarray(one)
+            elif place.parts > 1:
+                joined.setdefault(place.name, {})[place.part] = array
+                if len(joined[place.name]) == place.parts:
+                    parts = [joined[place.name][i] for i in range(place.parts)]
+                    tensors[place.name] = np.concatenate(parts, place.axis)
+            else:
+                tensors[place.name] = np.ascontiguousarray(array)
         return tensors
 
     def load(
@@ -72,17 +107,36 @@ class Table:
         fresh = fresh or {}
         current = {self._current(name): name for name in tensors}
         flat, wrong, missing, used = {}, [], [], set()
+
+        def read(place: Place, needed: jax.ShapeDtypeStruct) -> np.ndarray | None:
+            """Their array in our layout; None if it is not there."""
+            if "{j}" in place.name:
+                each = [place.name.replace("{j}", str(j)) for j in range(needed.shape[0])]
+                used.update(each)
+                if not current.keys() >= set(each):
+                    return None
+                # One at a time into an array of the whole: a stack would hold all of them twice.
+                whole = np.empty(needed.shape, needed.dtype)
+                for j, one in enumerate(each):
+                    whole[j] = tensors[current[one]].T
+                return whole
+            used.add(place.name)
+            if place.name not in current:
+                return None
+            array = tensors[current[place.name]]
+            if place.parts > 1:
+                array = np.split(array, place.parts, place.axis)[place.part]
+            return array.T if place.transposed else array
+
         for name, needed in named(shapes).items():
-            other, transposed = self.theirs(name)
-            used.add(other)
-            array = tensors[current[other]] if other in current else None
-            array = array.T if transposed and array is not None else array
+            place = self.place(name)
+            array = read(place, needed)
             if name in fresh and (array is None or array.shape != needed.shape):
                 flat[name] = fresh[name]
             elif array is None:
-                missing.append(f"{name} ({other})")
+                missing.append(f"{name} ({place.name})")
             elif array.shape != needed.shape:
-                wrong.append(f"{other}: found {array.shape}, needed {needed.shape}")
+                wrong.append(f"{place.name}: found {array.shape}, needed {needed.shape}")
             else:
                 flat[name] = jnp.asarray(array, needed.dtype)
         extra = [

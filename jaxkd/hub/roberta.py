@@ -32,3 +32,4 @@ FAMILY = Family(
     },
     ignored=("roberta.embeddings.position_ids",),
 )
+FAMILIES = (FAMILY,)

@@ -39,9 +39,7 @@ class SelfAttention(nn.Module):
 
         def dense(features: int, bias: bool, name: str) -> nn.Dense:
             init = nn.initializers.truncated_normal(self.init_std)
-            return nn.Dense(
-                features, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name
-            )
+            return nn.Dense(features, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
 
         def project(name: str, heads: int) -> Float[Array, "B H L K"]:
             # Heads before positions: both products below are then plain batched matrix products.
@@ -49,7 +47,8 @@ class SelfAttention(nn.Module):
             return found.reshape(*hidden.shape[:2], heads, k).swapaxes(1, 2)
 
         query, key, value = (
-            project(name, n) for name, n in (("query", self.heads), ("key", groups), ("value", groups))
+            project(name, n)
+            for name, n in (("query", self.heads), ("key", groups), ("value", groups))
         )
         if self.query_norm:
             query = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="query_norm")(query)

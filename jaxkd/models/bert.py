@@ -5,45 +5,30 @@ DistilBERT, RoBERTa and ALBERT are the same embedding and block with other value
 """
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxkd.core.names import did_you_mean
-from jaxkd.models.activations import activation
+from jaxkd.models import config, heads
 from jaxkd.models.attention import SelfAttention
-from jaxkd.models.heads import DTYPES, HEADS, head
+from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
 
 POSITIONS = ("absolute",)
 
 
 @dataclasses.dataclass
-class Config:
+class Config(config.Config):
     """A BERT's shape. The defaults are bert-base-uncased."""
 
-    vocabulary: int = 30522  # rows of the token embedding, tied to the output
-    layers: int = 12
-    width: int = 768
-    heads: int = 12
-    feed_forward: int = 3072
-    activation: str = "gelu"  # see models/activations.py
     position: str = "absolute"  # learned, one vector a position
-    max_length: int = 512
     segments: int = 2  # sentence A and B; 0: no such embedding
-    dropout: float = 0.1  # of the embeddings and of each sub-layer's output
-    attention_dropout: float = 0.1  # of the attention weights
-    norm_epsilon: float = 1e-12
-    init_std: float = 0.02
-    pad: int = 0  # id of the padding token
-    compute: str = "float32"  # or bfloat16; parameters, softmax and norms stay float32
-    head: str = "masked_lm"  # see models/heads.py
-    labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
-    classifier_dropout: float = 0.1  # before a classifier
+    head: str = "masked_lm"
 
-    # What tells the families apart and no checkpoint can change.
+    known_heads: ClassVar[Mapping[str, Any]] = heads.ENCODER
     head_activation: ClassVar[str] = ""  # of the masked-LM head; empty: `activation`
     pooled: ClassVar[bool] = True  # the bare model has a pooler
     pool_activation: ClassVar[str] = "tanh"  # between a sequence classifier's two layers
@@ -51,10 +36,6 @@ class Config:
     dropout_after: ClassVar[tuple[str, ...]] = ("attention", "feed_forward")
     positions_follow_padding: ClassVar[bool] = False  # count tokens, from pad + 1
     factorised: ClassVar[bool] = False  # embeddings of another width, projected to the model's
-    shared_blocks: ClassVar[bool] = False  # one block, applied `layers` times
-
-    def __post_init__(self) -> None:
-        self.labels = tuple(self.labels)  # JSON has lists
 
     @property
     def embedding(self) -> int:
@@ -62,34 +43,8 @@ class Config:
         return self.width
 
     def check(self) -> None:
-        """Raise ValueError for a shape that cannot be built."""
-        family = type(self).__module__.rsplit(".", 1)[-1]
-        activation(self.activation)
-        for name in ("vocabulary", "layers", "width", "heads", "feed_forward", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{family}: {name} is {getattr(self, name)}; it must be at least 1."
-                )
-        if self.width % self.heads:
-            fits = [h for h in range(1, self.width + 1) if self.width % h == 0 and h <= 64]
-            raise ValueError(
-                f"{family}: width {self.width} is not divisible by {self.heads} heads. "
-                f"Set heads to one of {fits}, or change the width."
-            )
-        if self.compute not in DTYPES:
-            raise ValueError(
-                f"{family}: compute={self.compute!r}. {did_you_mean(self.compute, DTYPES)}"
-            )
-        if self.head not in HEADS:
-            raise ValueError(f"{family}: head={self.head!r}. {did_you_mean(self.head, HEADS)}")
-        if not self.labels:
-            raise ValueError(
-                f"{family}: labels is empty; a regression has one label, a class each one."
-            )
-        if self.position not in POSITIONS:
-            raise ValueError(
-                f"{family}: position={self.position!r}. {did_you_mean(self.position, POSITIONS)}"
-            )
+        super().check()
+        self.one_of("position", POSITIONS)
 
 
 class Embed(nn.Module):
@@ -107,7 +62,7 @@ class Embed(nn.Module):
         train: bool = False,
     ) -> Float[Array, "B L D"]:
         c = self.config
-        dtype, init = DTYPES[c.compute], nn.initializers.truncated_normal(c.init_std)
+        init = nn.initializers.truncated_normal(c.init_std)
         longest = c.max_length - (c.pad + 1 if c.positions_follow_padding else 0)
         if tokens.shape[1] > longest:
             raise ValueError(
@@ -123,10 +78,10 @@ class Embed(nn.Module):
         if c.segments:
             segment = self.param("segment", init, (c.segments, c.embedding))
             hidden = hidden + (segment[0] if segments is None else segment[segments])
-        hidden = nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="norm")(hidden)
+        hidden = nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name="norm")(hidden)
         hidden = nn.Dropout(c.dropout, deterministic=not train)(hidden)
         if c.factorised:
-            hidden = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="widen")(hidden)
+            hidden = nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="widen")(hidden)
         return hidden
 
 
@@ -140,28 +95,27 @@ class Block(nn.Module):
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B L D"]:
         c = self.config
-        dtype, init = DTYPES[c.compute], nn.initializers.truncated_normal(c.init_std)
 
-        def drop(hidden: Float[Array, "B L D"], after: str) -> Float[Array, "B L D"]:
+        def drop(x: Float[Array, "B L D"], after: str) -> Float[Array, "B L D"]:
             used = train and after in c.dropout_after
-            return nn.Dropout(c.dropout, deterministic=not used)(hidden)
+            return nn.Dropout(c.dropout, deterministic=not used)(x)
+
+        def norm(x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
+            return nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name=name)(x)
 
         mixed = SelfAttention(
-            c.width, c.heads, c.attention_dropout, c.init_std, dtype, name="attention"
+            c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, name="attention"
         )(hidden, mask, train=train)
-        hidden = nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="attention_norm")(
-            hidden + drop(mixed, "attention")
-        )
-        inner = nn.Dense(c.feed_forward, dtype=dtype, kernel_init=init, name="expand")(hidden)
-        inner = activation(c.activation)(inner)
-        inner = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="contract")(inner)
-        return nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="norm")(
-            hidden + drop(inner, "feed_forward")
-        )
+        hidden = norm(hidden + drop(mixed, "attention"), "attention_norm")
+        inner = FeedForward(
+            c.width, c.feed_forward, c.activation, c.init_std, c.dtype, name="feed_forward"
+        )(hidden)
+        return norm(hidden + drop(inner, "feed_forward"), "norm")
 
 
 def build(config: Config) -> Model:
     """The three modules of an encoder, and how often its block is applied."""
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
-    return Model(Embed(config), Block(config), head(config), config.layers, config.shared_blocks)
+    head = config.known_heads[config.head](config)
+    return Model(Embed(config), Block(config), head, config.layers, config.shared_blocks)

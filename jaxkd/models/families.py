@@ -7,7 +7,19 @@ import jax
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
-from jaxkd.models import albert, bert, distilbert, roberta
+from jaxkd.models import (
+    albert,
+    bert,
+    config,
+    decoder,
+    distilbert,
+    gpt2,
+    llama,
+    qwen2,
+    qwen2_moe,
+    qwen3,
+    roberta,
+)
 from jaxkd.models.model import Model, Params
 
 FAMILIES = {  # config, builder
@@ -15,9 +27,14 @@ FAMILIES = {  # config, builder
     "distilbert": (distilbert.Config, bert.build),
     "roberta": (roberta.Config, bert.build),
     "albert": (albert.Config, bert.build),
+    "gpt2": (gpt2.Config, decoder.build),
+    "llama": (llama.Config, decoder.build),
+    "qwen2": (qwen2.Config, decoder.build),
+    "qwen3": (qwen3.Config, decoder.build),
+    "qwen2_moe": (qwen2_moe.Config, decoder.build),
 }
 
-Config = bert.Config  # what all families' configs are, or come of
+Config = config.Config  # what all families' configs come of
 
 
 def describe(config: Config) -> dict[str, Any]:

@@ -57,9 +57,7 @@ class Experts(nn.Module):
         init = nn.initializers.truncated_normal(self.init_std)
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(
-                features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name
-            )
+            return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
 
         def weights(name: str, *shape: int) -> Float[Array, "E N M"]:
             return self.param(name, init, (self.experts, *shape)).astype(self.dtype)

@@ -1,23 +1,35 @@
-"""What stands on the blocks: predict hidden tokens, classify a sequence or each token, or nothing.
+"""What stands on the blocks: predict tokens, classify a sequence or each token, or nothing.
 
 Every head is called with the last hidden states (at the target positions, where a batch names
-them) and the token embedding, to which vocabulary heads are tied.
+them), the token embedding, to which vocabulary heads may be tied, and the padding mask.
 """
 
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxkd.models.activations import activation
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-
-def _dense(config: Any, width: int, name: str) -> nn.Dense:
+def _dense(config: Any, width: int, name: str, bias: bool = True) -> nn.Dense:
     init = nn.initializers.truncated_normal(config.init_std)
-    return nn.Dense(width, dtype=DTYPES[config.compute], kernel_init=init, name=name)
+    return nn.Dense(width, use_bias=bias, dtype=config.dtype, kernel_init=init, name=name)
+
+
+def vocabulary_logits(
+    hidden: Float[Array, "*B E"], token: Float[Array, "V E"], bias: Float[Array, " V"] | None = None
+) -> Float[Array, "*B V"]:
+    """Products with each token's vector, in float32.
+
+    Vocabulary first: the products, and the losses' sums over the vocabulary, then take half the
+    time on a CPU (see losses/vocabulary.py); elsewhere the axes are only named otherwise.
+    """
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    logits = jnp.matmul(token.astype(hidden.dtype), flat.T, preferred_element_type=jnp.float32)
+    logits = logits if bias is None else logits + bias[:, None]
+    return jnp.moveaxis(logits.reshape(-1, *hidden.shape[:-1]), 0, -1)
 
 
 class MaskedLmHead(nn.Module):
@@ -27,20 +39,19 @@ class MaskedLmHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "*B D"], token: Float[Array, "V E"], *, train: bool = False
+        self,
+        hidden: Float[Array, "*B D"],
+        token: Float[Array, "V E"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "*B V"]:
         c = self.config
-        dtype, init = DTYPES[c.compute], nn.initializers.truncated_normal(c.init_std)
-        hidden = nn.Dense(token.shape[1], dtype=dtype, kernel_init=init, name="transform")(hidden)
+        hidden = _dense(c, token.shape[1], "transform")(hidden)
         hidden = activation(c.head_activation or c.activation)(hidden)
-        hidden = nn.LayerNorm(c.norm_epsilon, dtype=dtype, name="norm")(hidden)
+        hidden = nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name="norm")(hidden)
         bias = self.param("bias", nn.initializers.zeros_init(), (c.vocabulary,))
-        # Vocabulary first: the products, and the losses' sums over the vocabulary, then take half
-        # the time on a CPU (see losses/vocabulary.py); elsewhere the axes are only named otherwise.
-        flat = hidden.reshape(-1, token.shape[1])
-        logits = jnp.matmul(token.astype(dtype), flat.T, preferred_element_type=jnp.float32)
-        logits = logits + bias[:, None]
-        return jnp.moveaxis(logits.reshape(-1, *hidden.shape[:-1]), 0, -1)
+        return vocabulary_logits(hidden, token, bias)
 
 
 class SequenceHead(nn.Module):
@@ -50,7 +61,12 @@ class SequenceHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "B L D"], token: Float[Array, "V E"], *, train: bool = False
+        self,
+        hidden: Float[Array, "B L D"],
+        token: Float[Array, "V E"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "B C"]:
         c = self.config
 
@@ -69,36 +85,105 @@ class TokenHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "B L D"], token: Float[Array, "V E"], *, train: bool = False
+        self,
+        hidden: Float[Array, "B L D"],
+        token: Float[Array, "V E"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "B L C"]:
         c = self.config
         hidden = nn.Dropout(c.classifier_dropout, deterministic=not train)(hidden)
         return _dense(c, len(c.labels), "classify")(hidden).astype(jnp.float32)
 
 
-class BareHead(nn.Module):
+class PooledHead(nn.Module):
     """No predictions: the pooled first token where the family has a pooler, else None."""
 
     config: Any
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "B L D"], token: Float[Array, "V E"], *, train: bool = False
+        self,
+        hidden: Float[Array, "B L D"],
+        token: Float[Array, "V E"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "B D"] | None:
-        c = self.config
-        if not c.pooled:
+        if not self.config.pooled:
             return None
-        return jnp.tanh(_dense(c, c.width, "pool")(hidden[:, 0])).astype(jnp.float32)
+        first = _dense(self.config, self.config.width, "pool")(hidden[:, 0])
+        return jnp.tanh(first).astype(jnp.float32)
 
 
-HEADS = {
+class CausalLmHead(nn.Module):
+    """Final norm, then the token embedding or a matrix of its own; logits in float32."""
+
+    config: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "*B D"],
+        token: Float[Array, "V D"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "*B V"]:
+        c = self.config
+        if not c.tied:
+            init = nn.initializers.truncated_normal(c.init_std)
+            token = self.param("output", init, (c.vocabulary, c.width))
+        return vocabulary_logits(c.norm("norm")(hidden), token)
+
+
+class LastTokenHead(nn.Module):
+    """Scores of a whole sequence, [B, C] float32, from its last token that is not padding."""
+
+    config: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "B L D"],
+        token: Float[Array, "V D"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B C"]:
+        c = self.config
+        last = jnp.argmax(jnp.arange(mask.shape[1]) * mask, axis=1)
+        hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+        hidden = c.norm("norm")(hidden)
+        return _dense(c, len(c.labels), "classify", bias=False)(hidden).astype(jnp.float32)
+
+
+class NormHead(nn.Module):
+    """No predictions: the hidden states after the final norm."""
+
+    config: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "*B D"],
+        token: Float[Array, "V D"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "*B D"]:
+        return self.config.norm("norm")(hidden)
+
+
+ENCODER = {
     "masked_lm": MaskedLmHead,
     "sequence_classification": SequenceHead,
     "token_classification": TokenHead,
-    "bare": BareHead,
+    "bare": PooledHead,
 }
-
-
-def head(config: Any) -> nn.Module:
-    """The module of `config.head`."""
-    return HEADS[config.head](config)
+DECODER = {
+    "causal_lm": CausalLmHead,
+    "sequence_classification": LastTokenHead,
+    "bare": NormHead,
+}

@@ -35,7 +35,7 @@ class Model:
                 self.block.init(stream(seed, f"{name}/block", i), hidden, mask)["params"]
                 for i in range(1 if self.shared else self.layers)
             ]
-            head = self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"])
+            head = self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"], mask)
             return {"embed": embed, "blocks": blocks, "head": head.get("params", {})}
 
         return jax.jit(draw)()
@@ -99,6 +99,7 @@ def forward(
         {"params": params["head"]},
         hidden,
         params["embed"]["token"],
+        batch.mask,
         train=train,
         rngs=rngs(model.layers + 1),
     )

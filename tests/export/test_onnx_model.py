@@ -174,7 +174,7 @@ def test_verification_fails_when_one_number_of_the_file_changed(file, params, tm
 
 
 def test_verification_fails_when_one_number_of_the_folder_changed(tmp_path, params):
-    other = with_one_changed(params, "blocks/0/contract/bias", (3,), 2.0)
+    other = with_one_changed(params, "blocks/0/feed_forward/contract/bias", (3,), 2.0)
     hub_folder.save(tmp_path / "other", CONFIG, other)
     with pytest.raises(ExportMismatch, match=r"transformers, batch 3, length 6: the logit of row"):
         verify_folder(tmp_path / "other", CONFIG, params)

@@ -157,7 +157,9 @@ def test_building_the_bridge_draws_no_random_number():
 
 def test_parameters_of_another_shape_are_refused_by_name():
     wider = dataclasses.replace(CONFIG, feed_forward=48)
-    with pytest.raises(ValueError, match=r"blocks/0/expand/bias: found \(48,\), needed \(40,\)"):
+    with pytest.raises(
+        ValueError, match=r"blocks/0/feed_forward/expand/bias: found \(48,\), needed \(40,\)"
+    ):
         to_torch(CONFIG, random_params(wider))
 
 

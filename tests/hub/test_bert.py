@@ -85,7 +85,7 @@ def test_gradients_match_torch(tmp_path):
     for found, wanted in [
         (gradient["embed"]["token"], theirs.embeddings.word_embeddings.weight),
         (gradient["embed"]["position"], theirs.embeddings.position_embeddings.weight),
-        (ours[1]["expand"]["kernel"].T, layers[1].intermediate.dense.weight),
+        (ours[1]["feed_forward"]["expand"]["kernel"].T, layers[1].intermediate.dense.weight),
         (ours[0]["attention"]["key"]["kernel"].T, layers[0].attention.self.key.weight),
         (ours[2]["norm"]["scale"], layers[2].output.LayerNorm.weight),
         (gradient["head"]["bias"], reference.cls.predictions.bias),

@@ -10,7 +10,7 @@ import transformers
 from jaxkd.core.batch import Batch
 from jaxkd.hub import folder
 from jaxkd.models import families
-from jaxkd.models.heads import HEADS
+from jaxkd.models.heads import ENCODER as HEADS
 from jaxkd.models.model import forward
 
 transformers.logging.disable_progress_bar()
@@ -138,7 +138,7 @@ def test_gradients_match_torch(family, head, tmp_path):
     for found, wanted in [
         (gradient["embed"]["token"], embedding),
         (block["attention"]["query"]["kernel"].T, query.weight.grad.numpy()),
-        (block["expand"]["kernel"].T, inner.weight.grad.numpy()),
+        (block["feed_forward"]["expand"]["kernel"].T, inner.weight.grad.numpy()),
     ]:
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 

@@ -102,7 +102,7 @@ def test_bfloat16_is_near_float32_and_its_logits_are_float32():
 
 
 def test_block_parameters_differ_from_block_to_block_and_repeat_by_seed():
-    kernels = [b["expand"]["kernel"] for b in PARAMS["blocks"]]
+    kernels = [b["feed_forward"]["expand"]["kernel"] for b in PARAMS["blocks"]]
     assert not np.allclose(kernels[0], kernels[1])
     chex.assert_trees_all_equal(MODEL.init(0), PARAMS)
     assert not np.allclose(MODEL.init(1)["embed"]["token"], PARAMS["embed"]["token"])

@@ -1,0 +1,170 @@
+"""Decoders: each block normalises its input, attends to what came before, and adds the result.
+
+GPT-2, Llama, Qwen2, Qwen3 and Qwen2-MoE are this embedding and block with other values: their
+configs (gpt2.py, llama.py, qwen.py) say which. Heads are in heads.py.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxkd.models import config, heads
+from jaxkd.models.attention import SelfAttention
+from jaxkd.models.feed_forward import Experts, FeedForward
+from jaxkd.models.model import Model
+from jaxkd.models.rotary import KINDS, Rotary
+
+
+@dataclasses.dataclass
+class Config(config.Config):
+    """A decoder's shape."""
+
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    classifier_dropout: float = 0.0
+    pad: int = -1
+    head: str = "causal_lm"
+    kv_heads: int = 0  # each serves heads / kv_heads queries; 0: one each
+    head_width: int = 0  # 0: width / heads
+    tied: bool = False  # the vocabulary head is the token embedding
+    rope_theta: float = 10000.0
+    rope: str = "default"  # linear, llama3: see rotary.py
+    rope_factor: float = 1.0
+    rope_low: float = 1.0
+    rope_high: float = 4.0
+    rope_original: int = 8192
+    attention_bias: bool = False  # of queries, keys and values
+    output_bias: bool = False  # of the attention's output
+    feed_forward_bias: bool = False
+    experts: int = 0  # 0: one feed-forward for all tokens
+    experts_per_token: int = 4
+    expert_width: int = 1408
+    shared_width: int = 5632
+    normalise_experts: bool = False
+
+    known_heads: ClassVar[Mapping[str, Any]] = heads.DECODER
+    gated: ClassVar[bool] = True
+    rotary: ClassVar[bool] = True  # else learned positions, added to the embedding
+    query_norm: ClassVar[bool] = False
+    rms_norm: ClassVar[bool] = True  # else LayerNorm
+
+    def norm(self, name: str) -> nn.Module:
+        kind = nn.RMSNorm if self.rms_norm else nn.LayerNorm
+        return kind(self.norm_epsilon, dtype=self.dtype, name=name)
+
+    def check(self) -> None:
+        super().check()
+        self.one_of("rope", KINDS)
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise ValueError(
+                f"{self.family}: {self.heads} heads do not divide over kv_heads {self.kv_heads}."
+            )
+        if self.experts and not 0 < self.experts_per_token <= self.experts:
+            raise ValueError(
+                f"{self.family}: experts_per_token is {self.experts_per_token}, of "
+                f"{self.experts} experts."
+            )
+
+    def check_heads(self) -> None:
+        if not self.head_width:
+            super().check_heads()
+
+
+class Embed(nn.Module):
+    """The token's vector, and where positions are learned the position's."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        mask: Bool[Array, "B L"],
+        segments: Int[Array, "B L"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B L D"]:
+        c = self.config
+        if tokens.shape[1] > c.max_length:
+            raise ValueError(
+                f"a sequence of {tokens.shape[1]} tokens is longer than the model's {c.max_length} "
+                "positions. Shorten data.length or enlarge the model's max_length."
+            )
+        init = nn.initializers.truncated_normal(c.init_std)
+        hidden = self.param("token", init, (c.vocabulary, c.width))[tokens]
+        if not c.rotary:
+            position = self.param("position", init, (c.max_length, c.width))
+            hidden = hidden + position[jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)]
+        return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(
+        self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B L D"]:
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        width = c.head_width or c.width // c.heads
+        rotary = Rotary(
+            width, c.rope_theta, c.rope, c.rope_factor, c.rope_low, c.rope_high, c.rope_original
+        )
+        mixed = SelfAttention(
+            c.width,
+            c.heads,
+            c.attention_dropout,
+            c.init_std,
+            c.dtype,
+            kv_heads=c.kv_heads,
+            head_width=c.head_width,
+            bias=c.attention_bias,
+            output_bias=c.output_bias,
+            causal=True,
+            rotary=rotary if c.rotary else None,
+            query_norm=c.norm_epsilon if c.query_norm else 0.0,
+            name="attention",
+        )(c.norm("attention_norm")(hidden), mask, train=train)
+        hidden = hidden + drop(mixed)
+        inner = c.norm("norm")(hidden)
+        if c.experts:
+            inner = Experts(
+                c.width,
+                c.expert_width,
+                c.shared_width,
+                c.experts,
+                c.experts_per_token,
+                c.normalise_experts,
+                c.activation,
+                c.init_std,
+                c.dtype,
+                name="experts",
+            )(inner)
+        else:
+            inner = FeedForward(
+                c.width,
+                c.feed_forward,
+                c.activation,
+                c.init_std,
+                c.dtype,
+                gated=c.gated,
+                bias=c.feed_forward_bias,
+                name="feed_forward",
+            )(inner)
+        return hidden + drop(inner)
+
+
+def build(config: Config) -> Model:
+    """The three modules of a decoder, and how often its block is applied."""
+    config.check()
+    config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
+    return Model(
+        Embed(config), Block(config), config.known_heads[config.head](config), config.layers
+    )
