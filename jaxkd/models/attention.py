@@ -1,13 +1,30 @@
 """Multi-head self-attention over a padded batch, softmax in float32."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models.rotary import Rotary
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys and values of the positions a block has seen, of S that there is room for."""
+
+    keys: Any  # [B, G, S, K]
+    values: Any  # [B, G, S, K]
+    seen: Any  # scalar int32
+
+
+def token_positions(mask: Bool[Array, "B S"], start: Any, length: int) -> Int[Array, "B L"]:
+    """0, 1, 2 ... over tokens, so that padding moves nothing; of `length` columns from `start`."""
+    counted = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+    return jax.lax.dynamic_slice_in_dim(counted, start, length, axis=1)
 
 
 class SelfAttention(nn.Module):
@@ -32,8 +49,15 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool
-    ) -> Float[Array, "B L D"]:
+        self,
+        hidden: Float[Array, "B L D"],
+        mask: Bool[Array, "B S"],
+        *,
+        train: bool,
+        cache: Cache | None = None,
+    ) -> Any:
+        """[B, L, D]; with a cache, whose S positions `mask` is then of, (that, the new cache)."""
+        start = 0 if cache is None else cache.seen
         k = self.head_width or self.width // self.heads
         groups = self.kv_heads or self.heads
 
@@ -54,12 +78,18 @@ class SelfAttention(nn.Module):
             query = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="query_norm")(query)
             key = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="key_norm")(key)
         if self.rotary is not None:
-            # Counted over tokens, so that padding on the left moves nothing.
-            positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+            positions = token_positions(mask, start, hidden.shape[1])
             query, key = self.rotary(query, positions), self.rotary(key, positions)
+        if cache is not None:
+            key, value = (
+                jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=2)
+                for old, new in ((cache.keys, key), (cache.values, value))
+            )
+            cache = Cache(key, value, start + hidden.shape[1])
         shown = mask[:, None, None, :]
         if self.causal:
-            shown = shown & jnp.tril(jnp.ones((hidden.shape[1],) * 2, bool))
+            rows = start + jnp.arange(hidden.shape[1])
+            shown = shown & (jnp.arange(mask.shape[1]) <= rows[:, None])
         if groups == self.heads:
             pairs, mixture = "BHLK,BHSK->BHLS", "BHLS,BHSK->BHLK"
         else:
@@ -73,4 +103,5 @@ class SelfAttention(nn.Module):
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
         mixed = jnp.einsum(mixture, weights, value)
         mixed = mixed.reshape(hidden.shape[0], self.heads, -1, k).swapaxes(1, 2)
-        return dense(self.width, self.output_bias, "output")(mixed.reshape(*hidden.shape[:2], -1))
+        mixed = dense(self.width, self.output_bias, "output")(mixed.reshape(*hidden.shape[:2], -1))
+        return mixed if cache is None else (mixed, cache)

@@ -8,12 +8,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import SelfAttention
+from jaxkd.models.attention import Cache, SelfAttention, token_positions
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.rotary import KINDS, Rotary
@@ -83,22 +82,23 @@ class Embed(nn.Module):
     def __call__(
         self,
         tokens: Int[Array, "B L"],
-        mask: Bool[Array, "B L"],
+        mask: Bool[Array, "B S"],
         segments: Int[Array, "B L"] | None = None,
         *,
         train: bool = False,
+        start: Any = 0,  # column of the mask at which the tokens begin
     ) -> Float[Array, "B L D"]:
         c = self.config
-        if tokens.shape[1] > c.max_length:
+        if mask.shape[1] > c.max_length:
             raise ValueError(
-                f"a sequence of {tokens.shape[1]} tokens is longer than the model's {c.max_length} "
+                f"a sequence of {mask.shape[1]} tokens is longer than the model's {c.max_length} "
                 "positions. Shorten data.length or enlarge the model's max_length."
             )
         init = nn.initializers.truncated_normal(c.init_std)
         hidden = self.param("token", init, (c.vocabulary, c.width))[tokens]
         if not c.rotary:
             position = self.param("position", init, (c.max_length, c.width))
-            hidden = hidden + position[jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)]
+            hidden = hidden + position[token_positions(mask, start, tokens.shape[1])]
         return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype))
 
 
@@ -109,8 +109,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
-    ) -> Float[Array, "B L D"]:
+        self,
+        hidden: Float[Array, "B L D"],
+        mask: Bool[Array, "B S"],
+        *,
+        train: bool = False,
+        cache: Cache | None = None,
+    ) -> Any:
+        """[B, L, D]; with a cache, whose S positions `mask` is then of, (that, the new cache)."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         width = c.head_width or c.width // c.heads
@@ -131,7 +137,8 @@ class Block(nn.Module):
             rotary=rotary if c.rotary else None,
             query_norm=c.norm_epsilon if c.query_norm else 0.0,
             name="attention",
-        )(c.norm("attention_norm")(hidden), mask, train=train)
+        )(c.norm("attention_norm")(hidden), mask, train=train, cache=cache)
+        mixed, cache = mixed if cache is not None else (mixed, None)
         hidden = hidden + drop(mixed)
         inner = c.norm("norm")(hidden)
         if c.experts:
@@ -158,7 +165,8 @@ class Block(nn.Module):
                 bias=c.feed_forward_bias,
                 name="feed_forward",
             )(inner)
-        return hidden + drop(inner)
+        hidden = hidden + drop(inner)
+        return hidden if cache is None else (hidden, cache)
 
 
 def build(config: Config) -> Model:
