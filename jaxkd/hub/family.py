@@ -95,8 +95,10 @@ class Family:
                     f"{', '.join(map(repr, supported))}."
                 )
         ours = {f: found[key] for f, key in self.keys.items() if found.get(key) is not None}
-        # null means: as everywhere else in the model
-        if "classifier_dropout" not in ours and "classifier_dropout" in found:
+        # absent or null means: as everywhere else in the model
+        if "classifier_dropout" not in ours and (
+            self.keys.get("classifier_dropout") == "classifier_dropout"
+        ):
             ours["classifier_dropout"] = ours.get("dropout", self.config.dropout)
         labels = found.get("id2label")
         if labels:
