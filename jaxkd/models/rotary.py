@@ -22,7 +22,7 @@ class Rotary:
     high: float = 4.0  # llama3: shorter waves than original / high are left alone
     original: int = 8192  # llama3: the length the model was first trained at
 
-    def frequencies(self) -> Float[np.ndarray, " K/2"]:
+    def frequencies(self) -> Float[np.ndarray, " pairs"]:
         """Radians a position, for each pair of dimensions."""
         exponent = np.arange(0, self.head_width, 2, dtype=np.float32) / self.head_width
         plain = (1.0 / self.theta**exponent).astype(np.float32)

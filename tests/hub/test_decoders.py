@@ -75,8 +75,9 @@ def in_torch(model, tokens, mask, **more):
     positions = np.maximum(np.cumsum(mask, 1) - 1, 0)
     return model(
         torch.tensor(tokens),
-        torch.tensor(mask).long(),
+        attention_mask=torch.tensor(mask).long(),
         position_ids=torch.tensor(positions),
+        use_cache=False,
         **more,
     )
 
