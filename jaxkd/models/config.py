@@ -37,9 +37,6 @@ class Config:
     known_heads: ClassVar[Mapping[str, Any]] = {}  # name -> flax module
     shared_blocks: ClassVar[bool] = False  # one block, applied `layers` times
 
-    def __post_init__(self) -> None:
-        self.labels = tuple(self.labels)  # JSON has lists
-
     @property
     def dtype(self) -> Any:
         """What products are computed in."""

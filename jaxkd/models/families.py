@@ -41,7 +41,9 @@ def describe(config: Config) -> dict[str, Any]:
     """A config as JSON: {"family": ..., "config": {...}}."""
     for name, (kind, _) in FAMILIES.items():
         if type(config) is kind:
-            return {"family": name, "config": dataclasses.asdict(config)}
+            fields = dataclasses.asdict(config).items()
+            stored = {k: list(v) if isinstance(v, tuple) else v for k, v in fields}
+            return {"family": name, "config": stored}
     raise TypeError(f"{type(config).__name__} is no model config. Families: {', '.join(FAMILIES)}.")
 
 
@@ -50,7 +52,8 @@ def from_description(description: dict[str, Any]) -> Config:
     family = description["family"]
     if family not in FAMILIES:
         raise ValueError(f"unknown model family {family!r}. {did_you_mean(family, FAMILIES)}")
-    return FAMILIES[family][0](**description["config"])
+    stored = description["config"].items()
+    return FAMILIES[family][0](**{k: tuple(v) if isinstance(v, list) else v for k, v in stored})
 
 
 def build(config: Config) -> Model:

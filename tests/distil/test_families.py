@@ -1,4 +1,4 @@
-"""The one step teaches every family: pruned from a teacher, LayerDrop on, the objective falls."""
+"""The one step teaches every family: pruned from a teacher, and the objective falls."""
 
 import jax
 import numpy as np
@@ -38,13 +38,11 @@ def test_a_student_pruned_from_a_teacher_learns(family):
         "mlm": HardLabels(weight=2.0),
         "cosine": CosineHidden(weight=1.0),
     }
-    optimiser = optax.adam(3e-3)
-    step = jitted(
-        make_step(student_model, terms, optimiser, seed=0, teacher=teacher_model, layer_drop=0.1)
-    )
+    optimiser = optax.adam(1e-3)
+    step = jitted(make_step(student_model, terms, optimiser, seed=0, teacher=teacher_model))
     before = jax.tree.map(np.array, teacher)
     state, batch, losses = initial_state(student, optimiser), tiny.batch(), []
-    for _ in range(8):
+    for _ in range(24):
         state, metrics = step(state, teacher, batch)
         losses.append(float(metrics["loss"].compute()))
     assert np.isfinite(losses).all()

@@ -173,7 +173,7 @@ def test_weights_that_do_not_fit_their_config_are_named(tmp_path):
 
 
 def test_a_folder_without_weights_and_an_unknown_family_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no config.json and no model.safetensors"):
+    with pytest.raises(FileNotFoundError, match="no config.json; a model folder holds"):
         folder.load(str(tmp_path))
     save(torch_model(), tmp_path)
     file = tmp_path / "config.json"

@@ -124,7 +124,7 @@ def test_an_impossible_shape_is_named(changes, told):
 
 
 def test_a_sequence_beyond_the_window_is_an_error():
-    with pytest.raises(ValueError, match="25 tokens is longer than the model's max_length 24"):
+    with pytest.raises(ValueError, match="25 tokens is longer than the model's 24 positions"):
         forward(MODEL, PARAMS, tiny.batch(length=25))
 
 
