@@ -29,7 +29,7 @@ import numpy as np
 import peers
 
 SIZES = {  # width, heads, teacher's layers, student's layers
-    "mini": (192, 6, 4, 2),
+    "mini": (128, 4, 4, 2),
     "small": (512, 8, 4, 2),
     "paper": (768, 12, 4, 2),
 }

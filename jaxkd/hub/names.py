@@ -138,7 +138,9 @@ class Table:
             elif array.shape != needed.shape:
                 wrong.append(f"{place.name}: found {array.shape}, needed {needed.shape}")
             else:
-                flat[name] = jnp.asarray(array, needed.dtype)
+                # Waited for, so that no more than one of theirs is held beside ours.
+                flat[name] = jax.block_until_ready(jnp.asarray(array, needed.dtype))
+            del array
         extra = [
             name
             for name in sorted(current.keys() - used)
