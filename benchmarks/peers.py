@@ -15,12 +15,23 @@ from typing import Any
 
 from jaxkd.core.allocator import keeping
 
+# What suits torch: it pays for page faults as JAX does, but one arena for all threads and huge
+# pages cost it half its speed (seen: 4.9 s a step against 3.1 s).
+TORCH = {
+    "GLIBC_TUNABLES": "",
+    "MALLOC_MMAP_THRESHOLD_": "17179869184",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
 
 class Peer:
     """A server process; `ask` sends a line and waits for the answer."""
 
     def __init__(self, script: str, name: str, words: Sequence[str], threads: int):
-        env = keeping(os.environ) | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "0"}
+        # Each with the allocator's settings that are best for it.
+        env = os.environ | TORCH if name.startswith("torch") else keeping(os.environ)
+        env = env | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "0"}
         self.name = name
         self._process = subprocess.Popen(
             [sys.executable, script, "--serve", name, *words],
