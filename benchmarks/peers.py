@@ -15,8 +15,8 @@ from typing import Any
 
 from jaxkd.core.allocator import keeping
 
-# What suits torch: it pays for page faults as JAX does, but one arena for all threads and huge
-# pages cost it half its speed (seen: 4.9 s a step against 3.1 s).
+# What suits torch: it pays for page faults too, but is slower with one arena and huge pages (seen
+# at size small, in two runs of different minutes: 4.9 s a step with them, 3.1 s without).
 TORCH = {
     "GLIBC_TUNABLES": "",
     "MALLOC_MMAP_THRESHOLD_": "17179869184",

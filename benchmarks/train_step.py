@@ -11,8 +11,8 @@ updated weights agree.
 The torch peers: `torch` is what DistilBERT's trainer does with transformers' `BertForMaskedLM`
 (logits everywhere, then selected); `torch gathered` computes the head at the masked positions
 only, which transformers does not offer, to show how much of the ratio is that idea alone. Each is
-tried eagerly and with torch.compile. each side has the malloc settings
-that are best for it (peers.py), matrix products go through oneDNN
+tried eagerly and with torch.compile. Each side has the malloc settings
+that suit it (peers.py); matrix products go through oneDNN
 (`set_float32_matmul_precision("medium")`; its error is printed and must stay that of float32).
 Source of the method: Kalibera and Jones, "Rigorous benchmarking in reasonable time" (2013), in
 its simplest form: paired, interleaved, median.

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from jaxkd.hub.folder import _HUB
+from jaxkd.hub.folder import HUB
 from jaxkd.models import bert, decoder
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
@@ -10,7 +10,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 
 def table() -> list[str]:
     lines = []
-    for name, family in _HUB.items():
+    for name, family in HUB.items():
         train = "masked_lm" if "masked_lm" in family.heads else "–"
         decode = "yes" if issubclass(family.config, decoder.Config) else "–"
         onnx = "masked_lm" if family.config is bert.Config else "–"

@@ -19,7 +19,7 @@ from jaxkd.hub.tensors import FILES, TORCH, open_tensors
 from jaxkd.models import families
 from jaxkd.models.model import Params
 
-_HUB: dict[str, Family] = {  # model_type -> its keys and names
+HUB: dict[str, Family] = {  # model_type -> its keys and names
     family.model_type: family
     for module in (bert, distilbert, roberta, albert, gpt2, llama, qwen)
     for family in module.FAMILIES
@@ -74,9 +74,9 @@ def load(
     folder = find(name)
     found = json.loads((folder / "config.json").read_text())
     kind = found.get("model_type", "(none)")
-    if kind not in _HUB:
-        raise ValueError(f"{folder}: model_type {kind!r} is unknown. {did_you_mean(kind, _HUB)}")
-    family, tensors = _HUB[kind], open_tensors(folder)
+    if kind not in HUB:
+        raise ValueError(f"{folder}: model_type {kind!r} is unknown. {did_you_mean(kind, HUB)}")
+    family, tensors = HUB[kind], open_tensors(folder)
     if head and head not in family.heads:
         raise ValueError(f"{kind}: head={head!r}. {did_you_mean(head, family.heads)}")
     given = {"labels": tuple(labels)} if labels else {}
@@ -101,7 +101,7 @@ def save(
     save_tokenizer: Callable[[pathlib.Path], Any] | None = None,
 ) -> None:
     """Write a folder that `from_pretrained` of the class in its `architectures` opens."""
-    family = _HUB[families.describe(config)["family"]]
+    family = HUB[families.describe(config)["family"]]
     folder.mkdir(parents=True, exist_ok=True)
     exported = family.table(config.head).export(params)
     tensors = {family.stored(name, config.head): array for name, array in exported.items()}

@@ -63,12 +63,8 @@ class Embed(nn.Module):
     ) -> Float[Array, "B L D"]:
         c = self.config
         init = nn.initializers.truncated_normal(c.init_std)
-        longest = c.max_length - (c.pad + 1 if c.positions_follow_padding else 0)
-        if tokens.shape[1] > longest:
-            raise ValueError(
-                f"a sequence of {tokens.shape[1]} tokens is longer than the model's {longest} "
-                "positions. Shorten data.length or enlarge the model's max_length."
-            )
+        unused = c.pad + 1 if c.positions_follow_padding else 0
+        c.check_length(tokens.shape[1], c.max_length - unused)
         token = self.param("token", init, (c.vocabulary, c.embedding))
         position = self.param("position", init, (c.max_length, c.embedding))
         if c.positions_follow_padding:

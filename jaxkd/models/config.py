@@ -76,3 +76,11 @@ class Config:
         value = getattr(self, name)
         if value not in allowed:
             raise ValueError(f"{self.family}: {name}={value!r}. {did_you_mean(value, allowed)}")
+
+    def check_length(self, length: int, positions: int) -> None:
+        """Raise ValueError if a sequence is longer than the positions there are for it."""
+        if length > positions:
+            raise ValueError(
+                f"a sequence of {length} tokens is longer than the model's {positions} positions. "
+                "Shorten data.length or enlarge the model's max_length."
+            )

@@ -1,7 +1,7 @@
 """Decoders: each block normalises its input, attends to what came before, and adds the result.
 
 GPT-2, Llama, Qwen2, Qwen3 and Qwen2-MoE are this embedding and block with other values: their
-configs (gpt2.py, llama.py, qwen.py) say which. Heads are in heads.py.
+configs (gpt2.py, llama.py, qwen2.py, qwen3.py, qwen2_moe.py) say which. Heads are in heads.py.
 """
 
 import dataclasses
@@ -89,11 +89,7 @@ class Embed(nn.Module):
         start: Any = 0,  # column of the mask at which the tokens begin
     ) -> Float[Array, "B L D"]:
         c = self.config
-        if mask.shape[1] > c.max_length:
-            raise ValueError(
-                f"a sequence of {mask.shape[1]} tokens is longer than the model's {c.max_length} "
-                "positions. Shorten data.length or enlarge the model's max_length."
-            )
+        c.check_length(mask.shape[1], c.max_length)
         init = nn.initializers.truncated_normal(c.init_std)
         hidden = self.param("token", init, (c.vocabulary, c.width))[tokens]
         if not c.rotary:

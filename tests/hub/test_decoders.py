@@ -54,7 +54,7 @@ def reference(case: str, head: str, path):
     """A random torch model, saved; norms and biases are moved off the 1 and 0 that hide them."""
     torch.manual_seed(0)
     family = CASES[case][0]
-    settings = folder._HUB[family].to_hub(config(case, head))
+    settings = folder.HUB[family].to_hub(config(case, head))
     settings = {k: v for k, v in settings.items() if k not in ("architectures", "model_type")}
     model = AUTO[head].from_config(transformers.AutoConfig.for_model(family, **settings)).eval()
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_gradients_match_torch(case, tmp_path):
         return -jnp.where(mask[:, 1:], right, 0).sum() / mask[:, 1:].sum()
 
     gradient = jax.jit(jax.grad(loss))(params)
-    table = folder._HUB[CASES[case][0]].table("causal_lm")
+    table = folder.HUB[CASES[case][0]].table("causal_lm")
     exported = table.export(gradient)
     compared = 0
     for name, parameter in model.named_parameters():
@@ -152,7 +152,7 @@ def test_round_trip_is_bitwise_and_transformers_opens_it(case, head, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, params)
     opened, told = AUTO[head].from_pretrained(tmp_path, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"]
-    assert type(opened).__name__ == folder._HUB[CASES[case][0]].heads[head].architecture
+    assert type(opened).__name__ == folder.HUB[CASES[case][0]].heads[head].architecture
     if head == "causal_lm":
         tokens, mask = inputs(left=False)
         with torch.no_grad():
@@ -202,6 +202,6 @@ def test_padding_on_the_left_changes_nothing():
     ],
 )
 def test_a_config_value_that_is_not_implemented_is_named(case, change, named):
-    family = folder._HUB[CASES[case][0]]
+    family = folder.HUB[CASES[case][0]]
     with pytest.raises(ValueError, match=f"{named}.*is not implemented"):
         family.from_hub(family.to_hub(config(case, "causal_lm")) | change)
