@@ -59,9 +59,9 @@ MINI = Size(
         masking=Masking(share=0.4, smoothing=0.0),
     ),
     student=dict(
-        steps=140,
+        steps=120,
         batch_size=64,
-        evaluate_every=35,
+        evaluate_every=30,
         evaluate_rows=1024,
         optimiser=AdamW(learning_rate=1e-3),
         masking=Masking(smoothing=0.0),

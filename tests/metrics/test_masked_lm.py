@@ -1,0 +1,29 @@
+"""First choices against numpy and scikit-learn, among ties too."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score
+
+from jaxkd.metrics import masked_lm as metrics
+
+
+@pytest.mark.parametrize("shape", [(7, 50), (2, 3, 11), (5,)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_first_choice_is_argmax_and_ties_go_to_the_lowest_id(shape, dtype):
+    logits = jnp.round(jax.random.normal(jax.random.key(0), shape)).astype(dtype)  # many ties
+    found = jax.jit(metrics.first_choice)(logits)
+    chex.assert_trees_all_equal(found, np.argmax(np.asarray(logits), -1).astype(np.int32))
+
+
+def test_accuracy_and_agreement_are_shares_of_the_counted_positions():
+    rng = np.random.default_rng(0)
+    student, teacher = (rng.integers(0, 4, (40, 5)).astype(np.float32) for _ in range(2))
+    labels, mask = rng.integers(0, 5, 40), rng.random(40) < 0.6
+    first, taught = (scores.argmax(-1)[mask] for scores in (student, teacher))
+    found = metrics.accuracy(jnp.array(student), jnp.array(labels), jnp.array(mask)).compute()
+    np.testing.assert_allclose(found, accuracy_score(labels[mask], first), rtol=1e-6)
+    found = metrics.agreement(jnp.array(student), jnp.array(teacher), jnp.array(mask)).compute()
+    np.testing.assert_allclose(found, accuracy_score(taught, first), rtol=1e-6)
