@@ -3,18 +3,19 @@
 import pathlib
 
 from jaxkd.hub.folder import HUB
-from jaxkd.models import bert, decoder
+from jaxkd.models import bert, families
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
 def table() -> list[str]:
     lines = []
-    for name, family in HUB.items():
-        train = "masked_lm" if "masked_lm" in family.heads else "–"
-        decode = "yes" if issubclass(family.config, decoder.Config) else "–"
-        onnx = "masked_lm" if family.config is bert.Config else "–"
-        lines.append(f"| {name} | {', '.join(family.heads)} | {train} | {decode} | {onnx} |")
+    for name, (config, _) in families.FAMILIES.items():
+        heads = ", ".join(HUB[name].heads) if name in HUB else "– (checkpoints of ours)"
+        train = "masked_lm" if "masked_lm" in config.known_heads else "–"
+        decode = "yes" if hasattr(config, "cache") else "–"
+        onnx = "masked_lm" if config is bert.Config else "–"
+        lines.append(f"| {name} | {heads} | {train} | {decode} | {onnx} |")
     return lines
 
 

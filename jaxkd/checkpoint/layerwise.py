@@ -1,5 +1,8 @@
 """One Orbax composite a model: `embed`, `block_00` ..., `head`, each restorable alone.
 
+An encoder-decoder has `encoder_embed`, `encoder_block_00` ... beside them, and those are the
+decoder's. An element without parameters is not written.
+
 A training checkpoint adds `state` (step and optimiser) and `data` (where the input stands). All
 have `model`, the description that rebuilds the model.
 """
@@ -19,8 +22,11 @@ Params = dict[str, Any]
 
 def parts_of(params: Params) -> dict[str, Any]:
     """The named elements of a model: embed, block_00 ..., head."""
+    inner = parts_of(params["encoder"] | {"head": {}}) if "encoder" in params else {}
     blocks = {f"block_{i:02d}": block for i, block in enumerate(params["blocks"])}
-    return {"embed": params["embed"], **blocks, "head": params["head"]}
+    parts = {"embed": params["embed"], **blocks, "head": params["head"]}
+    parts |= {f"encoder_{name}": part for name, part in inner.items()}
+    return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
 
 
 def save(
@@ -71,17 +77,25 @@ def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
         return checkpointer.restore(folder.absolute() / name, args=ocp.args.JsonRestore())
 
 
-def blocks_in(folder: pathlib.Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.name.startswith("block_"))
+def blocks_in(folder: pathlib.Path, side: str = "") -> list[str]:
+    """Names of the elements that are blocks, in order; `side` is "" or "encoder_"."""
+    names = (p.name for p in folder.iterdir() if p.name.startswith(f"{side}block_"))
+    return sorted(names, key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
 def load(folder: pathlib.Path) -> tuple[Params, dict[str, Any]]:
     """All parameters and the model's description."""
-    params = {
-        "embed": load_part(folder, "embed"),
-        "blocks": [load_part(folder, name) for name in blocks_in(folder)],
-        "head": load_part(folder, "head"),
-    }
+
+    def part(name: str) -> Any:
+        return load_part(folder, name) if (folder / name).is_dir() else {}
+
+    def side(prefix: str) -> Params:
+        blocks = [load_part(folder, name) for name in blocks_in(folder, prefix)]
+        return {"embed": part(f"{prefix}embed"), "blocks": blocks}
+
+    params = side("") | {"head": part("head")}
+    if blocks_in(folder, "encoder_"):
+        params["encoder"] = side("encoder_")
     return params, load_json(folder, "model")
 
 

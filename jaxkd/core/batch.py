@@ -11,6 +11,8 @@ import jax
 class Batch:
     """Token sequences and, for masked language modelling, the positions to be predicted.
 
+    An encoder-decoder reads `tokens` and goes on from `decoder_tokens`.
+
     Positions to predict are a static number K a row, so that a head can be computed at them alone;
     rows with fewer fill up with `target_mask` False. Masks: True = counts.
     """
@@ -21,6 +23,8 @@ class Batch:
     target_positions: Any = None  # [B, K] int32, where they stand in the row
     target_mask: Any = None  # [B, K] bool, False where a row has fewer than K targets
     segments: Any = None  # [B, L] int32, sentence A or B; None means all A
+    decoder_tokens: Any = None  # [B, T] int32, what an encoder-decoder has said so far
+    decoder_mask: Any = None  # [B, T] bool, False on padding
 
     @property
     def rows(self) -> int:

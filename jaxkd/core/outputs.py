@@ -17,3 +17,6 @@ class Outputs:
 
     logits: Any  # [B, K, V] at the target positions, [B, L, V] where a batch names none
     hidden: tuple[Any, ...]  # N + 1 arrays [B, L, D]
+    attention: tuple[Any, ...] = ()  # N arrays [B, H, L, S]; none of blocks LayerDrop may skip
+    cross: tuple[Any, ...] = ()  # N arrays [B, H, L, S], over what the encoder read
+    encoder: "Outputs | None" = None  # of an encoder-decoder: the encoder's (logits None)

@@ -1,6 +1,5 @@
 """Trees of arrays by name: 'blocks/0/attention/query/kernel' in both directions."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,22 +21,6 @@ def map_named(function: Any, tree: Any) -> Any:
         lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf),
         tree,
     )
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dicts that `named` flattens (numbered levels stay dicts).
-
-    >>> nest({"embed/token": 1, "embed/norm/bias": 2})
-    {'embed': {'token': 1, 'norm': {'bias': 2}}}
-    """
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split("/")
-        at = tree
-        for parent in parents:
-            at = at.setdefault(parent, {})
-        at[last] = leaf
-    return tree
 
 
 def parameter_count(tree: Any) -> int:

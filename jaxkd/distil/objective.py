@@ -51,7 +51,8 @@ class SoftTargets:
         return jnp.sum(batch.target_mask, dtype=jnp.float32)
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any:
-        values = losses.soft_targets(student.logits, teacher.logits, temperature=self.temperature)
+        mine, its = losses.shared(student.logits, teacher.logits)
+        values = losses.soft_targets(mine, its, temperature=self.temperature)
         return Mean.of(values, batch.target_mask).total
 
 

@@ -67,7 +67,7 @@ def make_step(
             return tree if axis is None else jax.lax.psum(tree, axis)
 
         count = over_devices(objective.counts(terms, batch))
-        keep = keep_blocks(seed, state.step, model.layers, layer_drop) if layer_drop else None
+        keep = keep_blocks(seed, state.step, model.depth, layer_drop) if layer_drop else None
         key = stream(seed, "dropout", state.step, axis) if dropout else None
 
         def part_loss(params: Params, part: Batch, index: Any) -> tuple[Any, dict[str, Any]]:

@@ -31,6 +31,7 @@ def make_evaluate(model: Model, teacher: Model | None = None) -> Evaluate:
         }
         if teacher is not None:
             taught = forward(teacher, teacher_params, batch).logits
+            logits, taught = losses.shared(logits, taught)
             means["kl"] = Mean.of(losses.soft_targets(logits, taught), mask)
             means["agreement"] = metrics.agreement(logits, taught, mask)
         return means

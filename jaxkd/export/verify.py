@@ -13,11 +13,12 @@ import numpy as np
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
 from jaxkd.export.onnx_model import extra
-from jaxkd.models import families
+from jaxkd.models import bert, families
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params, forward
 
-Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]  # tokens, mask (int64 [B, L]) -> [B, L, V]
+# tokens, mask (int64 [B, L]) -> logits [B, L, V] or [B, C], or a bare model's last hidden states
+Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class ExportMismatch(RuntimeError):
@@ -69,7 +70,8 @@ def verify_folder(
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would be drawn over the run's own
     try:
-        model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+        settings = transformers.AutoConfig.from_pretrained(folder)
+        model = getattr(transformers, settings.architectures[0]).from_pretrained(folder).eval()
     finally:
         if shown:
             logging.enable_progress_bar()
@@ -77,7 +79,9 @@ def verify_folder(
     def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             inputs = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
-            return model(**inputs).logits.float().numpy()
+            told = model(**inputs)
+        found = told.logits if hasattr(told, "logits") else told.last_hidden_state
+        return found.float().numpy()
 
     compared = _compare(run, config, params, tolerance, seed, origin=f"{folder} in transformers")
     return compared | {"transformers": transformers.__version__, "torch": torch.__version__}
@@ -112,7 +116,10 @@ def _compare(
 def _ours(description: str, params: Params, batch: Batch) -> jax.Array:
     """Our logits; compiled once for all verifications of one config (which is not hashable)."""
     config = families.from_description(json.loads(description))
-    return forward(families.build(config), params, batch).logits
+    outputs = forward(families.build(config), params, batch)
+    # A bare encoder's "logits" are its pooler's; what everyone reads are its last states.
+    bare = config.head == "bare" and isinstance(config, bert.Config)
+    return outputs.hidden[-1] if bare else outputs.logits
 
 
 def _difference(
@@ -122,13 +129,15 @@ def _difference(
     if found.shape != wanted.shape:
         raise ExportMismatch(f"{where}: logits are {found.shape}, ours are {wanted.shape}.")
     with np.errstate(invalid="ignore"):  # inf - inf is nan, which the next lines are about
-        difference = np.where(mask[..., None], np.abs(found - wanted), 0.0)
+        counted = mask[..., None] if found.ndim == 3 else True
+        difference = np.where(counted, np.abs(found - wanted), 0.0)
     difference[np.isnan(found) | np.isnan(wanted)] = np.nan  # also in padding
     at = np.unravel_index(np.argmax(difference), difference.shape)  # the first nan, if any
     if not difference[at] <= tolerance:
-        row, position, token = map(int, at)
+        axes = ("row", "position", "token") if found.ndim == 3 else ("row", "class")
+        place = ", ".join(f"{axis} {int(i)}" for axis, i in zip(axes, at, strict=True))
         raise ExportMismatch(
-            f"{where}: the logit of row {row}, position {position}, token {token} is {found[at]}, "
+            f"{where}: the logit of {place} is {found[at]}, "
             f"ours is {wanted[at]}; they differ by {difference[at]}, allowed is {tolerance}."
         )
     return float(difference[at])

@@ -100,10 +100,12 @@ class Family:
             self.keys.get("classifier_dropout") == "classifier_dropout"
         ):
             ours["classifier_dropout"] = ours.get("dropout", self.config.dropout)
-        labels = found.get("id2label")
+        # Other models carry labels too, that mean nothing.
+        classifies = changes.get("head", "").endswith("classification")
+        labels = found.get("id2label") if classifies else None
         if labels:
             ours["labels"] = tuple(labels[i] for i in sorted(labels, key=int))
-        elif "num_labels" in found:
+        elif classifies and "num_labels" in found:
             ours["labels"] = tuple(f"LABEL_{i}" for i in range(found["num_labels"]))
         return self.config(**(ours | self.read(found) | changes))
 

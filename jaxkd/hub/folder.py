@@ -13,15 +13,16 @@ from safetensors.numpy import save_file
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
-from jaxkd.hub import albert, bert, distilbert, gpt2, llama, qwen, roberta
+from jaxkd.hub import albert, bert, distilbert, gpt2, llama, qwen, roberta, seq2seq
 from jaxkd.hub.family import Family
 from jaxkd.hub.tensors import FILES, TORCH, open_tensors
 from jaxkd.models import families
+from jaxkd.models.config import DTYPES
 from jaxkd.models.model import Params
 
 HUB: dict[str, Family] = {  # model_type -> its keys and names
     family.model_type: family
-    for module in (bert, distilbert, roberta, albert, gpt2, llama, qwen)
+    for module in (bert, distilbert, roberta, albert, gpt2, llama, qwen, seq2seq)
     for family in module.FAMILIES
 }
 
@@ -57,7 +58,13 @@ def find(name: str) -> pathlib.Path:
 
 
 def load(
-    name: str, *, head: str = "", labels: Sequence[str] = (), seed: int = 0
+    name: str,
+    *,
+    head: str = "",
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    dtype: str = "float32",
+    sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
 ) -> tuple[families.Config, Params]:
     """Config and parameters of a folder or hub id.
 
@@ -66,6 +73,10 @@ def load(
         Parameters of it that the checkpoint lacks, or has in another shape, are drawn from `seed`.
         Empty: the checkpoint's own head.
       labels: names of a classification head's classes, if they are others than the checkpoint's.
+      dtype: of the parameters, float32 or bfloat16. Training wants float32; a teacher that only
+        predicts takes half the memory in bfloat16.
+      sharding: where each parameter goes, by its name ("blocks/0/attention/query/kernel"); None:
+        the default device. Tensors are read one at a time and go straight there.
     Raises:
       FileNotFoundError: see `find`.
       KeyError, ValueError: for a tensor without a place, a parameter without a source, or a
@@ -77,18 +88,24 @@ def load(
     if kind not in HUB:
         raise ValueError(f"{folder}: model_type {kind!r} is unknown. {did_you_mean(kind, HUB)}")
     family, tensors = HUB[kind], open_tensors(folder)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}. {did_you_mean(dtype, DTYPES)}")
     if head and head not in family.heads:
         raise ValueError(f"{kind}: head={head!r}. {did_you_mean(head, family.heads)}")
     given = {"labels": tuple(labels)} if labels else {}
     config = family.from_hub(found, head=head or family.head(found, list(tensors)), **given)
     model = families.build(config)
-    fresh = named({"head": model.init(seed, "new head")["head"]}) if head or labels else {}
+    # Compiled for the head alone, which leaves the rest of the model undrawn.
+    draw = jax.jit(lambda: {"head": model.init(seed, "new head")["head"]})
+    fresh = named(draw()) if head or labels else {}
     params = family.table(config.head, other_heads=bool(head)).load(
         _Renamed(tensors, family.full(list(tensors))),
         jax.eval_shape(lambda: model.init(0)),
         origin=str(folder),
         family=kind,
         fresh=fresh,
+        dtype=DTYPES[dtype],
+        sharding=sharding,
     )
     return config, params
 

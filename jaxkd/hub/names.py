@@ -2,13 +2,15 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.core.tree import named, nest
+from jaxkd.core.tree import named
 from jaxkd.models.model import Params
 
 
@@ -46,10 +48,10 @@ class Table:
         Raises:
           KeyError: if the table does not have it.
         """
-        level, number = "", ""
-        if name.startswith("blocks/"):
-            _, number, level = name.split("/", 2)
-            name = f"blocks/{{i}}/{level}"
+        number = ""
+        in_list = re.match(r"((?:encoder/)?blocks)/(\d+)/(.*)", name)
+        if in_list:
+            number, name = in_list[2], f"{in_list[1]}/{{i}}/{in_list[3]}"
         if name in self.arrays:
             return Place(self.arrays[name].replace("{i}", number), 0)
         if name in self.modules:
@@ -95,11 +97,15 @@ class Table:
         origin: str,
         family: str,
         fresh: Mapping[str, jnp.ndarray] | None = None,
+        dtype: Any = jnp.float32,
+        sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
     ) -> Params:
         """Their tensors as our parameters, read one at a time; `shapes` says what is needed.
 
         Args:
           fresh: our parameters by name, for those that have no source or one of another shape.
+          dtype: of the parameters; each is cast while it is copied.
+          sharding: where the parameter of a name goes; None: the default device.
         Raises:
           KeyError: if a tensor has no place, or a parameter no source; names both.
           ValueError: if a shape differs.
@@ -116,7 +122,7 @@ class Table:
                 if not current.keys() >= set(each):
                     return None
                 # One at a time into an array of the whole: a stack would hold all of them twice.
-                whole = np.empty(needed.shape, needed.dtype)
+                whole = np.empty(needed.shape, dtype)
                 for j, one in enumerate(each):
                     whole[j] = tensors[current[one]].T
                 return whole
@@ -132,14 +138,16 @@ class Table:
             place = self.place(name)
             array = read(place, needed)
             if name in fresh and (array is None or array.shape != needed.shape):
-                flat[name] = fresh[name]
+                flat[name] = jax.device_put(fresh[name].astype(dtype), sharding(name))
             elif array is None:
                 missing.append(f"{name} ({place.name})")
             elif array.shape != needed.shape:
                 wrong.append(f"{place.name}: found {array.shape}, needed {needed.shape}")
             else:
-                # Waited for, so that no more than one of theirs is held beside ours.
-                flat[name] = jax.block_until_ready(jnp.asarray(array, needed.dtype))
+                # Copied, for theirs is a view of a file; waited for, so that no more than one of
+                # theirs is held beside ours.
+                array = np.ascontiguousarray(array, dtype)
+                flat[name] = jax.block_until_ready(jnp.array(array, device=sharding(name)))
             del array
         extra = [
             name
@@ -154,9 +162,9 @@ class Table:
             )
         if wrong:
             raise ValueError(f"{family}: {origin} does not fit its config.json{_some(wrong)}.")
-        tree = nest(flat)
-        blocks = tree["blocks"]
-        return {"head": {}} | tree | {"blocks": [blocks[str(i)] for i in range(len(blocks))]}
+        return jax.tree.unflatten(
+            jax.tree.structure(shapes), [flat[name] for name in named(shapes)]
+        )
 
     def _current(self, name: str) -> str:
         for old, new in self.renamed.items():

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import safe_open
 
@@ -12,18 +13,43 @@ WHOLE, INDEX, TORCH = "model.safetensors", "model.safetensors.index.json", "pyto
 FILES = ("config.json", WHOLE, INDEX, "model-*.safetensors")
 
 
+# safetensors' names of dtypes; the library gives copies, and here views are wanted
+DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
 class Tensors(Mapping[str, np.ndarray]):
-    """Looks like a dict of arrays; a tensor is read when it is asked for, and not kept."""
+    """Looks like a dict of arrays; each is a read-only view of its file, mapped into memory."""
 
     def __init__(self, files: Mapping[str, pathlib.Path]):
         self._files = files  # tensor -> file
-        self._open: dict[pathlib.Path, Any] = {}
+        self._headers: dict[pathlib.Path, tuple[int, dict[str, Any]]] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
         file = self._files[name]
-        if file not in self._open:
-            self._open[file] = safe_open(file, framework="np")
-        return self._open[file].get_tensor(name)
+        if file not in self._headers:
+            self._headers[file] = _header(file)
+        start, header = self._headers[file]
+        told = header[name]
+        if told["dtype"] not in DTYPES:
+            raise ValueError(
+                f"{file}: {name} is of type {told['dtype']}, which is not implemented; supported: "
+                f"{', '.join(DTYPES)}."
+            )
+        shape, offset = tuple(told["shape"]), start + told["data_offsets"][0]
+        if 0 in shape:
+            return np.zeros(shape, DTYPES[told["dtype"]])
+        return np.memmap(file, DTYPES[told["dtype"]], "r", offset, shape or (1,)).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -57,6 +83,18 @@ def open_tensors(folder: pathlib.Path) -> Mapping[str, np.ndarray]:
         f"{folder} has no {WHOLE}, no {INDEX} and no {TORCH}; a model folder holds one of them, "
         "as save_pretrained writes it."
     )
+
+
+def _header(file: pathlib.Path) -> tuple[int, dict[str, Any]]:
+    """Where the data begin, and type, shape and place of each tensor.
+
+    The format is 8 bytes of length, little-endian, a JSON object of that length, then the data.
+    """
+    with safe_open(file, framework="np"):  # the library checks all of it
+        pass
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        return 8 + length, json.loads(stream.read(length))
 
 
 def _names(file: pathlib.Path) -> list[str]:

@@ -3,3 +3,4 @@
 from jaxkd.losses.cross_entropy import hard_labels as hard_labels
 from jaxkd.losses.hidden import cosine_distance as cosine_distance
 from jaxkd.losses.soft_targets import soft_targets as soft_targets
+from jaxkd.losses.vocabulary import shared as shared

@@ -17,6 +17,18 @@ def vocabulary_first(logits: Float[Array, "*B V"]) -> Float[Array, " V *B"]:
     return jnp.moveaxis(logits.astype(jnp.float32), -1, 0)
 
 
+def shared(
+    first: Float[Array, "*B V"], second: Float[Array, "*B U"]
+) -> tuple[Float[Array, "*B W"], Float[Array, "*B W"]]:
+    """Both logits over the tokens both have: what only the wider one has is masked out.
+
+    Models of one tokenizer may have rows no token uses (Qwen2: 151,936 and 152,064). Padding the
+    narrower one with zeros would give those rows probability; leaving them out gives them none.
+    """
+    common = min(first.shape[-1], second.shape[-1])
+    return first[..., :common], second[..., :common]
+
+
 def log_softmax(logits: Float[Array, "*B V"], temperature: float = 1.0) -> Float[Array, " V *B"]:
     """log softmax(logits / temperature), vocabulary first."""
     return jax.nn.log_softmax(vocabulary_first(logits) / temperature, axis=0)

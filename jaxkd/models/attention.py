@@ -1,4 +1,4 @@
-"""Multi-head self-attention over a padded batch, softmax in float32."""
+"""Multi-head attention over a padded batch, softmax in float32."""
 
 import dataclasses
 from typing import Any
@@ -10,6 +10,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models.rotary import Rotary
 
+# plain: one product of all queries with all keys. chunked: the same for some queries at a time,
+# computed again in the backward pass, so that memory grows with the length and not its square.
+# xla, cudnn: jax.nn.dot_product_attention, the second by a GPU's fused kernel (bfloat16 only).
+KINDS = ("plain", "chunked", "xla", "cudnn")
+CHUNK = 128  # queries at a time
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +24,16 @@ class Cache:
 
     keys: Any  # [B, G, S, K]
     values: Any  # [B, G, S, K]
-    seen: Any  # scalar int32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """What happened inside a block, beside its output."""
+
+    attention: Any = None  # [B, H, L, S] weights, where `plain` computes them
+    cross: Any = None  # [B, H, L, S'] weights over what an encoder read
+    cache: Any = None  # what it needs to go on; None if it was given none
 
 
 def token_positions(mask: Bool[Array, "B S"], start: Any, length: int) -> Int[Array, "B L"]:
@@ -27,7 +42,7 @@ def token_positions(mask: Bool[Array, "B S"], start: Any, length: int) -> Int[Ar
     return jax.lax.dynamic_slice_in_dim(counted, start, length, axis=1)
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
     """Softmax(q k / sqrt(K)) v with a padding mask; a row that attends to nothing gives the mean.
 
     Queries, keys and values are separate projections, so that layers can be copied, cut by head
@@ -39,11 +54,13 @@ class SelfAttention(nn.Module):
     dropout: float
     init_std: float
     dtype: Any
+    kind: str = "plain"  # one of KINDS
     kv_heads: int = 0  # each serves heads / kv_heads queries; 0: one each
     head_width: int = 0  # 0: width / heads
     bias: bool = True  # of queries, keys and values
     output_bias: bool = True
     causal: bool = False
+    cross: bool = False  # keys and values are of a memory, not of what asks
     rotary: Rotary | None = None
     query_norm: float = 0.0  # epsilon of a norm of each query and key; 0: none
 
@@ -54,10 +71,17 @@ class SelfAttention(nn.Module):
         mask: Bool[Array, "B S"],
         *,
         train: bool,
+        memory: Float[Array, "B S D"] | None = None,
         cache: Cache | None = None,
-    ) -> Any:
-        """[B, L, D]; with a cache, whose S positions `mask` is then of, (that, the new cache)."""
-        start = 0 if cache is None else cache.seen
+        start: Any = 0,
+    ) -> tuple[Float[Array, "B L D"], Any, Cache | None]:
+        """What was attended to, the weights (`plain` only), and the cache after this.
+
+        Args:
+          mask: of the positions attended to: all S there is room for, where a cache is given.
+          memory: for `cross`; needed once, a cache then has its keys and values.
+          start: how many positions the cache has seen.
+        """
         k = self.head_width or self.width // self.heads
         groups = self.kv_heads or self.heads
 
@@ -65,15 +89,17 @@ class SelfAttention(nn.Module):
             init = nn.initializers.truncated_normal(self.init_std)
             return nn.Dense(features, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
 
-        def project(name: str, heads: int) -> Float[Array, "B H L K"]:
+        def project(source: Array, name: str, heads: int) -> Float[Array, "B H _ K"]:
             # Heads before positions: both products below are then plain batched matrix products.
-            found = dense(heads * k, self.bias, name)(hidden)
-            return found.reshape(*hidden.shape[:2], heads, k).swapaxes(1, 2)
+            found = dense(heads * k, self.bias, name)(source)
+            return found.reshape(*source.shape[:2], heads, k).swapaxes(1, 2)
 
-        query, key, value = (
-            project(name, n)
-            for name, n in (("query", self.heads), ("key", groups), ("value", groups))
-        )
+        query = project(hidden, "query", self.heads)
+        if self.cross and memory is None:
+            key, value = cache.keys, cache.values
+        else:
+            source = memory if self.cross else hidden
+            key, value = (project(source, name, groups) for name in ("key", "value"))
         if self.query_norm:
             query = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="query_norm")(query)
             key = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="key_norm")(key)
@@ -81,27 +107,79 @@ class SelfAttention(nn.Module):
             positions = token_positions(mask, start, hidden.shape[1])
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         if cache is not None:
-            key, value = (
-                jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=2)
-                for old, new in ((cache.keys, key), (cache.values, value))
-            )
-            cache = Cache(key, value, start + hidden.shape[1])
-        shown = mask[:, None, None, :]
+            if not self.cross:
+                key, value = (
+                    jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=2)
+                    for old, new in ((cache.keys, key), (cache.values, value))
+                )
+            cache = Cache(key, value)
+        shown = mask[:, None, :]
         if self.causal:
             rows = start + jnp.arange(hidden.shape[1])
             shown = shown & (jnp.arange(mask.shape[1]) <= rows[:, None])
-        if groups == self.heads:
-            pairs, mixture = "BHLK,BHSK->BHLS", "BHLS,BHSK->BHLK"
+        shown = jnp.broadcast_to(shown, (mask.shape[0], hidden.shape[1], mask.shape[1]))
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        weights = None
+        if self.kind == "plain":
+            mixed, weights = attend(query, key, value, shown, drop)
+        elif self.kind == "chunked":
+            mixed = attend_chunked(query, key, value, shown)
         else:
-            pairs, mixture = "BGHLK,BGSK->BGHLS", "BGHLS,BGSK->BGHLK"
-            query = query.reshape(query.shape[0], groups, -1, *query.shape[2:])
-            shown = shown[:, :, None]
-        scores = jnp.einsum(pairs, query * (k**-0.5), key, preferred_element_type=jnp.float32)
-        # Finite, so that a row of padding alone stays finite; far below any score.
-        scores = jnp.where(shown, scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores).astype(self.dtype)
-        weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
-        mixed = jnp.einsum(mixture, weights, value)
-        mixed = mixed.reshape(hidden.shape[0], self.heads, -1, k).swapaxes(1, 2)
-        mixed = dense(self.width, self.output_bias, "output")(mixed.reshape(*hidden.shape[:2], -1))
-        return mixed if cache is None else (mixed, cache)
+            by_position = (x.swapaxes(1, 2) for x in (query, key, value))
+            mixed = jax.nn.dot_product_attention(
+                *by_position, mask=shown[:, None], implementation=self.kind
+            ).swapaxes(1, 2)
+        mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
+        return dense(self.width, self.output_bias, "output")(mixed), weights, cache
+
+
+def attend(
+    query: Float[Array, "B H L K"],
+    key: Float[Array, "B G S K"],
+    value: Float[Array, "B G S K"],
+    shown: Bool[Array, "B L S"],
+    drop: Any = lambda weights: weights,
+) -> tuple[Float[Array, "B H L K"], Float[Array, "B H L S"]]:
+    """The mixture of values, and the weights (before dropout) in the dtype of the queries."""
+    heads, groups, dtype = query.shape[1], key.shape[1], query.dtype
+    shown = shown[:, None]
+    pairs, mixture = "BHLK,BHSK->BHLS", "BHLS,BHSK->BHLK"
+    if groups != heads:
+        pairs, mixture = "BGHLK,BGSK->BGHLS", "BGHLS,BGSK->BGHLK"
+        query = query.reshape(query.shape[0], groups, -1, *query.shape[2:])
+        shown = shown[:, :, None]
+    scale = query.shape[-1] ** -0.5
+    scores = jnp.einsum(pairs, query * scale, key, preferred_element_type=jnp.float32)
+    # Finite, so that a row of padding alone stays finite; far below any score.
+    scores = jnp.where(shown, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores).astype(dtype)
+    mixed = jnp.einsum(mixture, drop(weights), value)
+    shape = (mixed.shape[0], heads, mixed.shape[-2])
+    return mixed.reshape(*shape, -1), weights.reshape(*shape, -1)
+
+
+def attend_chunked(
+    query: Float[Array, "B H L K"],
+    key: Float[Array, "B G S K"],
+    value: Float[Array, "B G S K"],
+    shown: Bool[Array, "B L S"],
+) -> Float[Array, "B H L K"]:
+    """`attend` for CHUNK queries at a time; the weights are not kept for the backward pass.
+
+    Source: Rabe and Staats (2021), arXiv:2112.05682, with whole rows of keys.
+    """
+    length = query.shape[2]
+    count = -(-length // CHUNK)
+    size = -(-length // count)
+
+    def cut(x: Array, axis: int) -> Array:
+        widths = [(0, count * size - length if i == axis else 0) for i in range(x.ndim)]
+        x = jnp.pad(x, widths)
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
+
+    @jax.checkpoint
+    def one(chunk: tuple[Array, Array]) -> Array:
+        return attend(chunk[0], key, value, chunk[1])[0]
+
+    mixed = jnp.moveaxis(jax.lax.map(one, (cut(query, 2), cut(shown, 1))), 0, 2)
+    return mixed.reshape(*query.shape[:2], count * size, -1)[:, :, :length]

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import SelfAttention
+from jaxkd.models.attention import Attention, Inside
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
 
@@ -84,12 +84,12 @@ class Embed(nn.Module):
 class Block(nn.Module):
     """Self-attention and feed-forward, each added to its input and normalised after."""
 
-    config: Config
+    config: Any  # Config, or that of an encoder-decoder's encoder
 
     @nn.compact
     def __call__(
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
-    ) -> Float[Array, "B L D"]:
+    ) -> tuple[Float[Array, "B L D"], Inside]:
         c = self.config
 
         def drop(x: Float[Array, "B L D"], after: str) -> Float[Array, "B L D"]:
@@ -99,14 +99,20 @@ class Block(nn.Module):
         def norm(x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
             return nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name=name)(x)
 
-        mixed = SelfAttention(
-            c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, name="attention"
+        mixed, weights, _ = Attention(
+            c.width,
+            c.heads,
+            c.attention_dropout,
+            c.init_std,
+            c.dtype,
+            c.attention,
+            name="attention",
         )(hidden, mask, train=train)
         hidden = norm(hidden + drop(mixed, "attention"), "attention_norm")
         inner = FeedForward(
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype, name="feed_forward"
         )(hidden)
-        return norm(hidden + drop(inner, "feed_forward"), "norm")
+        return norm(hidden + drop(inner, "feed_forward"), "norm"), Inside(weights)
 
 
 def build(config: Config) -> Model:
@@ -114,4 +120,6 @@ def build(config: Config) -> Model:
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
     head = config.known_heads[config.head](config)
-    return Model(Embed(config), Block(config), head, config.layers, config.shared_blocks)
+    return Model(
+        Embed(config), Block(config), head, config.layers, config.shared_blocks, config.scan_layers
+    )

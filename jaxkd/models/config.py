@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.models.activations import activation
+from jaxkd.models.attention import KINDS as ATTENTIONS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -29,6 +30,8 @@ class Config:
     init_std: float = 0.02
     pad: int = 0  # id of the padding token; -1: there is none
     compute: str = "float32"  # or bfloat16; parameters, softmax and norms stay float32
+    attention: str = "plain"  # how it is computed, see models/attention.py
+    scan_layers: bool = False  # compile one block and repeat it, rather than each by itself
     head: str = "bare"  # one of known_heads
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
     classifier_dropout: float = 0.1  # before a classifier
@@ -56,6 +59,13 @@ class Config:
                 )
         self.check_heads()
         self.one_of("compute", DTYPES)
+        self.one_of("attention", ATTENTIONS)
+        if self.attention != "plain" and self.attention_dropout:
+            raise ValueError(
+                f"{self.family}: attention={self.attention!r} does not see single weights and "
+                f"cannot drop any; attention_dropout is {self.attention_dropout}. Set it to 0, or "
+                "attention to 'plain'."
+            )
         self.one_of("head", self.known_heads)
         if not self.labels:
             raise ValueError(

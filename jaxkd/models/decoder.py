@@ -8,11 +8,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import Cache, SelfAttention, token_positions
+from jaxkd.models.attention import Attention, Cache, Inside, token_positions
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.rotary import KINDS, Rotary
@@ -50,6 +51,12 @@ class Config(config.Config):
     rotary: ClassVar[bool] = True  # else learned positions, added to the embedding
     query_norm: ClassVar[bool] = False
     rms_norm: ClassVar[bool] = True  # else LayerNorm
+
+    def cache(self, rows: int, room: int) -> Cache:
+        """An empty cache of one block, for `room` positions."""
+        width = self.head_width or self.width // self.heads
+        zeros = jnp.zeros((rows, self.kv_heads or self.heads, room, width), self.dtype)
+        return Cache(zeros, zeros)
 
     def norm(self, name: str) -> nn.Module:
         kind = nn.RMSNorm if self.rms_norm else nn.LayerNorm
@@ -111,20 +118,22 @@ class Block(nn.Module):
         *,
         train: bool = False,
         cache: Cache | None = None,
-    ) -> Any:
-        """[B, L, D]; with a cache, whose S positions `mask` is then of, (that, the new cache)."""
+        start: Any = 0,
+    ) -> tuple[Float[Array, "B L D"], Inside]:
+        """With a cache, which has seen `start` positions, `mask` is of all it has room for."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         width = c.head_width or c.width // c.heads
         rotary = Rotary(
             width, c.rope_theta, c.rope, c.rope_factor, c.rope_low, c.rope_high, c.rope_original
         )
-        mixed = SelfAttention(
+        mixed, weights, cache = Attention(
             c.width,
             c.heads,
             c.attention_dropout,
             c.init_std,
             c.dtype,
+            c.attention,
             kv_heads=c.kv_heads,
             head_width=c.head_width,
             bias=c.attention_bias,
@@ -133,8 +142,7 @@ class Block(nn.Module):
             rotary=rotary if c.rotary else None,
             query_norm=c.norm_epsilon if c.query_norm else 0.0,
             name="attention",
-        )(c.norm("attention_norm")(hidden), mask, train=train, cache=cache)
-        mixed, cache = mixed if cache is not None else (mixed, None)
+        )(c.norm("attention_norm")(hidden), mask, train=train, cache=cache, start=start)
         hidden = hidden + drop(mixed)
         inner = c.norm("norm")(hidden)
         if c.experts:
@@ -161,14 +169,12 @@ class Block(nn.Module):
                 bias=c.feed_forward_bias,
                 name="feed_forward",
             )(inner)
-        hidden = hidden + drop(inner)
-        return hidden if cache is None else (hidden, cache)
+        return hidden + drop(inner), Inside(weights, cache=cache)
 
 
 def build(config: Config) -> Model:
     """The three modules of a decoder, and how often its block is applied."""
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
-    return Model(
-        Embed(config), Block(config), config.known_heads[config.head](config), config.layers
-    )
+    head = config.known_heads[config.head](config)
+    return Model(Embed(config), Block(config), head, config.layers, scan=config.scan_layers)

@@ -9,16 +9,20 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
 from jaxkd.models import (
     albert,
+    bart,
     bert,
     config,
     decoder,
     distilbert,
     gpt2,
     llama,
+    lstm,
+    marian,
     qwen2,
     qwen2_moe,
     qwen3,
     roberta,
+    seq2seq,
 )
 from jaxkd.models.model import Model, Params
 
@@ -32,6 +36,9 @@ FAMILIES = {  # config, builder
     "qwen2": (qwen2.Config, decoder.build),
     "qwen3": (qwen3.Config, decoder.build),
     "qwen2_moe": (qwen2_moe.Config, decoder.build),
+    "marian": (marian.Config, seq2seq.build),
+    "bart": (bart.Config, seq2seq.build),
+    "lstm": (lstm.Config, lstm.build),
 }
 
 Config = config.Config  # what all families' configs come of

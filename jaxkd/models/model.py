@@ -11,7 +11,9 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.core.random import stream
 
-Params = dict[str, Any]  # {"embed": ..., "blocks": [...], "head": ...}
+# {"embed": ..., "blocks": [...], "head": ...}; an encoder-decoder's blocks are the decoder's, and
+# "encoder" has {"embed": ..., "blocks": [...]}.
+Params = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,33 +22,57 @@ class Model:
 
     embed: Any
     block: Any
-    head: Any
+    head: Any  # None: an encoder's list ends with its last block
     layers: int
     shared: bool = False  # the list has one block, which is applied `layers` times
+    scan: bool = False  # compile one block for all
+    encoder: "Model | None" = None  # what it reads with, if it is an encoder-decoder
+
+    @property
+    def depth(self) -> int:
+        """Blocks applied in a forward pass: the encoder's, then these."""
+        return self.layers + (self.encoder.layers if self.encoder else 0)
 
     def init(self, seed: int, name: str = "init") -> Params:
         """Random float32 parameters, every module from its own stream of `seed`."""
 
         def draw() -> Params:
             tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-            embed = self.embed.init(stream(seed, f"{name}/embed"), tokens, mask)["params"]
-            hidden = self.embed.apply({"params": embed}, tokens, mask)
-            blocks = [
-                self.block.init(stream(seed, f"{name}/block", i), hidden, mask)["params"]
-                for i in range(1 if self.shared else self.layers)
-            ]
+            embed, hidden = self._draw_embed(seed, name, tokens, mask)
+            params, given = {}, {}
+            if self.encoder is not None:
+                inner, table = f"{name}/encoder", {"token": embed["token"]}
+                first, memory = self.encoder._draw_embed(seed, inner, tokens, mask, **table)
+                blocks = self.encoder._draw_blocks(seed, inner, memory, mask)
+                params["encoder"] = {"embed": first, "blocks": blocks}
+                given = {"memory": memory, "memory_mask": mask}
+            blocks = self._draw_blocks(seed, name, hidden, mask, **given)
             head = self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"], mask)
-            return {"embed": embed, "blocks": blocks, "head": head.get("params", {})}
+            return params | {"embed": embed, "blocks": blocks, "head": head.get("params", {})}
 
         return jax.jit(draw)()
 
+    def _draw_embed(
+        self, seed: int, name: str, tokens: Array, mask: Array, **given: Any
+    ) -> tuple[Params, Array]:
+        found = self.embed.init(stream(seed, f"{name}/embed"), tokens, mask, **given)
+        return found.get("params", {}), self.embed.apply(found, tokens, mask, **given)
 
-def keep_blocks(seed: int, step: Any, layers: int, rate: float) -> Bool[Array, " N"]:
+    def _draw_blocks(
+        self, seed: int, name: str, hidden: Array, mask: Array, **given: Any
+    ) -> list[Params]:
+        return [
+            self.block.init(stream(seed, f"{name}/block", i), hidden, mask, **given)["params"]
+            for i in range(1 if self.shared else self.layers)
+        ]
+
+
+def keep_blocks(seed: int, step: Any, depth: int, rate: float) -> Bool[Array, " N"]:
     """LayerDrop's draw for one step: True where a block runs; the same on every device.
 
     Source: Fan, Grave, Joulin (2019), arXiv:1909.11556: each block is dropped on its own.
     """
-    return jax.random.uniform(stream(seed, "layer_drop", step), (layers,)) >= rate
+    return jax.random.uniform(stream(seed, "layer_drop", step), (depth,)) >= rate
 
 
 def forward(
@@ -57,50 +83,116 @@ def forward(
     keep: Bool[Array, " N"] | None = None,
     dropout: jax.Array | None = None,
 ) -> Outputs:
-    """The head's logits and all hidden states.
+    """The head's logits, all hidden states and attention maps.
 
     A head that predicts tokens does so at the batch's target positions, or everywhere if it names
-    none.
+    none. What is returned and not used costs nothing once compiled.
 
     Args:
-      keep: blocks that run in this step (LayerDrop); None runs all. A dropped block is really
-        skipped (`lax.cond`), backward too, and passes its input on.
+      keep: blocks that run in this step (LayerDrop), the encoder's first; None runs all. A dropped
+        block is really skipped (`lax.cond`), backward too, and passes its input on.
       dropout: key for dropout; None turns dropout off.
     """
-    train = dropout is not None
-
-    def rngs(index: int) -> dict[str, jax.Array]:
-        return {"dropout": jax.random.fold_in(dropout, index)} if train else {}
-
-    hidden = model.embed.apply(
-        {"params": params["embed"]},
-        batch.tokens,
-        batch.mask,
-        batch.segments,
-        train=train,
-        rngs=rngs(0),
-    )
-    states = [hidden]
-    for i, block in enumerate(params["blocks"] * (model.layers if model.shared else 1)):
-
-        def run(block: Params, hidden: Array, i: int = i) -> Array:
-            return model.block.apply(
-                {"params": block}, hidden, batch.mask, train=train, rngs=rngs(i + 1)
-            )
-
-        if keep is None:
-            hidden = run(block, hidden)
-        else:
-            hidden = jax.lax.cond(keep[i], run, lambda _, hidden: hidden, block, hidden)
-        states.append(hidden)
+    read, given = None, {}
+    tokens, mask = batch.tokens, batch.mask
+    if model.encoder is not None:
+        tokens, mask = batch.decoder_tokens, batch.decoder_mask
+        read = encode(model, params, batch, keep=keep, dropout=dropout)
+        keep = None if keep is None else keep[model.encoder.layers :]
+        given = {"memory": read.hidden[-1], "memory_mask": batch.mask}
+    outputs = _through(model, params, tokens, mask, batch.segments, keep, dropout, {}, given)
+    hidden = outputs.hidden[-1]
     if batch.target_positions is not None:
         hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
     logits = model.head.apply(
         {"params": params["head"]},
         hidden,
         params["embed"]["token"],
-        batch.mask,
-        train=train,
-        rngs=rngs(model.layers + 1),
+        mask,
+        train=dropout is not None,
+        rngs=_rngs(dropout, model.layers + 1),
     )
-    return Outputs(logits=logits, hidden=tuple(states))
+    return dataclasses.replace(outputs, logits=logits, encoder=read)
+
+
+def encode(
+    model: Model,
+    params: Params,
+    batch: Batch,
+    *,
+    keep: Bool[Array, " N"] | None = None,
+    dropout: jax.Array | None = None,
+) -> Outputs:
+    """What an encoder-decoder's encoder makes of `batch.tokens`; arguments as for `forward`."""
+    key = None if dropout is None else jax.random.fold_in(dropout, 2**20)  # apart from blocks'
+    keep = None if keep is None else keep[: model.encoder.layers]
+    table = {"token": params["embed"]["token"]}
+    return _through(
+        model.encoder, params["encoder"], batch.tokens, batch.mask, None, keep, key, table, {}
+    )
+
+
+def _rngs(dropout: jax.Array | None, index: Any) -> dict[str, jax.Array]:
+    return {} if dropout is None else {"dropout": jax.random.fold_in(dropout, index)}
+
+
+def _through(
+    model: Model,
+    params: Params,
+    tokens: Array,
+    mask: Array,
+    segments: Array | None,
+    keep: Array | None,
+    dropout: jax.Array | None,
+    embed_given: dict[str, Any],
+    block_given: dict[str, Any],
+) -> Outputs:
+    """Embedding and blocks; no logits yet."""
+    train = dropout is not None
+    hidden = model.embed.apply(
+        {"params": params["embed"]},
+        tokens,
+        mask,
+        segments,
+        train=train,
+        rngs=_rngs(dropout, 0),
+        **embed_given,
+    )
+
+    def run(block: Params, hidden: Array, i: Any) -> tuple[Array, Any]:
+        return model.block.apply(
+            {"params": block}, hidden, mask, train=train, rngs=_rngs(dropout, i + 1), **block_given
+        )
+
+    def one(hidden: Array, block: Params, i: Any, keep: Any) -> tuple[Array, Any]:
+        if keep is None:
+            hidden, inside = run(block, hidden, i)
+            return hidden, (hidden, inside.attention, inside.cross)
+        hidden = jax.lax.cond(
+            keep, lambda block, x: run(block, x, i)[0], lambda _, x: x, block, hidden
+        )
+        return hidden, (hidden, None, None)
+
+    first, count = hidden, model.layers
+    if model.scan:
+        blocks = params["blocks"]
+        stacked = None if model.shared else jax.tree.map(lambda *x: jnp.stack(x), *blocks)
+
+        def body(hidden: Array, turn: tuple[Any, Any, Any]) -> tuple[Array, Any]:
+            block, i, keep = turn
+            return one(hidden, blocks[0] if model.shared else block, i, keep)
+
+        hidden, stacks = jax.lax.scan(body, hidden, (stacked, jnp.arange(count), keep))
+        after = [jax.tree.map(lambda x, i=i: x[i], stacks) for i in range(count)]
+    else:
+        after = []
+        for i, block in enumerate(params["blocks"] * (count if model.shared else 1)):
+            hidden, seen = one(hidden, block, i, None if keep is None else keep[i])
+            after.append(seen)
+    states, attention, cross = zip(*after, strict=True)
+    return Outputs(
+        logits=None,
+        hidden=(first, *states),
+        attention=attention if attention[0] is not None else (),
+        cross=cross if cross[0] is not None else (),
+    )

@@ -139,7 +139,7 @@ def over_seeds(results: Mapping) -> str:
     return f"Mean ± sample standard deviation over n = {len(seeds)} seeds ({listed})."
 
 
-def _table(
+def make_table(
     results: Mapping, header: Sequence[str], rows: Iterable[Sequence[str]], caption: str
 ) -> Table:
     # every table is made here, so that none can leave out where its text came from
@@ -156,10 +156,10 @@ def outcome(results: Mapping, split: str = "validation", compact: bool = False) 
     """Every model with its size and what it reached; `compact` is the README's, fewer columns."""
     columns: dict[str, Callable[[str, Mapping], str]] = {
         "model": lambda name, model: label(results, name),
-        "layers": lambda name, model: _plain(model.get("layers")),
-        "width": lambda name, model: _plain(model.get("width")),
-        "parameters": lambda name, model: _plain(model.get("parameters")),
-        "MB": lambda name, model: _plain(model.get("megabytes")),
+        "layers": lambda name, model: plain(model.get("layers")),
+        "width": lambda name, model: plain(model.get("width")),
+        "parameters": lambda name, model: plain(model.get("parameters")),
+        "MB": lambda name, model: plain(model.get("megabytes")),
     }
     measured = [
         (f"{split} loss [nats]", "loss", 1.0),
@@ -182,7 +182,7 @@ def outcome(results: Mapping, split: str = "validation", compact: bool = False) 
     ]
     corpus = at(results, "data", "corpus")
     on = f"{split} split of {corpus}" if corpus else f"{split} split"
-    return _table(
+    return make_table(
         results,
         tuple(columns),
         rows,
@@ -191,7 +191,7 @@ def outcome(results: Mapping, split: str = "validation", compact: bool = False) 
     )
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     if value is None:
         return ABSENT
     if isinstance(value, int) and not isinstance(value, bool):
@@ -229,7 +229,7 @@ def comparisons(results: Mapping) -> Table:
     header += ("seeds with the mean's sign", "95% interval", "interval contains 0")
     caption = "Differences at equal seeds. The interval is Student's for the mean of the pairs, "
     caption += "not corrected for the number of comparisons."
-    return _table(results, header, rows, caption + "".join(dict.fromkeys(warnings)))
+    return make_table(results, header, rows, caption + "".join(dict.fromkeys(warnings)))
 
 
 def equal_steps(results: Mapping, spec: Mapping) -> Table:
@@ -256,7 +256,7 @@ def equal_steps(results: Mapping, spec: Mapping) -> Table:
     header = ["model"] + [f"step {step:,} ({step / steps[-1]:.0%})" for step in chosen]
     what = quantity(results, spec["models"], split, metric)
     caption = f"{what[0].upper()}{what[1:]} at equal steps, as logged. {over_seeds(results)}"
-    return _table(
+    return make_table(
         results, header, rows, caption + unlike_teachers(results, spec["models"], split, metric)
     )
 
@@ -283,7 +283,7 @@ def terms(results: Mapping) -> Table:
     ]
     header = ["student", "objective", *map(names, found)]
     caption = f"The last logged training values. {over_seeds(results)}"
-    return _table(
+    return make_table(
         results, header, rows, caption + unlike_teachers(results, taught, "train", "loss")
     )
 
@@ -303,8 +303,8 @@ def references(results: Mapping) -> Table:
                 mean_std(ours, of=len(spread.seeds(results))),
                 label(results, model),
                 quantity(results, [model], split, metric) + how,
-                _plain(at(results, "models", model, "layers")),
-                _plain(at(results, "models", model, "width")),
+                plain(at(results, "models", model, "layers")),
+                plain(at(results, "models", model, "width")),
             ]
         )
     header = ("what", "original", "ours", "our model", "our quantity", "our layers", "our width")
@@ -312,57 +312,7 @@ def references(results: Mapping) -> Table:
     caption = (
         f"Original: {source}. Not measured here. " if source else "Original: not measured here. "
     )
-    return _table(results, header, rows, f"{caption}Ours: {over_seeds(results)}")
-
-
-def data(results: Mapping) -> Table:
-    """What the models were trained and evaluated on."""
-    given = results.get("data") or {}
-    rows = [
-        [key, _plain(given.get(key))] for key in ("corpus", "origin", "tokenizer", "vocabulary")
-    ]
-    rows.append(["tokens a row", _plain(given.get("length"))])
-    for key, what in (("rows", "rows"), ("unigram_nats", "unigram cross-entropy [nats]")):
-        rows += [
-            [f"{split} {what}", _plain(value) if key == "rows" else number(float(value))]
-            for split, value in (given.get(key) or {}).items()
-        ]
-    return _table(results, ("data", "value"), rows, "What was read.")
-
-
-def where(results: Mapping) -> Table:
-    """What ran where."""
-    given = results.get("where") or {}
-    keys = ("device", "devices", "processor", "cores", "memory_gb", "python", "revision")
-    rows = [[key.replace("_gb", " [GB]"), _plain(given.get(key))] for key in keys]
-    rows += [[name, str(version)] for name, version in (given.get("versions") or {}).items()]
-    return _table(results, ("where", "value"), rows, "Machine and versions of this run.")
-
-
-def stages(results: Mapping) -> Table:
-    """Seconds a stage, and all together."""
-    rows, given = [], results.get("stages") or {}
-    for name, stage in given.items():
-        took = list((stage.get("seconds") or {}).values())
-        resumed = stage.get("resumed")
-        rows.append(
-            [
-                name,
-                stage.get("kind") or ABSENT,
-                mean_std(took, of=len(spread.seeds(results))),
-                f"{sum(took):,.1f}" if took else ABSENT,
-                ABSENT if resumed is None else str(sum(resumed.values())),
-            ]
-        )
-    by_seed = [stage.get("seconds") or {} for stage in given.values()]
-    whole = set.intersection(*map(set, by_seed)) if by_seed else ()  # seeds that ran every stage
-    a_seed = [sum(stage[seed] for stage in by_seed) for seed in sorted(whole)]
-    total = sum(sum(stage.values()) for stage in by_seed)
-    of = len(spread.seeds(results))
-    all_seeds = f"{total:,.1f}" if total else ABSENT
-    rows.append(["all stages", "", mean_std(a_seed, of=of), all_seeds, ""])
-    header = ("stage", "kind", "seconds a seed", "seconds, all seeds", "times resumed")
-    return _table(results, header, rows, f"Wall-clock time. {over_seeds(results)}")
+    return make_table(results, header, rows, f"{caption}Ours: {over_seeds(results)}")
 
 
 def check(results: Mapping) -> None:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.report import plots, spread, tables
+from jaxkd.report import plots, provenance, spread, tables
 from jaxkd.report.spread import at, mean_std
 from jaxkd.report.tables import Table, escape_markdown
 
@@ -139,7 +139,7 @@ def sections(results: Mapping) -> list[Section]:
         for split in seed or {}
     }
     taken: set[str] = set()
-    made = [Section("Results", (tables.outcome(results),))]
+    made = [Section("Results", (tables.outcome(results),))] if results.get("models") else []
     if at(results, "report", "comparisons"):
         png = plots.differences(results)
         plot = [Plot(_slug("paired-differences", taken), "Paired differences", png)] if png else []
@@ -163,8 +163,12 @@ def sections(results: Mapping) -> list[Section]:
         made.append(Section("Beside the original", parts))
     for split in sorted(evaluated - {"validation"}):
         made.append(Section(f"Results, {split} split", (tables.outcome(results, split),)))
-    made.append(Section("Data", (tables.data(results),)))
-    made.append(Section("What ran where", (tables.where(results), tables.stages(results))))
+    if results.get("exports"):
+        made.append(Section("Files for others", (provenance.exports(results),)))
+    if results.get("data"):
+        made.append(Section("Data", (provenance.data(results),)))
+    ran = (provenance.where(results), provenance.stages(results))
+    made.append(Section("What ran where", ran))
     return made
 
 
@@ -251,4 +255,6 @@ def summary(results: Mapping) -> str:
     """The results as one compact markdown table, for the README and the end of a run."""
     results = _as_in_a_file(results)
     loud = f"**{escape_markdown(BANNER)}**\n\n" if tables.embedded(results) else ""
+    if not results.get("models") and results.get("exports"):
+        return loud + tables.markdown(provenance.exports(results))
     return loud + tables.markdown(tables.outcome(results, compact=True))

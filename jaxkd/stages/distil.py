@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 from jaxkd.distil import objective
+from jaxkd.models.families import Config
+from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.training import Training, load_model
 
@@ -26,11 +28,30 @@ class Distil(Training):
     def run(self, place: Place) -> dict[str, Any]:
         teacher = load_model(place.beside(self.teacher), place.display.say)
         config, params = load_model(place.beside(self.student), place.display.say)
-        for what in ("vocabulary", "width"):
-            mine, its = getattr(config, what), getattr(teacher[0], what)
-            if mine != its:
-                raise ValueError(
-                    f"student {self.student!r} has {what} {mine}, teacher {self.teacher!r} has "
-                    f"{its}; these terms compare them one to one, so they must be equal."
-                )
+        if config.width != teacher[0].width:
+            raise ValueError(
+                f"student {self.student!r} has width {config.width}, teacher {self.teacher!r} has "
+                f"{teacher[0].width}; these terms compare them one to one, so they must be equal."
+            )
+        self._check_tokenizers(place, config, teacher[0])
+        tokenizer.keep(place.beside(self.student), place.folder)
         return self.fit(place, config, params, self.terms, teacher=teacher)
+
+    def _check_tokenizers(self, place: Place, student: Config, teacher: Config) -> None:
+        """Raise ValueError unless both models and the text mean the same by every id."""
+        wanted = place.rows.tokenizer.fast.get_vocab()
+        for name, config in ((self.teacher, teacher), (self.student, student)):
+            found = tokenizer.vocabulary(place.beside(name))
+            if found is not None and found != wanted:
+                unlike = sum(wanted.get(token) != number for token, number in found.items())
+                raise ValueError(
+                    f"the tokenizer of {name!r} has {len(found)} tokens, {unlike} of them under "
+                    f"another id or none in that of the text ({place.rows.tokenizer.origin}, "
+                    f"{len(wanted)} tokens): its predictions cannot be compared token by token. "
+                    "Give the text the model's own: --config.data.tokenizer=NAME."
+                )
+            if config.vocabulary < len(wanted):
+                raise ValueError(
+                    f"{name!r} has {config.vocabulary} token embeddings, the tokenizer of the text "
+                    f"has {len(wanted)} tokens."
+                )

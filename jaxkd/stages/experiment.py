@@ -17,7 +17,7 @@ class Place:
     name: str
     folder: pathlib.Path  # its own
     seed: int
-    rows: Rows
+    rows: Rows | None  # none: the experiment reads no text
     stages: dict[str, Any]
     display: Display
     tensorboard: pathlib.Path | None = None
@@ -91,7 +91,7 @@ class Experiment:
     """A sentence made of stages."""
 
     title: str
-    data: MaskedText
+    data: MaskedText | None  # none: its stages read no text
     stages: dict[str, Any]
     seeds: tuple[int, ...] = (0,)
     report: Report = dataclasses.field(default_factory=Report)

@@ -7,6 +7,7 @@ from typing import Any
 from jaxkd.export.onnx_model import export_onnx, extra
 from jaxkd.export.verify import verify_folder, verify_onnx
 from jaxkd.hub import folder as hub
+from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.training import load_model
 
@@ -41,8 +42,11 @@ class Export:
         if "huggingface" in self.formats:
             target = place.folder / "huggingface"
             shutil.rmtree(target, ignore_errors=True)
-            hub.save(target, config, params, save_tokenizer=place.rows.tokenizer.save)
+            save_tokenizer = tokenizer.saver(place.beside(self.model), place.rows)
+            hub.save(target, config, params, save_tokenizer=save_tokenizer)
             checked["huggingface"] = verify_folder(target, config, params, tolerance=self.tolerance)
+            weights = (target / "model.safetensors").stat().st_size
+            checked["huggingface"]["megabytes"] = weights / 1e6
         if "onnx" in self.formats:
             file = place.folder / "onnx" / "model.onnx"
             export_onnx(config, params, file)

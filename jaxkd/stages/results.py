@@ -30,7 +30,7 @@ _LIBRARIES = (
 def collect(
     experiment: Experiment,
     folder: pathlib.Path,
-    rows: Rows,
+    rows: Rows | None,
     *,
     name: str,
     variant: str,
@@ -62,7 +62,7 @@ def collect(
         "title": experiment.title,
         "command": command,
         "seeds": list(experiment.seeds),
-        "data": rows.describe(),
+        "data": None if rows is None else rows.describe(),
         "where": where(),
         "stages": stages,
         "models": models,

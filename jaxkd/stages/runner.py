@@ -41,8 +41,9 @@ def run(
     folder = workdir / f"{name}-{variant}"
     with contextlib.closing(Display(folder / "log.txt")) as display, _alone(folder):
         display.say(f"{experiment.title}\n{folder}")
-        rows = experiment.data.open(cache)
-        _announce(rows, display)
+        rows = None if experiment.data is None else experiment.data.open(cache)
+        if rows is not None:
+            _announce(rows, display)
         for seed in experiment.seeds:
             prints: dict[str, str] = {}
             for i, (stage_name, stage) in enumerate(experiment.stages.items(), 1):
@@ -118,14 +119,14 @@ def _make_room(folder: pathlib.Path, fingerprint: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _fingerprint(stage: Any, seed: int, rows: Rows, earlier: dict[str, str]) -> str:
+def _fingerprint(stage: Any, seed: int, rows: Rows | None, earlier: dict[str, str]) -> str:
     """Changes whenever the stage would give something else."""
     content = {
         "format": FORMAT,
         "kind": type(stage).__name__,
         "settings": dataclasses.asdict(stage),
         "seed": seed,
-        "data": rows.fingerprint,
+        "data": None if rows is None else rows.fingerprint,
         "inputs": [earlier[name] for name in stage.inputs()],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ from jaxkd.core.tree import parameter_count
 from jaxkd.distil.student import kept_blocks, prune
 from jaxkd.models import families
 from jaxkd.models.model import Params
+from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.pretrain import start
 from jaxkd.stages.training import load_model
@@ -29,9 +30,9 @@ class Prune:
     def run(self, place: Place) -> dict[str, Any]:
         config, params = load_model(place.beside(self.source), place.display.say)
         kept = kept_blocks(config.layers, self.keep)
-        return {"kept": kept} | _leave(
-            place, families.with_layers(config, len(kept)), prune(params, kept)
-        )
+        shorter = families.with_layers(config, len(kept))
+        tokenizer.keep(place.beside(self.source), place.folder)
+        return {"kept": kept} | leave(place, shorter, prune(params, kept))
 
 
 @dataclasses.dataclass
@@ -52,10 +53,11 @@ class Initialise:
     def run(self, place: Place) -> dict[str, Any]:
         config, _ = load_model(place.beside(self.like), place.display.say)
         shape = families.with_layers(config, self.layers)
-        return _leave(place, *start(shape, place, self.unigram_bias))
+        return leave(place, *start(shape, place, self.unigram_bias))
 
 
-def _leave(place: Place, config: families.Config, params: Params) -> dict[str, Any]:
+def leave(place: Place, config: families.Config, params: Params) -> dict[str, Any]:
+    """Save a model that is not trained; returns what done.json says of it."""
     series = Series(place.folder / "checkpoint", warn=place.display.say)
     series.save(0, params, families.describe(config))
     return {"layers": config.layers, "parameters": parameter_count(params)}

@@ -8,7 +8,8 @@ import pytest
 from jaxkd.core.batch import Batch
 from jaxkd.decode.cached import advance, empty
 from jaxkd.models import families
-from jaxkd.models.model import forward
+from jaxkd.models.model import encode, forward
+from tests.hub import test_seq2seq as seq2seq
 from tests.hub.test_decoders import LENGTHS, config, inputs
 from tests.models import tiny
 
@@ -32,8 +33,36 @@ def test_a_cached_step_gives_what_the_whole_gives(case, left):
         for mine, its in zip(piece.hidden, whole.hidden, strict=True):
             here = mask[:, first:last]
             np.testing.assert_allclose(mine[here], its[:, first:last][here], atol=1e-5)
-    assert int(caches[0].seen) == length
+    assert int(caches.seen) == length
     np.testing.assert_allclose(np.concatenate(found, 1)[mask], whole.logits[mask], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["marian", "bart", "lstm"])
+def test_an_encoder_decoder_reads_once_and_writes_step_by_step(family):
+    settings = families.FAMILIES[family][0](**(seq2seq.SIZES | dict(dropout=0.0, heads=2)))
+    model = families.build(settings)
+    params, given = model.init(0), seq2seq.batch()
+    whole = forward(model, params, given)
+    length, room = given.decoder_tokens.shape[1], 10
+    allowed = jnp.pad(given.decoder_mask, ((0, 0), (0, room - length)))
+    memory = encode(model, params, given).hidden[-1]
+
+    @jax.jit
+    def step(tokens, caches, memory):
+        return advance(
+            model, params, tokens, allowed, caches, memory=memory, memory_mask=given.mask
+        )
+
+    caches, found = empty(settings, 4, room, memory.shape[1]), []
+    for first, last in ((0, 3), *((i, i + 1) for i in range(3, length))):
+        piece, caches = step(given.decoder_tokens[:, first:last], caches, memory)
+        memory = None  # from now on the caches have its keys and values
+        found.append(piece.logits)
+        for mine, its in zip(piece.hidden, whole.hidden, strict=True):
+            here = np.array(given.decoder_mask[:, first:last])
+            np.testing.assert_allclose(mine[here], its[:, first:last][here], atol=1e-5)
+    where = np.array(given.decoder_mask)
+    np.testing.assert_allclose(np.concatenate(found, 1)[where], whole.logits[where], atol=1e-4)
 
 
 def test_what_cannot_be_cached_is_refused():

@@ -1,5 +1,7 @@
 """The one step teaches every family: pruned from a teacher, and the objective falls."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -20,6 +22,9 @@ MORE = {
     "albert": {"embedding_width": 20},
     "qwen2": {"kv_heads": 2},
     "qwen3": {"kv_heads": 2, "head_width": 12},
+    "marian": dict(encoder_layers=2, encoder_feed_forward=40, scaled_embedding=False),
+    "bart": dict(encoder_layers=2),
+    "lstm": dict(encoder_layers=2, heads=2),
     "qwen2_moe": dict(kv_heads=2, experts=4, experts_per_token=2, expert_width=24, shared_width=40),
 }
 
@@ -42,6 +47,8 @@ def test_a_student_pruned_from_a_teacher_learns(family):
     step = jitted(make_step(student_model, terms, optimiser, seed=0, teacher=teacher_model))
     before = jax.tree.map(np.array, teacher)
     state, batch, losses = initial_state(student, optimiser), tiny.batch(), []
+    if teacher_model.encoder is not None:
+        batch = dataclasses.replace(batch, decoder_tokens=batch.tokens, decoder_mask=batch.mask)
     for _ in range(24):
         state, metrics = step(state, teacher, batch)
         losses.append(float(metrics["loss"].compute()))

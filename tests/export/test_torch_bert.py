@@ -93,7 +93,7 @@ def test_a_layer_computes_what_our_block_computes():
     params, (_, mask) = random_params(CONFIG)["blocks"][0], random_batch()
     hidden = np.random.default_rng(2).normal(size=(*mask.shape, CONFIG.width)).astype(np.float32)
     block = bert.build(CONFIG).block
-    wanted = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
+    wanted, _ = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
     whole = to_torch(CONFIG, random_params(CONFIG))
     layer: Layer = whole.bert["encoder"]["layer"][0]
     bias = torch.tensor(np.where(mask, 0.0, PADDING_BIAS)[:, None, None, :].astype(np.float32))

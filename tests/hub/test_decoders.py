@@ -56,7 +56,8 @@ def reference(case: str, head: str, path):
     family = CASES[case][0]
     settings = folder.HUB[family].to_hub(config(case, head))
     settings = {k: v for k, v in settings.items() if k not in ("architectures", "model_type")}
-    model = AUTO[head].from_config(transformers.AutoConfig.for_model(family, **settings)).eval()
+    settings = transformers.AutoConfig.for_model(family, **settings)
+    model = AUTO[head].from_config(settings, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -95,16 +96,19 @@ def test_logits_and_hidden_states_match_torch(case, head, left, tmp_path):
     assert found_config == config(case, head)
     tokens, mask = inputs(left)
     with torch.no_grad():
-        wanted = in_torch(model, tokens, mask, output_hidden_states=True)
+        wanted = in_torch(model, tokens, mask, output_hidden_states=True, output_attentions=True)
     ours = families.build(found_config)
     found = forward(ours, params, batch(tokens, mask))
     for i in range(found_config.layers - 1):  # after the last, torch tells the normalised states
         before, after = wanted.hidden_states[i : i + 2]
-        alone = ours.block.apply(
+        alone, inside = ours.block.apply(
             {"params": params["blocks"][i]}, jnp.array(before.numpy()), jnp.array(mask)
         )
         np.testing.assert_allclose(np.array(alone)[mask], after.numpy()[mask], atol=1e-5)
         np.testing.assert_allclose(found.hidden[i + 1][mask], after.numpy()[mask], atol=1e-4)
+        weights = wanted.attentions[i].numpy().swapaxes(1, 2)[mask]
+        np.testing.assert_allclose(inside.attention.swapaxes(1, 2)[mask], weights, atol=1e-5)
+        np.testing.assert_allclose(found.attention[i].swapaxes(1, 2)[mask], weights, atol=1e-4)
     if head == "bare":
         logits, where = wanted.last_hidden_state.numpy(), mask
     else:

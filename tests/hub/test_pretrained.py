@@ -3,6 +3,8 @@
 import hashlib
 import importlib.util
 import pathlib
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,3 +108,15 @@ def test_pruned_to_three_layers_torch_opens_it(minilm, inputs, tmp_path):
     np.testing.assert_allclose(ours(smaller, student, inputs), theirs(tmp_path, inputs), atol=1e-4)
     first, again = (transformers.AutoTokenizer.from_pretrained(at) for at in (minilm, tmp_path))
     assert again(SENTENCES[0])["input_ids"] == first(SENTENCES[0])["input_ids"]
+
+
+def test_from_the_command_line(minilm, tmp_path):
+    told = subprocess.run(
+        [sys.executable, "run.py", "--config", "experiments/prune.py", "--workdir", str(tmp_path),
+         f"--config.stages.source.name={minilm}"],
+        cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+    saved = tmp_path / "prune-default" / "0" / "saved" / "huggingface"
+    assert transformers.AutoModel.from_pretrained(saved).config.num_hidden_layers == 3
+    assert len(transformers.AutoTokenizer.from_pretrained(saved)) == 30522

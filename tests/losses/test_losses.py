@@ -179,3 +179,17 @@ class Variants(chex.TestCase):
             rtol=1e-5,
             atol=1e-6,
         )
+
+
+def test_rows_only_one_vocabulary_has_are_masked_out():
+    student, teacher = logits(0, (5, 7)), logits(1, (5, 10))
+    mine, its = losses.shared(student, teacher)
+    chex.assert_shape([mine, its], (5, 7))
+    masked = jnp.where(jnp.arange(10) < 7, teacher, -jnp.inf)
+    padded = jnp.pad(student, ((0, 0), (0, 3)), constant_values=-jnp.inf)
+    np.testing.assert_allclose(
+        losses.soft_targets(mine, its), losses.soft_targets(padded, masked), rtol=1e-5
+    )
+    zeros = jnp.pad(student, ((0, 0), (0, 3)))  # what would be wrong
+    assert not np.allclose(losses.soft_targets(mine, its), losses.soft_targets(zeros, teacher))
+    chex.assert_trees_all_equal(losses.shared(teacher, student), (its, mine))

@@ -5,7 +5,7 @@ import html.parser
 import numpy as np
 import pytest
 
-from jaxkd.report import tables
+from jaxkd.report import provenance, tables
 
 
 def column(table: tables.Table, name: str) -> list[str]:
@@ -54,7 +54,7 @@ def test_single_seed_has_no_plus_minus_anywhere(results):
     ]
     for stage in results["stages"].values():
         stage["seconds"] = {"0": 5.0}
-    made.append(tables.stages(results))
+    made.append(provenance.stages(results))
     for table in made:
         assert all("±" not in cell for row in table.rows for cell in row)
     assert all("One seed" in table.caption for table in (made[0], made[2], made[-1]))
@@ -122,7 +122,7 @@ def test_references_stand_beside_the_values_they_name(results):
 
 
 def test_seconds_are_summed_over_stages_and_seeds(results):
-    table = tables.stages(results)
+    table = provenance.stages(results)
     assert table.rows[-1][2:4] == ("460 ± 20", "1,380.0")  # 440 460 480 a seed
     assert column(table, "times resumed") == ["1", "–", ""]
 
@@ -151,7 +151,13 @@ def test_columns_of_numbers_are_set_right():
 
 
 def test_empty_results_give_tables_without_numbers():
-    for make in (tables.outcome, tables.comparisons, tables.terms, tables.references, tables.data):
+    for make in (
+        tables.outcome,
+        tables.comparisons,
+        tables.terms,
+        tables.references,
+        provenance.data,
+    ):
         table = make({})
         assert all(cell in {"–", *table.header} or column == 0 for row in table.rows
                    for column, cell in enumerate(row))  # fmt: skip

@@ -1,0 +1,193 @@
+"""A BERT-small classification step against the same step in torch with transformers' model.
+
+    pip install -c constraints.txt -e '.[export]' && python benchmarks/forward_backward.py
+    python benchmarks/forward_backward.py --dtype bfloat16
+
+Forward, backward, clipping and AdamW of 4 layers of width 512 with a two-class head, 16 x 128
+tokens, no dropout. Both sides start from the same weights and see the same batch; nothing is timed
+before losses, gradient norms and updated weights agree (float32: 1e-4; bfloat16: 2e-2). torch runs
+eagerly and compiled, float32 through oneDNN (`set_float32_matmul_precision("medium")`, its error
+printed), bfloat16 by autocast; each side has the malloc settings that suit it (peers.py).
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+import numpy as np
+import peers
+
+WIDTH, HEADS, LAYERS, ROWS, LENGTH, VOCABULARY = 512, 8, 4, 16, 128, 30522
+OURS, TORCH = "jaxkd", ("torch", "torch compiled")
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1000, VOCABULARY, (ROWS, LENGTH)).astype(np.int32)
+    return tokens, rng.integers(0, 2, ROWS).astype(np.int32)
+
+
+def write_model(folder: pathlib.Path) -> None:
+    from jaxkd.hub import folder as hub
+    from jaxkd.models import bert, families
+
+    config = bert.Config(
+        layers=LAYERS, width=WIDTH, heads=HEADS, feed_forward=4 * WIDTH, max_length=LENGTH,
+        dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0, activation="gelu_new",
+        head="sequence_classification",
+    )  # fmt: skip
+    hub.save(folder, config, families.build(config).init(0))
+
+
+def serve_jax(folder: pathlib.Path, dtype: str) -> None:
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from jaxkd.core.batch import Batch
+    from jaxkd.hub import folder as hub
+    from jaxkd.losses import hard_labels
+    from jaxkd.models import families
+    from jaxkd.models.model import forward
+    from jaxkd.train.optimiser import AdamW
+
+    config, params = hub.load(str(folder))
+    model = families.build(dataclasses.replace(config, compute=dtype))
+    optimiser = AdamW(learning_rate=1e-4, warmup=0.0, decay="constant").build(params, 1000, [])
+    tokens, labels = (jnp.array(x) for x in batch())
+    fed = Batch(tokens, jnp.ones(tokens.shape, bool))
+
+    def step(params, state):
+        def loss(params):
+            return jnp.mean(hard_labels(forward(model, params, fed).logits, labels))
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimiser.update(gradient, state, params)
+        told = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
+        return optax.apply_updates(params, updates), state, told
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    before = np.array(params["embed"]["token"])
+    state = optimiser.init(params)
+
+    def check() -> dict[str, float]:
+        nonlocal params, state
+        params, state, told = step(params, state)
+        moved = float(np.abs(np.array(params["embed"]["token"]) - before).sum())
+        return {name: float(value) for name, value in told.items()} | {"moved": moved}
+
+    def time_steps(steps: int) -> dict[str, float]:
+        nonlocal params, state
+        began = time.perf_counter()
+        for _ in range(steps):
+            params, state, told = step(params, state)
+        jax.block_until_ready((params, told))
+        return {"seconds": (time.perf_counter() - began) / steps}
+
+    peers.serve(check, time_steps)
+
+
+def serve_torch(folder: pathlib.Path, dtype: str, *, compiled: bool, threads: int) -> None:
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("medium")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    model = transformers.BertForSequenceClassification.from_pretrained(folder).train()
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
+        lr=1e-4, betas=(0.9, 0.98), eps=1e-6, fused=True,
+    )  # fmt: skip
+    tokens, labels = (torch.tensor(x).long() for x in batch())
+
+    def objective() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            return torch.nn.functional.cross_entropy(model(tokens).logits.float(), labels)
+
+    if compiled:
+        objective = torch.compile(objective)
+
+    def step(measure: bool = False) -> dict[str, torch.Tensor]:
+        model.zero_grad(set_to_none=True)
+        loss = objective()
+        loss.backward()
+        told = {"loss": loss}
+        if measure:
+            told["grad_norm"] = sum((p.grad.double() ** 2).sum() for p in model.parameters()) ** 0.5
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        return told
+
+    def check() -> dict[str, float]:
+        word = model.bert.embeddings.word_embeddings.weight
+        before = word.detach().clone()
+        told = {name: float(value.detach()) for name, value in step(measure=True).items()}
+        a, b = torch.randn(512, 512), torch.randn(512, 512)
+        exact = a.double() @ b.double()
+        told["matmul_error"] = float((a @ b - exact).norm() / exact.norm())
+        return told | {"moved": float((word.detach() - before).abs().sum())}
+
+    def time_steps(steps: int) -> dict[str, float]:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        return {"seconds": (time.perf_counter() - began) / steps}
+
+    peers.serve(check, time_steps)
+
+
+def agree(found: dict[str, dict[str, float]], dtype: str) -> None:
+    """Refuse to time steps that do not compute the same."""
+    for name, told in found.items():
+        for key, wanted in found[OURS].items():
+            if abs(told[key] - wanted) > TOLERANCE[dtype] * max(abs(wanted), 1e-2):
+                sys.exit(f"{name} computes another step: {key} is {told[key]}, ours {wanted}")
+        if dtype == "float32" and told.get("matmul_error", 0) > 1e-6:
+            sys.exit(f"{name}: matrix products are off by {told['matmul_error']:.1e}: not float32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds that count")
+    parser.add_argument("--steps", type=int, default=2, help="steps a peer runs in each round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve == OURS:
+        return serve_jax(options.folder, options.dtype)
+    if options.serve:
+        compiled = "compiled" in options.serve
+        return serve_torch(
+            options.folder, options.dtype, compiled=compiled, threads=options.threads
+        )
+    print(f"{LAYERS} layers of width {WIDTH}, {ROWS} x {LENGTH} tokens, {options.dtype}")
+    print(peers.machine())
+    with tempfile.TemporaryDirectory() as place:
+        write_model(pathlib.Path(place))
+        words = ["--folder", place, "--threads", str(options.threads), "--dtype", options.dtype]
+        running = [peers.Peer(__file__, name, words, options.threads) for name in (OURS, *TORCH)]
+        found = {peer.name: peer.ask("check") for peer in running}
+        agree(found, options.dtype)
+        print("the steps agree:", json.dumps({k: round(v, 5) for k, v in found[OURS].items()}))
+        times = peers.interleaved(running, options.rounds, options.steps)
+        for peer in running:
+            peer.close()
+    print(peers.table(times, OURS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""LSTM encoder-decoder with attention: a list of LSTM layers reads in both directions, one writes.
+
+Source: Bahdanau, Cho, Bengio (2015) and Luong, Pham, Manning (2015), with residual connections
+(Wu et al., 2016), so that layers can be dropped and pruned like any block.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from jaxkd.models import seq2seq
+from jaxkd.models.attention import Attention, Cache, Inside
+from jaxkd.models.model import Model
+
+
+@dataclasses.dataclass
+class Config(seq2seq.Config):
+    """An LSTM's shape. `heads` are the attention's over what was read; there is no feed-forward."""
+
+    layers: int = 2
+    encoder_layers: int = 2
+    width: int = 512  # of each layer; the encoder's two directions have half each
+    heads: int = 1
+    max_length: int = 1_000_000  # an LSTM has no positions to run out of
+
+    positions: ClassVar[str] = "none"
+
+    def check(self) -> None:
+        super().check()
+        if self.width % 2:
+            raise ValueError(f"lstm: width {self.width} is odd; its two directions share it.")
+
+    def cache(self, rows: int, room: int, memory: int) -> tuple[Any, Cache]:
+        """A layer's state before the first token, and room for `memory` keys and values."""
+        state = jnp.zeros((rows, self.width), jnp.float32)
+        return (state, state), super().cache(rows, 0, memory)[1]
+
+
+class Lstm(nn.Module):
+    """One layer in one direction; padding leaves its state as it is."""
+
+    width: int
+    init_std: float
+    dtype: Any
+    reverse: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "B L D"],
+        mask: Bool[Array, "B L"],
+        state: tuple[Float[Array, "B W"], Float[Array, "B W"]] | None = None,
+    ) -> tuple[Float[Array, "B L W"], tuple[Float[Array, "B W"], Float[Array, "B W"]]]:
+        """Outputs, and (hidden, cell) after the last step; gates in torch's order i, f, g, o."""
+        init = nn.initializers.truncated_normal(self.init_std)
+        inner, outer = ((hidden.shape[-1], 4 * self.width), (self.width, 4 * self.width))
+        # All steps' products with the input at once; only the recurrence is step by step.
+        driven = nn.Dense(inner[1], dtype=self.dtype, kernel_init=init, name="input")(hidden)
+        kernel = self.param("recurrent", init, outer).astype(self.dtype)
+        if state is None:
+            state = (jnp.zeros((hidden.shape[0], self.width), jnp.float32),) * 2
+
+        def step(state: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Array]:
+            (h, c), (drive, here) = state, now
+            gates = (drive + h.astype(self.dtype) @ kernel).astype(jnp.float32)
+            i, f, g, o = jnp.split(gates, 4, axis=-1)
+            cell = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            new = jax.nn.sigmoid(o) * jnp.tanh(cell)
+            h, c = (jnp.where(here[:, None], a, b) for a, b in ((new, h), (cell, c)))
+            return (h, c), h
+
+        by_time = (driven.swapaxes(0, 1), mask.swapaxes(0, 1))
+        state, out = jax.lax.scan(step, state, by_time, reverse=self.reverse)
+        return out.swapaxes(0, 1).astype(self.dtype), state
+
+
+class Reader(nn.Module):
+    """An LSTM of half the width in each direction, added to its input."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(
+        self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> tuple[Float[Array, "B L D"], Inside]:
+        c = self.config
+        there, back = (
+            Lstm(c.width // 2, c.init_std, c.dtype, reverse, name=name)(hidden, mask)[0]
+            for name, reverse in (("forward", False), ("backward", True))
+        )
+        both = jnp.concatenate([there, back], -1)
+        return hidden + nn.Dropout(c.dropout, deterministic=not train)(both), Inside()
+
+
+class Writer(nn.Module):
+    """An LSTM, then attention to what was read, each added to its input."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "B T D"],
+        mask: Bool[Array, "B S"],
+        *,
+        memory: Float[Array, "B M D"] | None,
+        memory_mask: Bool[Array, "B M"],
+        train: bool = False,
+        cache: tuple[Any, Cache] | None = None,
+        start: Any = 0,
+    ) -> tuple[Float[Array, "B T D"], Inside]:
+        """`memory` is needed once: a cache then has its keys and values."""
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        state, read = cache or (None, None)
+        here = jax.lax.dynamic_slice_in_dim(mask, start, hidden.shape[1], axis=1)
+        out, state = Lstm(c.width, c.init_std, c.dtype, name="lstm")(hidden, here, state)
+        hidden = hidden + drop(out)
+        mixed, cross, read = Attention(
+            c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention,
+            cross=True, name="cross",
+        )(hidden, memory_mask, train=train, memory=memory, cache=read)  # fmt: skip
+        inside = Inside(cross=cross, cache=None if cache is None else (state, read))
+        return hidden + drop(mixed), inside
+
+
+def build(config: Config) -> Model:
+    """An encoder-decoder of LSTM layers."""
+    return seq2seq.build(config, Reader, Writer)

@@ -1,0 +1,169 @@
+"""Marian and BART against transformers' torch models of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from jaxkd.core.batch import Batch
+from jaxkd.hub import folder
+from jaxkd.models import families
+from jaxkd.models.model import forward
+
+transformers.logging.disable_progress_bar()
+READ, WRITTEN = (9, 6, 3, 1), (4, 7, 2, 5)
+SIZES = dict(
+    vocabulary=61, layers=3, encoder_layers=2, width=32, heads=4, feed_forward=48, max_length=24,
+    init_std=0.2, start=5, end=6, pad=3,
+)  # fmt: skip
+CASES = {
+    "marian": ("marian", {}),
+    "marian, other encoder": ("marian", dict(encoder_heads=2, encoder_feed_forward=40)),
+    "bart": ("bart", {}),
+    "bart, scaled": ("bart", dict(scaled_embedding=True)),
+}
+
+
+def config(case: str):
+    family, changes = CASES[case]
+    return families.FAMILIES[family][0](**(SIZES | changes))
+
+
+def reference(case: str, path):
+    """A random torch model, saved; norms and biases are moved off the 1 and 0 that hide them."""
+    torch.manual_seed(0)
+    settings = folder.HUB[CASES[case][0]].to_hub(config(case))
+    settings = {k: v for k, v in settings.items() if k not in ("architectures", "model_type")}
+    settings = transformers.AutoConfig.for_model(CASES[case][0], **settings)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(settings, attn_implementation="eager")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "embed_positions" not in name or case[0] == "b":
+                parameter += 0.1 * torch.randn_like(parameter)
+        model.final_logits_bias += torch.randn_like(model.final_logits_bias)
+    model.save_pretrained(path)
+    return model.eval()
+
+
+def side(lengths, left=False, seed=0):
+    tokens = np.random.default_rng(seed).integers(7, 61, (len(lengths), max(lengths)))
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    mask = np.ascontiguousarray(mask[:, ::-1]) if left else mask
+    return np.where(mask, tokens, SIZES["pad"]), mask
+
+
+def batch(left=False) -> Batch:
+    (tokens, mask), (said, heard) = side(READ, left), side(WRITTEN, seed=1)
+    return Batch(
+        jnp.array(tokens, jnp.int32),
+        jnp.array(mask),
+        decoder_tokens=jnp.array(said, jnp.int32),
+        decoder_mask=jnp.array(heard),
+    )
+
+
+def in_torch(model, left=False, **more):
+    (tokens, mask), (said, heard) = side(READ, left), side(WRITTEN, seed=1)
+    return model(
+        input_ids=torch.tensor(tokens),
+        attention_mask=torch.tensor(mask).long(),
+        decoder_input_ids=torch.tensor(said),
+        decoder_attention_mask=torch.tensor(heard).long(),
+        use_cache=False,
+        **more,
+    )
+
+
+def compare(ours, theirs, where, atol):
+    assert len(ours) == len(theirs) > 0
+    for mine, its in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(np.array(mine)[where], its.numpy()[where], atol=atol)
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["padded right", "padded left"])
+@pytest.mark.parametrize("case", CASES)
+def test_logits_states_and_attention_match_torch(case, left, tmp_path):
+    model = reference(case, tmp_path)
+    settings, params = folder.load(str(tmp_path))
+    assert settings == config(case)
+    given = batch(left)
+    read, written = np.array(given.mask), np.array(given.decoder_mask)
+    with torch.no_grad():
+        wanted = in_torch(model, left, output_hidden_states=True, output_attentions=True)
+    ours = families.build(settings)
+    found = forward(ours, params, given)
+    compare(found.encoder.hidden, wanted.encoder_hidden_states, read, 1e-4)
+    compare(found.hidden, wanted.decoder_hidden_states, written, 1e-4)
+    rows = np.broadcast_to(written[:, None], (4, 4, written.shape[1]))
+    compare(found.attention, wanted.decoder_attentions, rows, 1e-4)
+    compare(found.cross, wanted.cross_attentions, rows, 1e-4)
+    heads = settings.encoder_heads or settings.heads
+    rows = np.broadcast_to(read[:, None], (4, heads, read.shape[1]))
+    compare(found.encoder.attention, wanted.encoder_attentions, rows, 1e-4)
+    np.testing.assert_allclose(found.logits[written], wanted.logits.numpy()[written], atol=1e-4)
+    for i, block in enumerate(params["blocks"]):  # each alone, from torch's own input to it
+        alone, _ = ours.block.apply(
+            {"params": block},
+            jnp.array(wanted.decoder_hidden_states[i].numpy()),
+            given.decoder_mask,
+            memory=jnp.array(wanted.encoder_last_hidden_state.numpy()),
+            memory_mask=given.mask,
+        )
+        compare([alone], wanted.decoder_hidden_states[i + 1 : i + 2], written, 1e-5)
+
+
+@pytest.mark.parametrize("case", ["marian", "bart"])
+def test_gradients_match_torch(case, tmp_path):
+    model = reference(case, tmp_path)
+    settings, params = folder.load(str(tmp_path))
+    said, heard = side(WRITTEN, seed=1)
+    in_torch(model, labels=torch.tensor(np.where(heard, said, -100))).loss.backward()
+
+    def loss(params):
+        told = jax.nn.log_softmax(forward(families.build(settings), params, batch()).logits)
+        right = jnp.take_along_axis(told, jnp.array(said)[..., None], -1)[..., 0]
+        return -jnp.where(heard, right, 0).sum() / heard.sum()
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    exported = folder.HUB[case].table("seq2seq_lm").export(gradient)
+    compared = 0
+    for name, parameter in model.named_parameters():
+        if name in exported:
+            wanted, found = parameter.grad.numpy().copy(), exported[name]
+            if name == "model.shared.weight":  # its padding row gets none from the input side
+                wanted[settings.pad] = found[settings.pad]
+            np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
+            compared += 1
+    assert compared == len(exported) - 1  # all but the logits' constant, which does not learn
+    assert not np.any(exported["final_logits_bias"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_round_trip_is_bitwise_and_transformers_opens_it(case, tmp_path):
+    settings = config(case)
+    model = families.build(settings)
+    params = model.init(0)
+    folder.save(tmp_path, settings, params)
+    again_settings, again = folder.load(str(tmp_path))
+    assert again_settings == settings
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    opened, told = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    assert opened.config.decoder_start_token_id == settings.start
+    with torch.no_grad():
+        wanted = in_torch(opened.eval()).logits.numpy()
+    found, written = forward(model, params, batch()).logits, np.array(batch().decoder_mask)
+    np.testing.assert_allclose(found[written], wanted[written], atol=1e-4)
+
+
+def test_what_is_not_implemented_is_named():
+    marian = folder.HUB["marian"]
+    stored = marian.to_hub(config("marian"))
+    with pytest.raises(ValueError, match="decoder_vocab_size=70 is not implemented"):
+        marian.from_hub(stored | {"decoder_vocab_size": 70})
+    with pytest.raises(ValueError, match="normalize_before=True is not implemented"):
+        folder.HUB["bart"].from_hub(stored | {"normalize_before": True})

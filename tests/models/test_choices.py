@@ -1,0 +1,123 @@
+"""Loops or scans, whole or chunked attention: the same numbers by other ways."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd.models import attention, families
+from jaxkd.models.model import forward, keep_blocks
+from tests.models import tiny
+
+SIZES = dict(
+    vocabulary=61, layers=3, width=32, heads=4, feed_forward=48, max_length=40, init_std=0.2,
+    dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+MORE = {
+    "albert": {"embedding_width": 20},
+    "qwen3": {"kv_heads": 2, "head_width": 12},
+    "marian": {"encoder_layers": 2},
+    "lstm": {"encoder_layers": 2},
+}
+
+
+def batch(family):
+    given = tiny.batch(length=30)
+    if family in ("marian", "lstm"):
+        return dataclasses.replace(given, decoder_tokens=given.tokens, decoder_mask=given.mask)
+    return given
+
+
+def setting(family, **changes):
+    return families.FAMILIES[family][0](**(SIZES | MORE.get(family, {}) | changes))
+
+
+def loss_and_gradient(config, params, given, **more):
+    model = families.build(config)
+
+    def loss(params):
+        outputs = forward(model, params, given, **more)
+        return jnp.mean(jax.nn.log_softmax(outputs.logits)[..., 0]), outputs.hidden
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+
+@pytest.mark.parametrize("dropped", ["all run", "some dropped", "dropout"])
+@pytest.mark.parametrize("family", ["bert", "albert", "qwen3", "marian", "lstm"])
+def test_a_scan_over_layers_gives_the_loops_numbers(family, dropped):
+    rates = dict(dropout=0.3) if dropped == "dropout" else {}
+    config = setting(family, **rates)
+    model = families.build(config)
+    params, given = model.init(0), batch(family)
+    more = {
+        "all run": {},
+        "some dropped": {"keep": keep_blocks(2, 0, model.depth, 0.5)},
+        "dropout": {"dropout": jax.random.key(3)},
+    }[dropped]
+    loop = loss_and_gradient(config, params, given, **more)
+    scan = loss_and_gradient(dataclasses.replace(config, scan_layers=True), params, given, **more)
+    chex.assert_trees_all_close(scan, loop, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["chunked", "xla"])
+@pytest.mark.parametrize("family", ["bert", "qwen3", "marian"])
+def test_every_kind_of_attention_gives_the_plain_ones_numbers(family, kind, monkeypatch):
+    monkeypatch.setattr(attention, "CHUNK", 8)  # four chunks, the last one not full
+    config = setting(family)
+    params, given = families.build(config).init(0), batch(family)
+    plain = loss_and_gradient(config, params, given)
+    other = loss_and_gradient(dataclasses.replace(config, attention=kind), params, given)
+    mask = np.array(given.mask)
+    chex.assert_trees_all_close(other[0][0], plain[0][0], atol=1e-5)
+    for found, wanted in zip(other[0][1], plain[0][1], strict=True):
+        np.testing.assert_allclose(found[mask], wanted[mask], atol=1e-5)
+    chex.assert_trees_all_close(other[1], plain[1], atol=1e-5, rtol=1e-3)
+
+
+def compiled(attention, length):
+    config = setting("bert", attention=attention, max_length=4096, layers=2)
+    model, given = families.build(config), tiny.batch(rows=2, length=length)
+    params = jax.eval_shape(lambda: model.init(0))
+
+    def loss(params, given):
+        return jnp.mean(forward(model, params, given).hidden[-1] ** 2)
+
+    found = jax.jit(jax.grad(loss)).lower(params, given).compile().memory_analysis()
+    return found.temp_size_in_bytes
+
+
+def test_memory_of_chunked_attention_grows_with_the_length_not_its_square():
+    whole, chunked = (compiled(kind, 4096) / compiled(kind, 1024) for kind in ("plain", "chunked"))
+    assert whole > 10  # towards 16
+    assert chunked < 5.5  # towards 4
+
+
+def compile_seconds(scan):
+    import time
+
+    config = setting("bert", layers=24, scan_layers=scan)
+    model, given = families.build(config), tiny.batch()
+    params = jax.eval_shape(lambda: model.init(0))
+
+    def loss(params, given):
+        return jnp.mean(forward(model, params, given).logits ** 2)
+
+    start = time.perf_counter()
+    jax.jit(jax.grad(loss)).lower(params, given).compile()
+    return time.perf_counter() - start
+
+
+@pytest.mark.slow
+def test_a_scan_of_24_layers_compiles_in_a_quarter_of_the_loops_time():
+    with jax.enable_compilation_cache(False):
+        assert compile_seconds(True) < compile_seconds(False) / 4
+
+
+def test_attention_that_sees_no_single_weights_drops_none():
+    with pytest.raises(ValueError, match="attention_dropout is 0.1. Set it to 0"):
+        families.build(setting("bert", attention="chunked", attention_dropout=0.1))
+    with pytest.raises(ValueError, match="attention='flash'"):
+        families.build(setting("bert", attention="flash"))

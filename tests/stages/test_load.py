@@ -1,0 +1,125 @@
+"""Models by name: HuggingFace folders and stages of runs, with their tokenizers."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import transformers
+
+from configs import recipes
+from jaxkd.hub import folder as hub
+from jaxkd.models import families
+from jaxkd.stages import runner
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.experiment import Experiment
+from jaxkd.stages.export import Export
+from jaxkd.stages.load import Draw, Load
+from jaxkd.stages.student import Prune
+from jaxkd.stages.training import load_model, open_model
+from tests.models import tiny
+from tests.stages import small
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A folder as save_pretrained writes it, with a tokenizer of 31 tokens."""
+    place = tmp_path / "named"
+    tokenizer = transformers.BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)})
+    config = tiny.config(layers=4)
+    hub.save(
+        place, config, families.build(config).init(5), save_tokenizer=tokenizer.save_pretrained
+    )
+    return place
+
+
+def run(experiment, folder, **more):
+    return runner.run(
+        experiment,
+        name="x",
+        variant="y",
+        command="",
+        workdir=folder,
+        cache=folder / "cache",
+        **more,
+    )
+
+
+def pruning(name):
+    stages = {
+        "source": Load(name=str(name)),
+        "pruned": Prune(source="source"),
+        "saved": Export(model="pruned", formats=("huggingface",)),
+    }
+    return Experiment(title="Prune", data=None, stages=stages)
+
+
+def test_load_prune_save(named, tmp_path):
+    done = run(pruning(named), tmp_path / "runs")
+    saved = done / "0" / "saved" / "huggingface"
+    opened = transformers.AutoModelForMaskedLM.from_pretrained(saved)
+    assert opened.config.num_hidden_layers == 2
+    assert transformers.AutoTokenizer.from_pretrained(saved).get_vocab()["a"] == 5
+    report = (done / "report.md").read_text()
+    assert "Files for others" in report and "| saved | huggingface | transformers" in report
+
+
+def test_a_stage_of_a_run_is_a_name(named, tmp_path):
+    first = run(pruning(named), tmp_path / "first")
+    again = run(pruning(first / "0" / "pruned"), tmp_path / "second")
+    config, params = load_model(again / "0" / "pruned")
+    wanted = hub.load(str(named))[1]["blocks"][0]
+    assert config.layers == 1
+    jax.tree.map(np.testing.assert_array_equal, params["blocks"][0], wanted)
+    assert (again / "0" / "saved" / "huggingface" / "tokenizer.json").is_file()
+    with pytest.raises(ValueError, match="has the head masked_lm; causal_lm is needed here"):
+        open_model(str(first / "0" / "pruned"), head="causal_lm")
+
+
+def test_a_new_head_is_announced(named):
+    told = []
+    config, params = open_model(str(named), told.append, head="token_classification")
+    assert config.head == "token_classification" and "classify" in params["head"]
+    assert "a new one for token_classification is drawn" in told[0]
+
+
+def test_a_name_that_is_nothing_says_what_a_name_may_be(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no folder here and could not be had"):
+        run(pruning("nobody/nothing"), tmp_path)
+    with pytest.raises(ValueError, match="stage 'source': name is empty"):
+        run(pruning(""), tmp_path)
+
+
+def distilling(tmp_path, source, student):
+    corpus = small.write_corpus(tmp_path / "corpus")
+    experiment = small.experiment(corpus)
+    stages = {
+        "teacher": source,
+        "seedling": student,
+        "student": Distil(
+            teacher="teacher", student="seedling", terms=recipes.distilbert(), steps=2, batch_size=8
+        ),
+    }
+    report = dataclasses.replace(experiment.report, curves=(), comparisons=())
+    return dataclasses.replace(experiment, stages=stages, report=report)
+
+
+def test_another_tokenizer_than_the_texts_is_refused(named, tmp_path):
+    experiment = distilling(tmp_path, Load(name=str(named)), Prune(source="teacher"))
+    with pytest.raises(ValueError, match="tokenizer of 'teacher' has 31 tokens, .* another id"):
+        run(experiment, tmp_path / "runs")
+
+
+def test_padding_rows_of_the_vocabulary_may_differ(tmp_path):
+    shape = dict(layers=2, max_length=16)
+    teacher = Draw(model=tiny.config(vocabulary=320, **shape))
+    student = Draw(model=tiny.config(vocabulary=300, **shape))
+    done = run(distilling(tmp_path, teacher, student), tmp_path / "runs")
+    record = json.loads((done / "0" / "student" / "done.json").read_text())
+    assert record["metrics"]["steps"] == 2
+    small_one = Draw(model=tiny.config(vocabulary=100, **shape))
+    with pytest.raises(ValueError, match="'seedling' has 100 token embeddings"):
+        run(distilling(tmp_path, teacher, small_one), tmp_path / "other")
