@@ -27,6 +27,11 @@ class Batch:
     decoder_mask: Any = None  # [B, T] bool, False on padding
 
     @property
+    def last_mask(self) -> Any:
+        """The mask of a model's last hidden states: what was written, where there is a decoder."""
+        return self.mask if self.decoder_mask is None else self.decoder_mask
+
+    @property
     def rows(self) -> int:
         return self.tokens.shape[0]
 

@@ -33,7 +33,17 @@ def empty(config: Config, rows: int, room: int, memory: int = 0) -> Caches:
         raise ValueError(f"{config.family} is no decoder: it cannot go on piece by piece.")
     if room > config.max_length:
         raise ValueError(f"room for {room} positions; {config.family} has {config.max_length}.")
-    sizes = (rows, room, memory) if memory else (rows, room)
+    reads = hasattr(config, "encoder_layers")
+    if reads != bool(memory):
+        raise ValueError(
+            f"memory={memory}: {config.family} "
+            + (
+                "reads with an encoder; give the number of positions."
+                if reads
+                else "reads nothing."
+            )
+        )
+    sizes = (rows, room, memory) if reads else (rows, room)
     return Caches(jnp.zeros((), jnp.int32), (config.cache(*sizes),) * config.layers)
 
 
@@ -68,10 +78,7 @@ def advance(
         insides.append(inside)
     here = jax.lax.dynamic_slice_in_dim(mask, start, tokens.shape[1], axis=1)
     logits = model.head.apply({"params": params["head"]}, hidden, params["embed"]["token"], here)
-    outputs = Outputs(
-        logits=logits,
-        hidden=tuple(states),
-        attention=tuple(inside.attention for inside in insides),
-        cross=tuple(inside.cross for inside in insides) if given else (),
-    )
+    maps = (tuple(getattr(inside, of) for inside in insides) for of in ("attention", "cross"))
+    attention, cross = (() if each[0] is None else each for each in maps)
+    outputs = Outputs(logits=logits, hidden=tuple(states), attention=attention, cross=cross)
     return outputs, Caches(start + tokens.shape[1], tuple(inside.cache for inside in insides))

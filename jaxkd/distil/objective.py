@@ -63,11 +63,11 @@ class CosineHidden:
     weight: float = 1.0
 
     def count(self, batch: Batch) -> Any:
-        return jnp.sum(batch.mask, dtype=jnp.float32)
+        return jnp.sum(batch.last_mask, dtype=jnp.float32)
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any:
         values = losses.cosine_distance(student.hidden[-1], teacher.hidden[-1])
-        return Mean.of(values, batch.mask).total
+        return Mean.of(values, batch.last_mask).total
 
 
 Terms = dict[str, Any]  # name -> Term; the name is what metrics are reported under

@@ -13,12 +13,16 @@ import numpy as np
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
 from jaxkd.export.onnx_model import extra
-from jaxkd.models import bert, families
+from jaxkd.models import bert, families, seq2seq
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params, forward
 
 # tokens, mask (int64 [B, L]) -> logits [B, L, V] or [B, C], or a bare model's last hidden states
 Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+LONGEST = 512  # tokens
+LARGEST = 2**27  # logits
 
 
 class ExportMismatch(RuntimeError):
@@ -31,8 +35,9 @@ def verify_onnx(
     """Run an ONNX file in onnxruntime on the CPU and compare its logits with ours.
 
     Ours is the float32 model whatever `config.compute` says, its products in full precision on
-    accelerators too. Compared are two batch sizes by two lengths (the longest, `config.max_length`,
-    is one), rows of different lengths, and only where the mask is True; `tolerance` is absolute.
+    accelerators too. Compared are two batch sizes by two lengths (the longest the model takes is
+    one, up to LONGEST and what fits into memory), rows of different lengths, and only where the
+    mask is True; `tolerance` is absolute.
 
     Raises:
       ExportMismatch: says at which shape, row, position and token they differ, and by how much.
@@ -79,6 +84,8 @@ def verify_folder(
     def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             inputs = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
+            if isinstance(config, seq2seq.Config):
+                inputs["decoder_input_ids"] = torch.tensor(_written(tokens))
             told = model(**inputs)
         found = told.logits if hasattr(told, "logits") else told.last_hidden_state
         return found.float().numpy()
@@ -93,23 +100,42 @@ def _compare(
     config = dataclasses.replace(config, compute="float32")
     description = json.dumps(families.describe(config))
     worst, shapes = 0.0, []
-    for length in sorted({(config.max_length + 1) // 2, config.max_length}):
-        tokens = numpy_stream(seed, "verify", length).integers(config.vocabulary, size=(3, length))
+    fits = LARGEST // (3 * config.vocabulary)
+    longest = max(1, min(config.positions_for_tokens, LONGEST, fits))
+    # transformers finds the last token by the padding id; without one it takes single whole rows.
+    whole_only = config.pad < 0 and config.head == "sequence_classification"
+    for length in sorted({(longest + 1) // 2, longest}):
+        ids = np.delete(np.arange(config.vocabulary), [config.pad] if config.pad >= 0 else [])
+        tokens = numpy_stream(seed, "verify", length).choice(ids, size=(3, length))
         used = np.array([[length], [length - length // 3], [length - length // 2]])
         mask = np.arange(length) < used
+        tokens = np.where(mask, tokens, max(config.pad, 0))
+        batch = Batch(tokens=tokens.astype(np.int32), mask=mask)
+        compared = mask
+        if isinstance(config, seq2seq.Config):
+            written = _written(tokens)
+            compared = np.ones(written.shape, bool)
+            batch = dataclasses.replace(
+                batch, decoder_tokens=written.astype(np.int32), decoder_mask=compared
+            )
         with jax.default_matmul_precision("highest"):  # accelerators round to 10 bits and fewer
-            batch = Batch(tokens=tokens.astype(np.int32), mask=mask)
             wanted = np.asarray(_ours(description, params, batch))
-        for rows in (slice(0, 3), slice(1, 2)):  # all, and a ragged one alone
+        # all, and a ragged one alone
+        for rows in (slice(0, 1),) if whole_only else (slice(0, 3), slice(1, 2)):
             shape = tokens[rows].shape
             where = f"{origin}, batch {shape[0]}, length {length}"
             try:
                 found = run(tokens[rows], mask[rows].astype(np.int64))
             except Exception as error:  # onnxruntime's and torch's kinds: it does not run there
                 raise ExportMismatch(f"{where}: does not run: {error}") from error
-            worst = max(worst, _difference(found, wanted[rows], mask[rows], tolerance, where))
+            worst = max(worst, _difference(found, wanted[rows], compared[rows], tolerance, where))
             shapes.append(list(shape))
     return {"max_abs_difference": worst, "shapes": shapes}
+
+
+def _written(tokens: np.ndarray) -> np.ndarray:
+    """What an encoder-decoder has said so far, when it is compared: any tokens, and a few."""
+    return tokens[:, : (tokens.shape[1] + 1) // 2]
 
 
 @functools.partial(jax.jit, static_argnums=0)

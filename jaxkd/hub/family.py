@@ -17,6 +17,7 @@ class Head:
     modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     arrays: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignored: Sequence[str] = ()
+    optional: Sequence[str] = ()  # our parameters that a checkpoint may leave out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Family:
                 needed = {f"{module}.weight" for module in head.modules.values()}
                 if name != "bare" and needed and needed <= full.keys():
                     return name
-            return "bare"
+            return "bare" if "bare" in self.heads else next(iter(self.heads))
         if named not in ours:
             raise ValueError(
                 f"config.json: architectures={named!r} is not implemented. "

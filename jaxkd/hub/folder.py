@@ -65,6 +65,7 @@ def load(
     seed: int = 0,
     dtype: str = "float32",
     sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
+    warn: Callable[[str], Any] = lambda told: None,
 ) -> tuple[families.Config, Params]:
     """Config and parameters of a folder or hub id.
 
@@ -77,6 +78,7 @@ def load(
         predicts takes half the memory in bfloat16.
       sharding: where each parameter goes, by its name ("blocks/0/attention/query/kernel"); None:
         the default device. Tensors are read one at a time and go straight there.
+      warn: is told which parameters of the head were drawn.
     Raises:
       FileNotFoundError: see `find`.
       KeyError, ValueError: for a tensor without a place, a parameter without a source, or a
@@ -97,13 +99,17 @@ def load(
     model = families.build(config)
     # Compiled for the head alone, which leaves the rest of the model undrawn.
     draw = jax.jit(lambda: {"head": model.init(seed, "new head")["head"]})
-    fresh = named(draw()) if head or labels else {}
+    optional = family.heads[config.head].optional
+    fresh = named(draw()) if head or labels or optional else {}
+    if not head and not labels:
+        fresh = {name: fresh[name] for name in optional}
     params = family.table(config.head, other_heads=bool(head)).load(
         _Renamed(tensors, family.full(list(tensors))),
         jax.eval_shape(lambda: model.init(0)),
         origin=str(folder),
         family=kind,
         fresh=fresh,
+        warn=lambda drawn: warn(f"{name}: a new head for {config.head} is drawn: {drawn}"),
         dtype=DTYPES[dtype],
         sharding=sharding,
     )
@@ -118,14 +124,21 @@ def save(
     save_tokenizer: Callable[[pathlib.Path], Any] | None = None,
 ) -> None:
     """Write a folder that `from_pretrained` of the class in its `architectures` opens."""
-    family = HUB[families.describe(config)["family"]]
+    kind = families.describe(config)["family"]
+    if kind not in HUB:
+        raise ValueError(
+            f"transformers has no model of the family {kind}; it is kept in checkpoints of ours. "
+            f"Families that can be written: {', '.join(HUB)}."
+        )
+    family = HUB[kind]
+    described = family.to_hub(config)  # first: it refuses what cannot be written
     folder.mkdir(parents=True, exist_ok=True)
     exported = family.table(config.head).export(params)
     tensors = {family.stored(name, config.head): array for name, array in exported.items()}
     unfinished = folder / ".model.safetensors.tmp"
     save_file(tensors, unfinished, metadata={"format": "pt"})
     os.replace(unfinished, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(family.to_hub(config), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
     if save_tokenizer is not None:
         save_tokenizer(folder)
 

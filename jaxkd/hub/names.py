@@ -99,6 +99,7 @@ class Table:
         fresh: Mapping[str, jnp.ndarray] | None = None,
         dtype: Any = jnp.float32,
         sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
+        warn: Callable[[str], Any] = lambda told: None,
     ) -> Params:
         """Their tensors as our parameters, read one at a time; `shapes` says what is needed.
 
@@ -106,13 +107,14 @@ class Table:
           fresh: our parameters by name, for those that have no source or one of another shape.
           dtype: of the parameters; each is cast while it is copied.
           sharding: where the parameter of a name goes; None: the default device.
+          warn: is told which of `fresh` were taken.
         Raises:
           KeyError: if a tensor has no place, or a parameter no source; names both.
           ValueError: if a shape differs.
         """
         fresh = fresh or {}
         current = {self._current(name): name for name in tensors}
-        flat, wrong, missing, used = {}, [], [], set()
+        flat, wrong, missing, drawn, used = {}, [], [], [], set()
 
         def read(place: Place, needed: jax.ShapeDtypeStruct) -> np.ndarray | None:
             """Their array in our layout; None if it is not there."""
@@ -139,6 +141,7 @@ class Table:
             array = read(place, needed)
             if name in fresh and (array is None or array.shape != needed.shape):
                 flat[name] = jax.device_put(fresh[name].astype(dtype), sharding(name))
+                drawn.append(name)
             elif array is None:
                 missing.append(f"{name} ({place.name})")
             elif array.shape != needed.shape:
@@ -149,6 +152,8 @@ class Table:
                 array = np.ascontiguousarray(array, dtype)
                 flat[name] = jax.block_until_ready(jnp.array(array, device=sharding(name)))
             del array
+        if drawn:
+            warn(", ".join(drawn))
         extra = [
             name
             for name in sorted(current.keys() - used)

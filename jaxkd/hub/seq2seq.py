@@ -19,6 +19,7 @@ KEYS = {
     "max_length": "max_position_embeddings",
     "dropout": "dropout",
     "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
     "init_std": "init_std",
     "pad": "pad_token_id",
     "scaled_embedding": "scale_embedding",
@@ -27,7 +28,6 @@ KEYS = {
 }
 FIXED = {
     "activation_function": tuple(ACTIVATIONS),
-    "activation_dropout": (0.0, 0),
     "tie_word_embeddings": (True,),
     "share_encoder_decoder_embeddings": (True,),
     "normalize_before": (False,),
@@ -79,6 +79,11 @@ def _read(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(config: Any) -> dict[str, Any]:
+    if config.source_vocabulary:
+        raise ValueError(
+            f"{config.family}: source_vocabulary={config.source_vocabulary}, and what transformers "
+            "opens has one vocabulary for both sides. Set it to 0, or keep checkpoints of ours."
+        )
     inner = config.encoder()
     return {
         "encoder_attention_heads": inner.heads,
@@ -90,7 +95,12 @@ def _write(config: Any) -> dict[str, Any]:
 
 
 def _family(
-    kind: str, config: type[Config], architecture: str, body: dict[str, str], *ignored: str
+    kind: str,
+    config: type[Config],
+    architecture: str,
+    ending: str,
+    body: dict[str, str],
+    *ignored: str,
 ) -> Family:
     return Family(
         model_type=kind,
@@ -100,11 +110,16 @@ def _family(
         prefix="model",
         body=BODY | body,
         heads={
-            "seq2seq_lm": Head(architecture, arrays={"head/bias": "final_logits_bias"}),
+            "seq2seq_lm": Head(
+                architecture,
+                arrays={"head/bias": "final_logits_bias"},
+                optional=("head/bias",),  # then it is zero
+            ),
         },
         ignored=(*TIED, *ignored),
         read=_read,
         write=_write,
+        also={f"{architecture.removesuffix(ending)}Model": "seq2seq_lm"},
     )
 
 
@@ -112,6 +127,7 @@ MARIAN = _family(
     "marian",
     marian.Config,
     "MarianMTModel",
+    "MTModel",
     {},
     "model.*coder.embed_positions.weight",  # the sinusoids, stored by old versions
 )
@@ -119,6 +135,7 @@ BART = _family(
     "bart",
     bart.Config,
     "BartForConditionalGeneration",
+    "ForConditionalGeneration",
     {
         f"{ours}embed/{leaf}": f"{theirs}.{name}"
         for ours, theirs in {"encoder/": "encoder", "": "decoder"}.items()

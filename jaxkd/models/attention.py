@@ -113,31 +113,33 @@ class Attention(nn.Module):
                     for old, new in ((cache.keys, key), (cache.values, value))
                 )
             cache = Cache(key, value)
-        shown = mask[:, None, :]
-        if self.causal:
-            rows = start + jnp.arange(hidden.shape[1])
-            shown = shown & (jnp.arange(mask.shape[1]) <= rows[:, None])
-        shown = jnp.broadcast_to(shown, (mask.shape[0], hidden.shape[1], mask.shape[1]))
+        rows = start + jnp.arange(hidden.shape[1]) if self.causal else None
         drop = nn.Dropout(self.dropout, deterministic=not train)
         weights = None
         if self.kind == "plain":
-            mixed, weights = attend(query, key, value, shown, drop)
+            mixed, weights = attend(query, key, value, shown(mask, rows), drop)
         elif self.kind == "chunked":
-            mixed = attend_chunked(query, key, value, shown)
+            mixed = attend_chunked(query, key, value, mask, rows)
         else:
             by_position = (x.swapaxes(1, 2) for x in (query, key, value))
             mixed = jax.nn.dot_product_attention(
-                *by_position, mask=shown[:, None], implementation=self.kind
+                *by_position, mask=shown(mask, rows)[:, None], implementation=self.kind
             ).swapaxes(1, 2)
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
         return dense(self.width, self.output_bias, "output")(mixed), weights, cache
+
+
+def shown(mask: Bool[Array, "B S"], rows: Int[Array, " L"] | None) -> Bool[Array, "B _ S"]:
+    """Which positions each query sees: tokens, and with `rows` (its own place) none after it."""
+    seen = mask[:, None, :]
+    return seen if rows is None else seen & (jnp.arange(mask.shape[1]) <= rows[:, None])
 
 
 def attend(
     query: Float[Array, "B H L K"],
     key: Float[Array, "B G S K"],
     value: Float[Array, "B G S K"],
-    shown: Bool[Array, "B L S"],
+    shown: Bool[Array, "B _ S"],
     drop: Any = lambda weights: weights,
 ) -> tuple[Float[Array, "B H L K"], Float[Array, "B H L S"]]:
     """The mixture of values, and the weights (before dropout) in the dtype of the queries."""
@@ -162,7 +164,8 @@ def attend_chunked(
     query: Float[Array, "B H L K"],
     key: Float[Array, "B G S K"],
     value: Float[Array, "B G S K"],
-    shown: Bool[Array, "B L S"],
+    mask: Bool[Array, "B S"],
+    rows: Int[Array, " L"] | None,
 ) -> Float[Array, "B H L K"]:
     """`attend` for CHUNK queries at a time; the weights are not kept for the backward pass.
 
@@ -178,8 +181,9 @@ def attend_chunked(
         return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
 
     @jax.checkpoint
-    def one(chunk: tuple[Array, Array]) -> Array:
-        return attend(chunk[0], key, value, chunk[1])[0]
+    def one(chunk: tuple[Array, Array | None]) -> Array:
+        return attend(chunk[0], key, value, shown(mask, chunk[1]))[0]
 
-    mixed = jnp.moveaxis(jax.lax.map(one, (cut(query, 2), cut(shown, 1))), 0, 2)
+    chunks = (cut(query, 2), None if rows is None else cut(rows, 0))
+    mixed = jnp.moveaxis(jax.lax.map(one, chunks), 0, 2)
     return mixed.reshape(*query.shape[:2], count * size, -1)[:, :, :length]

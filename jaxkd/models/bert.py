@@ -38,6 +38,11 @@ class Config(config.Config):
     factorised: ClassVar[bool] = False  # embeddings of another width, projected to the model's
 
     @property
+    def positions_for_tokens(self) -> int:
+        """RoBERTa's first positions are for padding."""
+        return self.max_length - (self.pad + 1 if self.positions_follow_padding else 0)
+
+    @property
     def embedding(self) -> int:
         """Width of the token embedding."""
         return self.width
@@ -63,8 +68,7 @@ class Embed(nn.Module):
     ) -> Float[Array, "B L D"]:
         c = self.config
         init = nn.initializers.truncated_normal(c.init_std)
-        unused = c.pad + 1 if c.positions_follow_padding else 0
-        c.check_length(tokens.shape[1], c.max_length - unused)
+        c.check_length(tokens.shape[1])
         token = self.param("token", init, (c.vocabulary, c.embedding))
         position = self.param("position", init, (c.max_length, c.embedding))
         if c.positions_follow_padding:
@@ -110,8 +114,9 @@ class Block(nn.Module):
         )(hidden, mask, train=train)
         hidden = norm(hidden + drop(mixed, "attention"), "attention_norm")
         inner = FeedForward(
-            c.width, c.feed_forward, c.activation, c.init_std, c.dtype, name="feed_forward"
-        )(hidden)
+            c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
+            dropout=c.activation_dropout, name="feed_forward",
+        )(hidden, train)  # fmt: skip
         return norm(hidden + drop(inner, "feed_forward"), "norm"), Inside(weights)
 
 

@@ -26,6 +26,7 @@ class Config:
     max_length: int = 512
     dropout: float = 0.1  # of the embeddings and of each sub-layer's output
     attention_dropout: float = 0.1  # of the attention weights
+    activation_dropout: float = 0.0  # within the feed-forward
     norm_epsilon: float = 1e-12
     init_std: float = 0.02
     pad: int = 0  # id of the padding token; -1: there is none
@@ -46,6 +47,11 @@ class Config:
         return DTYPES[self.compute]
 
     @property
+    def positions_for_tokens(self) -> int:
+        """The longest sequence the model takes."""
+        return self.max_length
+
+    @property
     def family(self) -> str:
         return type(self).__module__.rsplit(".", 1)[-1]
 
@@ -60,6 +66,11 @@ class Config:
         self.check_heads()
         self.one_of("compute", DTYPES)
         self.one_of("attention", ATTENTIONS)
+        if self.attention == "cudnn" and self.compute != "bfloat16":
+            raise ValueError(
+                f"{self.family}: attention='cudnn' computes in bfloat16; compute is "
+                f"{self.compute!r}. Set compute to 'bfloat16', or attention to 'chunked'."
+            )
         if self.attention != "plain" and self.attention_dropout:
             raise ValueError(
                 f"{self.family}: attention={self.attention!r} does not see single weights and "
@@ -87,10 +98,11 @@ class Config:
         if value not in allowed:
             raise ValueError(f"{self.family}: {name}={value!r}. {did_you_mean(value, allowed)}")
 
-    def check_length(self, length: int, positions: int) -> None:
+    def check_length(self, length: int) -> None:
         """Raise ValueError if a sequence is longer than the positions there are for it."""
-        if length > positions:
+        if length > self.positions_for_tokens:
             raise ValueError(
-                f"a sequence of {length} tokens is longer than the model's {positions} positions. "
+                f"a sequence of {length} tokens is longer than the model's "
+                f"{self.positions_for_tokens} positions. "
                 "Shorten data.length or enlarge the model's max_length."
             )

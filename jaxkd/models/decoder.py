@@ -96,7 +96,7 @@ class Embed(nn.Module):
         start: Any = 0,  # column of the mask at which the tokens begin
     ) -> Float[Array, "B L D"]:
         c = self.config
-        c.check_length(mask.shape[1], c.max_length)
+        c.check_length(mask.shape[1])
         init = nn.initializers.truncated_normal(c.init_std)
         hidden = self.param("token", init, (c.vocabulary, c.width))[tokens]
         if not c.rotary:

@@ -20,9 +20,10 @@ class FeedForward(nn.Module):
     dtype: Any
     gated: bool = False
     bias: bool = True
+    dropout: float = 0.0  # after the activation
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    def __call__(self, hidden: Float[Array, "*B D"], train: bool = False) -> Float[Array, "*B D"]:
         def dense(features: int, name: str) -> nn.Dense:
             init = nn.initializers.truncated_normal(self.init_std)
             return nn.Dense(
@@ -31,6 +32,7 @@ class FeedForward(nn.Module):
 
         act, inner = activation(self.activation), dense(self.inner, "expand")(hidden)
         inner = act(dense(self.inner, "gate")(hidden)) * inner if self.gated else act(inner)
+        inner = nn.Dropout(self.dropout, deterministic=not train)(inner)
         return dense(self.width, "contract")(inner)
 
 

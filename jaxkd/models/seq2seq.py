@@ -123,7 +123,7 @@ class Embed(nn.Module):
             token = self.param("token", init, (c.source_vocabulary, c.width))
         hidden = token[tokens] * (math.sqrt(c.width) if c.scaled_embedding else 1.0)
         if c.positions != "none":
-            c.check_length(mask.shape[1], c.max_length)
+            c.check_length(mask.shape[1])
             if c.positions == "learned":
                 rows = c.max_length + c.position_offset
                 table = self.param("position", init, (rows, c.width))[c.position_offset :]
@@ -172,8 +172,9 @@ class Block(nn.Module):
         mixed, cross, read = attend("cross", memory_mask, read, cross=True, memory=memory)
         hidden = add(mixed, "cross_norm")
         inner = FeedForward(
-            c.width, c.feed_forward, c.activation, c.init_std, c.dtype, name="feed_forward"
-        )(hidden)
+            c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
+            dropout=c.activation_dropout, name="feed_forward",
+        )(hidden, train)  # fmt: skip
         hidden = add(inner, "norm")
         return hidden, Inside(weights, cross, None if cache is None else (own, read))
 

@@ -7,7 +7,7 @@ from jaxkd.distil import objective
 from jaxkd.models.families import Config
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, load_model
+from jaxkd.stages.training import Training, check_masked_lm, load_model
 
 
 @dataclasses.dataclass
@@ -33,6 +33,8 @@ class Distil(Training):
                 f"student {self.student!r} has width {config.width}, teacher {self.teacher!r} has "
                 f"{teacher[0].width}; these terms compare them one to one, so they must be equal."
             )
+        check_masked_lm(self.teacher, teacher[0])
+        check_masked_lm(self.student, config)
         self._check_tokenizers(place, config, teacher[0])
         tokenizer.keep(place.beside(self.student), place.folder)
         return self.fit(place, config, params, self.terms, teacher=teacher)

@@ -1,7 +1,7 @@
 """Measure models over whole splits, each beside its teacher and the unigram line."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Evaluate:
     models: tuple[str, ...]  # stages
     splits: tuple[str, ...] = ("validation",)  # train, validation, test
     batch_size: int = 32
+
+    reads_text: ClassVar[bool] = True
 
     def inputs(self) -> tuple[str, ...]:
         return self.models

@@ -40,6 +40,9 @@ class Stage(Protocol):
     def run(self, place: Place) -> dict[str, Any]:
         """Do it, in `place.folder`; return the numbers for done.json."""
 
+    # Optional: `reads_text = True` refuses an experiment without data; `depends()` returns what
+    # beside settings, seed, data and inputs the result hangs on (files outside the run).
+
 
 @dataclasses.dataclass
 class Curve:
@@ -110,6 +113,11 @@ class Experiment:
                         f"{'comes later' if late else 'is no stage'}. "
                         f"{did_you_mean(wanted, earlier)}"
                     )
+            if self.data is None and getattr(stage, "reads_text", False):
+                raise ValueError(
+                    f"stage {name!r} ({type(stage).__name__}) reads text, and the experiment has "
+                    "none: give it data."
+                )
             try:
                 stage.check()
             except ValueError as error:

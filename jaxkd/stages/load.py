@@ -8,7 +8,7 @@ from jaxkd.models.bert import Config
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.student import leave
-from jaxkd.stages.training import open_model
+from jaxkd.stages.training import depends_on, open_model
 
 
 @dataclasses.dataclass
@@ -21,6 +21,9 @@ class Load:
     def inputs(self) -> tuple[str, ...]:
         return ()
 
+    def depends(self) -> Any:
+        return depends_on(self.name)
+
     def check(self) -> None:
         if not self.name:
             raise ValueError(
@@ -29,7 +32,7 @@ class Load:
             )
 
     def run(self, place: Place) -> dict[str, Any]:
-        config, params = open_model(self.name, place.display.say, head=self.head)
+        config, params = open_model(self.name, place.display.say, head=self.head, seed=place.seed)
         tokenizer.fetch(self.name, place.folder, place.display.say)
         return leave(place, config, params)
 
@@ -42,6 +45,9 @@ class Draw:
 
     def inputs(self) -> tuple[str, ...]:
         return ()
+
+    def depends(self) -> Any:
+        return families.describe(self.model)["family"]
 
     def check(self) -> None:
         self.model.check()

@@ -11,8 +11,9 @@ from jaxkd.distil.objective import HardLabels
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
+from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, open_model
+from jaxkd.stages.training import Training, check_masked_lm, depends_on, open_model
 
 
 @dataclasses.dataclass
@@ -32,6 +33,9 @@ class Pretrain(Training):
     def inputs(self) -> tuple[str, ...]:
         return ()
 
+    def depends(self) -> Any:
+        return depends_on(self.source) if self.source else families.describe(self.model)["family"]
+
     def check(self) -> None:
         super().check()
         self.model.check()
@@ -40,11 +44,15 @@ class Pretrain(Training):
 
     def run(self, place: Place) -> dict[str, Any]:
         if self.source:
-            config, params = open_model(self.source, place.display.say, head="masked_lm")
+            config, params = open_model(
+                self.source, place.display.say, head="masked_lm", seed=place.seed
+            )
             config = dataclasses.replace(config, compute=self.model.compute)
         else:
             config, params = start(self.model, place, self.unigram_bias)
         check_vocabulary(config, place.rows.tokenizer)
+        check_masked_lm(place.name, config)
+        tokenizer.write(place.rows.tokenizer, place.folder)
         return self.fit(place, config, params, {"mlm": HardLabels()}, layer_drop=self.layer_drop)
 
 
@@ -59,12 +67,12 @@ def start(config: Config, place: Place, unigram_bias: bool) -> tuple[Config, Par
     return config, params
 
 
-def check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
+def check_vocabulary(config: Config, its: Tokenizer) -> None:
     """Raise ValueError if the tokenizer has more tokens than the model."""
-    size = tokenizer.vocab_size
+    size = its.vocab_size
     if config.vocabulary < size:
         raise ValueError(
             f"the model has {config.vocabulary} token embeddings, the tokenizer "
-            f"{tokenizer.origin} has {size} tokens. Use the tokenizer of the model: "
+            f"{its.origin} has {size} tokens. Use the tokenizer of the model: "
             "--config.data.tokenizer=NAME."
         )

@@ -125,6 +125,7 @@ def _fingerprint(stage: Any, seed: int, rows: Rows | None, earlier: dict[str, st
         "format": FORMAT,
         "kind": type(stage).__name__,
         "settings": dataclasses.asdict(stage),
+        **({"depends": stage.depends()} if hasattr(stage, "depends") else {}),
         "seed": seed,
         "data": None if rows is None else rows.fingerprint,
         "inputs": [earlier[name] for name in stage.inputs()],

@@ -1,7 +1,7 @@
 """Where students come from: a pruned teacher, or random weights of the same shape."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxkd.checkpoint.series import Series
 from jaxkd.core.tree import parameter_count
@@ -43,6 +43,8 @@ class Initialise:
     layers: int = 2
     unigram_bias: bool = True  # start the output bias at the log frequency of each token
 
+    reads_text: ClassVar[bool] = True
+
     def inputs(self) -> tuple[str, ...]:
         return (self.like,)
 
@@ -53,6 +55,7 @@ class Initialise:
     def run(self, place: Place) -> dict[str, Any]:
         config, _ = load_model(place.beside(self.like), place.display.say)
         shape = families.with_layers(config, self.layers)
+        tokenizer.write(place.rows.tokenizer, place.folder)
         return leave(place, *start(shape, place, self.unigram_bias))
 
 

@@ -6,6 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 FOLDER = "tokenizer"  # in a stage's folder
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+)
 
 
 def keep(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -14,18 +23,22 @@ def keep(source: pathlib.Path, target: pathlib.Path) -> None:
         shutil.copytree(source / FOLDER, target / FOLDER, dirs_exist_ok=True)
 
 
+def write(tokenizer: Any, target: pathlib.Path) -> None:
+    """Put the tokenizer of the text beside a model that learns from it."""
+    tokenizer.save(target / FOLDER)
+
+
 def fetch(name: str, target: pathlib.Path, warn: Callable[[str], Any]) -> None:
     """Write the tokenizer of a model somebody named into a stage's folder, if it has one."""
     import transformers
 
-    if (pathlib.Path(name) / FOLDER).is_dir():
-        return keep(pathlib.Path(name), target)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        warn(f"{name} has no tokenizer that transformers opens ({type(error).__name__})")
-        return
-    tokenizer.save_pretrained(target / FOLDER)
+    source = pathlib.Path(name)
+    if (source / FOLDER).is_dir():
+        return keep(source, target)
+    # Without a vocabulary transformers would make one up, of the special tokens alone.
+    if source.is_dir() and not any((source / file).is_file() for file in VOCABULARIES):
+        return warn(f"{name} has no tokenizer (none of {', '.join(VOCABULARIES)})")
+    transformers.AutoTokenizer.from_pretrained(name).save_pretrained(target / FOLDER)
 
 
 def saver(folder: pathlib.Path, rows: Any) -> Callable[[pathlib.Path], Any] | None:

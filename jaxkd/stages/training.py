@@ -1,9 +1,10 @@
 """What teacher training and distillation share: steps, optimiser, resuming, checkpoints."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
@@ -39,6 +40,8 @@ class Training:
     evaluate_every: int = 200
     evaluate_rows: int = 256  # of the validation split, while training; 0: all
     patience: int = 0  # stop after so many evaluations without a better loss, and keep the best
+
+    reads_text: ClassVar[bool] = True
 
     def check(self) -> None:
         parallel.check_batch(self.batch_size, self.accumulate)
@@ -153,26 +156,53 @@ def _resume(series: Series, fresh: State) -> tuple[State, int]:
     return state, int(kept["step"])
 
 
-def open_model(name: str, warn: Any = print, *, head: str = "") -> tuple[families.Config, Params]:
-    """A model by name: the folder of a stage of ours, a HuggingFace folder, or a hub id.
+def open_model(
+    name: str, warn: Any = print, *, head: str = "", seed: int = 0
+) -> tuple[families.Config, Params]:
+    """A model by name: the folder of a finished stage, a HuggingFace folder, or a hub id.
 
     Args:
-      head: the head that is needed; if the source has another one, a new one is drawn, and
-        `warn` is told so.
+      head: the head that is needed. What the source lacks of it is drawn from `seed`, and `warn`
+        is told so.
     Raises:
-      FileNotFoundError, KeyError, ValueError: as `load_model` and `hub.folder.load` say.
+      FileNotFoundError, KeyError, ValueError: as `load_model` and `hub.folder.load` say; for a
+        stage that is not finished, or has another head.
     """
     folder = pathlib.Path(name)
-    if (folder / "checkpoint").is_dir() or (folder / "best").is_dir():
-        config, params = load_model(folder, warn)
-        if head and config.head != head:
-            raise ValueError(f"{name} has the head {config.head}; {head} is needed here.")
-        return config, params
-    config, params = hub.load(name)
+    if not _is_stage(folder):
+        return hub.load(name, head=head, seed=seed, warn=warn)
+    if not (folder / "done.json").is_file():
+        raise FileNotFoundError(
+            f"{name} is a stage that was cut off: it has no done.json. Let its run finish, then "
+            "start again."
+        )
+    config, params = load_model(folder, warn)
     if head and config.head != head:
-        warn(f"{name} has the head {config.head}: a new one for {head} is drawn")
-        config, params = hub.load(name, head=head)
+        raise ValueError(f"{name} has the head {config.head}; {head} is needed here.")
     return config, params
+
+
+def depends_on(name: str) -> Any:
+    """What changes when the model of that name does: its stage's fingerprint, or its files."""
+    folder = pathlib.Path(name)
+    if (folder / "done.json").is_file():
+        return json.loads((folder / "done.json").read_text())["fingerprint"]
+    kinds = (".json", ".safetensors", ".bin")
+    files = sorted(file for file in folder.glob("*") if file.suffix in kinds)
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def check_masked_lm(name: str, config: families.Config) -> None:
+    """Raise ValueError unless the model predicts masked tokens, which is what stages train."""
+    if config.head != "masked_lm":
+        raise ValueError(
+            f"stage {name!r}: a {config.family} with the head {config.head} does not predict "
+            "masked tokens, and stages train only that. Give an encoder with the head masked_lm."
+        )
+
+
+def _is_stage(folder: pathlib.Path) -> bool:
+    return (folder / "checkpoint").is_dir() or (folder / "best").is_dir()
 
 
 def load_model(folder: pathlib.Path, warn: Any = print) -> tuple[families.Config, Params]:

@@ -73,7 +73,9 @@ class AdamW:
             b2=self.b2,
             eps=self.epsilon,
             weight_decay=self.weight_decay,
-            mask=lambda tree: map_named(lambda _, leaf: leaf.ndim > 1, tree),
+            mask=lambda tree: map_named(
+                lambda name, leaf: leaf.ndim > 1 and not name.endswith("bias"), tree
+            ),
         )
         # Clipped inside: what does not learn has no part in the norm.
         free = optax.chain(optax.clip_by_global_norm(self.clip), adamw) if self.clip else adamw

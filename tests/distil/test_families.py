@@ -48,7 +48,11 @@ def test_a_student_pruned_from_a_teacher_learns(family):
     before = jax.tree.map(np.array, teacher)
     state, batch, losses = initial_state(student, optimiser), tiny.batch(), []
     if teacher_model.encoder is not None:
-        batch = dataclasses.replace(batch, decoder_tokens=batch.tokens, decoder_mask=batch.mask)
+        written = tiny.batch(length=15, seed=1)  # longer than what is read, and another mask
+        batch = dataclasses.replace(
+            written, tokens=batch.tokens, mask=batch.mask,
+            decoder_tokens=written.tokens, decoder_mask=written.mask,
+        )  # fmt: skip
     for _ in range(24):
         state, metrics = step(state, teacher, batch)
         losses.append(float(metrics["loss"].compute()))

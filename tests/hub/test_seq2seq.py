@@ -167,3 +167,30 @@ def test_what_is_not_implemented_is_named():
         marian.from_hub(stored | {"decoder_vocab_size": 70})
     with pytest.raises(ValueError, match="normalize_before=True is not implemented"):
         folder.HUB["bart"].from_hub(stored | {"normalize_before": True})
+
+
+def test_a_bare_checkpoint_and_dropout_within_load_as_bart_base_has_them(tmp_path):
+    settings = config("bart")
+    stored = folder.HUB["bart"].to_hub(settings) | {"activation_dropout": 0.1}
+    stored = {k: v for k, v in stored.items() if k not in ("architectures", "model_type")}
+    torch.manual_seed(0)
+    model = transformers.BartModel(transformers.BartConfig(**stored))
+    model.save_pretrained(tmp_path)
+    found, params = folder.load(str(tmp_path))
+    assert found.head == "seq2seq_lm" and found.activation_dropout == 0.1
+    assert not np.any(params["head"]["bias"])
+    token = model.shared.weight.detach().numpy()
+    np.testing.assert_array_equal(params["embed"]["token"], token)
+    plain = forward(families.build(found), params, batch())
+    noisy = forward(families.build(found), params, batch(), dropout=jax.random.key(0))
+    assert not np.allclose(plain.logits, noisy.logits)
+
+
+def test_what_transformers_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    two = families.FAMILIES["marian"][0](**SIZES, source_vocabulary=70)
+    with pytest.raises(ValueError, match="source_vocabulary=70"):
+        folder.save(tmp_path / "two", two, families.build(two).init(0))
+    lstm = families.FAMILIES["lstm"][0](**SIZES)
+    with pytest.raises(ValueError, match="no model of the family lstm"):
+        folder.save(tmp_path / "lstm", lstm, families.build(lstm).init(0))
+    assert not list(tmp_path.iterdir())

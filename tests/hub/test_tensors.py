@@ -53,6 +53,14 @@ def test_a_truncated_file_is_named(model, tmp_path):
         folder.load(str(tmp_path))
 
 
+def test_a_truncated_shard_is_named(model, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    file = sorted(tmp_path.glob("model-*.safetensors"))[1]
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{file.name} cannot be read.*Download or save"):
+        folder.load(str(tmp_path))
+
+
 def test_torchs_own_format_and_half_precision_load(model, tmp_path):
     model.save_pretrained(tmp_path / "whole")
     _, wanted = folder.load(str(tmp_path / "whole"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxkd.report import provenance, tables
+from jaxkd.report.write import summary
 
 
 def column(table: tables.Table, name: str) -> list[str]:
@@ -125,6 +126,20 @@ def test_seconds_are_summed_over_stages_and_seeds(results):
     table = provenance.stages(results)
     assert table.rows[-1][2:4] == ("460 ± 20", "1,380.0")  # 440 460 480 a seed
     assert column(table, "times resumed") == ["1", "–", ""]
+
+
+def test_exported_files_stand_with_who_opened_them_and_the_worst_difference(results):
+    one = {"max_abs_difference": 2e-6, "shapes": [[3, 16], [1, 16]], "megabytes": 8.0}
+    opened = {"huggingface": one | {"transformers": "5.1", "torch": "2.13"}}
+    again = {"huggingface": one | {"transformers": "5.1", "max_abs_difference": 7e-6}}
+    results["exports"] = {"saved": {"0": opened, "1": again, "2": opened}}
+    table = provenance.exports(results)
+    assert table.rows == (
+        ("saved", "huggingface", "transformers 5.1", "8.0000 ± 0", "7.0e-06", "3 x 16, 1 x 16"),
+    )
+    del results["models"]
+    results["report"] = {}
+    assert "| saved | huggingface |" in summary(results)
 
 
 @pytest.mark.parametrize("render", [tables.markdown, tables.html])

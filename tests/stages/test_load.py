@@ -13,6 +13,7 @@ from jaxkd.hub import folder as hub
 from jaxkd.models import families
 from jaxkd.stages import runner
 from jaxkd.stages.distil import Distil
+from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.experiment import Experiment
 from jaxkd.stages.export import Export
 from jaxkd.stages.load import Draw, Load
@@ -21,6 +22,16 @@ from jaxkd.stages.training import load_model, open_model
 from tests.models import tiny
 from tests.stages import small
 
+SMALL = dict(vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=24)
+EXPORTED = [
+    ("roberta", "masked_lm"),
+    ("roberta", "sequence_classification"),
+    ("distilbert", "bare"),
+    ("gpt2", "bare"),
+    ("qwen2", "causal_lm"),
+    ("llama", "sequence_classification"),
+    ("bart", ""),
+]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
 
 
@@ -79,11 +90,68 @@ def test_a_stage_of_a_run_is_a_name(named, tmp_path):
         open_model(str(first / "0" / "pruned"), head="causal_lm")
 
 
-def test_a_new_head_is_announced(named):
+def test_a_stage_that_was_cut_off_is_no_model(named, tmp_path):
+    first = run(pruning(named), tmp_path / "first")
+    (first / "0" / "pruned" / "done.json").unlink()
+    with pytest.raises(FileNotFoundError, match="pruned is a stage that was cut off"):
+        run(pruning(first / "0" / "pruned"), tmp_path / "second")
+
+
+def test_another_model_under_the_same_name_is_loaded_anew(named, tmp_path):
+    done = run(pruning(named), tmp_path / "runs")
+    token = load_model(done / "0" / "pruned")[1]["embed"]["token"]
+    config = tiny.config(layers=4)
+    hub.save(named, config, families.build(config).init(6))
+    run(pruning(named), tmp_path / "runs")
+    assert not np.array_equal(load_model(done / "0" / "pruned")[1]["embed"]["token"], token)
+
+
+def test_a_new_head_is_announced_and_follows_the_seed(named):
     told = []
-    config, params = open_model(str(named), told.append, head="token_classification")
-    assert config.head == "token_classification" and "classify" in params["head"]
-    assert "a new one for token_classification is drawn" in told[0]
+    heads = [
+        open_model(str(named), told.append, head="token_classification", seed=seed)[1]["head"]
+        for seed in (0, 0, 1)
+    ]
+    kernels = [np.array(head["classify"]["kernel"]) for head in heads]
+    assert np.array_equal(kernels[0], kernels[1]) and not np.array_equal(kernels[0], kernels[2])
+    assert "a new head for token_classification is drawn: head/classify/bias, head" in told[0]
+    told.clear()
+    open_model(str(named), told.append, head="masked_lm")
+    assert not told
+
+
+def test_a_folder_without_a_tokenizer_gets_none_made_up(tmp_path):
+    config = tiny.config(layers=2)
+    hub.save(tmp_path / "named", config, families.build(config).init(0))
+    done = run(pruning(tmp_path / "named"), tmp_path / "runs")
+    assert "has no tokenizer" in (done / "log.txt").read_text()
+    assert not (done / "0" / "saved" / "huggingface" / "tokenizer.json").exists()
+
+
+def test_text_is_asked_for_before_anything_runs(tmp_path):
+    stages = {"source": Draw(model=tiny.config()), "measured": Evaluate(models=("source",))}
+    with pytest.raises(ValueError, match=r"'measured' \(Evaluate\) reads text"):
+        run(Experiment(title="x", data=None, stages=stages), tmp_path)
+    assert not (tmp_path / "x-y" / "0").exists()
+
+
+def test_a_model_that_predicts_no_masked_tokens_is_not_trained_to(tmp_path):
+    gpt2 = families.FAMILIES["gpt2"][0](**SMALL)
+    with pytest.raises(ValueError, match="a gpt2 with the head causal_lm does not predict masked"):
+        run(distilling(tmp_path, Draw(model=gpt2), Prune(source="teacher")), tmp_path / "runs")
+
+
+@pytest.mark.parametrize("family, head", EXPORTED)
+def test_every_kind_of_model_is_exported_and_compared(family, head, tmp_path):
+    more = {"head": head} if head else {}
+    config = families.FAMILIES[family][0](**(SMALL | more))
+    stages = {
+        "source": Draw(model=config),
+        "saved": Export(model="source", formats=("huggingface",)),
+    }
+    done = run(Experiment(title="x", data=None, stages=stages), tmp_path)
+    record = json.loads((done / "0" / "saved" / "done.json").read_text())
+    assert record["metrics"]["huggingface"]["max_abs_difference"] < 1e-4
 
 
 def test_a_name_that_is_nothing_says_what_a_name_may_be(tmp_path):

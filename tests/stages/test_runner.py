@@ -167,3 +167,33 @@ def test_an_export_without_its_libraries_is_refused_before_any_work(monkeypatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     with pytest.raises(ModuleNotFoundError, match=r"jaxkd\[export\]"):
         Export(model="student").check()
+
+
+class Stops:
+    """Asks the run to stop when it was asked `after` times."""
+
+    def __init__(self, after: int):
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_polite_stop_is_heeded_between_stages_and_between_models(corpus, cache, tmp_path):
+    def go(stopping=lambda: False):
+        runner.run(
+            small.experiment(corpus), name="small", variant="test", command="", workdir=tmp_path,
+            cache=cache, stopping=stopping,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt, match="stopped before teacher; start again"):
+        go(Stops(0))
+    # asked once before each stage, after each of 12 + 8 steps, and before each evaluated model
+    before_evaluation = 4 + 12 + 8
+    with pytest.raises(KeyboardInterrupt, match="stopped before student was evaluated"):
+        go(Stops(before_evaluation + 1))
+    done = finished(tmp_path / "small-test")
+    assert set(done) == {"teacher", "seedling", "student"}
+    go()
+    assert finished(tmp_path / "small-test") | done == finished(tmp_path / "small-test")

@@ -79,3 +79,12 @@ def test_settings_that_cannot_work_are_named():
         AdamW(decay="linea").check()
     with pytest.raises(ValueError, match="learning_rate is 0"):
         AdamW(learning_rate=0.0).check()
+
+
+def test_a_bias_of_any_shape_does_not_decay():
+    params = {"head": {"bias": jnp.ones((1, 5)), "kernel": jnp.ones((1, 5))}}
+    optimiser = AdamW(learning_rate=0.1, weight_decay=0.5, warmup=0.0).build(params, 3)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimiser.update(zeros, optimiser.init(params), params)
+    np.testing.assert_array_equal(updates["head"]["bias"], 0)
+    assert (updates["head"]["kernel"] < 0).all()

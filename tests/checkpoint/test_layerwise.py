@@ -1,0 +1,48 @@
+"""A model as a folder of elements: every family comes back as it was, and elements alone."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxkd.checkpoint import layerwise
+from jaxkd.models import families
+
+SIZES = dict(vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=24)
+WANTED = {
+    "albert": {"embed", "block_00", "head"},
+    "gpt2": {"embed", "block_00", "block_01", "head"},
+    "bart": {"encoder_embed", "encoder_block_00", "embed", "block_00", "block_01", "head"},
+    "marian": {"encoder_block_00", "embed", "block_00", "block_01", "head"},  # nothing to embed
+}
+MORE = {"bart": {"encoder_layers": 1}, "marian": {"encoder_layers": 1}}
+
+
+@pytest.mark.parametrize("family", WANTED)
+def test_every_element_comes_back(family, tmp_path):
+    config = families.FAMILIES[family][0](**SIZES, **MORE.get(family, {}))
+    params = families.build(config).init(0)
+    layerwise.save(tmp_path / "kept", params, families.describe(config))
+    found, description = layerwise.load(tmp_path / "kept")
+    assert families.from_description(description) == config
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    there = {p.name for p in (tmp_path / "kept").iterdir() if p.is_dir()}
+    assert there == WANTED[family] | {"model"}
+
+
+def test_a_model_without_a_head_comes_back(tmp_path):
+    config = families.FAMILIES["distilbert"][0](**SIZES, head="bare")
+    params = families.build(config).init(0)
+    layerwise.save(tmp_path / "kept", params, families.describe(config))
+    assert layerwise.load(tmp_path / "kept")[0]["head"] == {}
+
+
+def test_more_than_a_hundred_blocks_keep_their_order(tmp_path):
+    params = {
+        "embed": {"token": np.zeros(2)},
+        "blocks": [{"bias": np.full(1, i, np.float32)} for i in range(101)],
+        "head": {},
+    }
+    layerwise.save(tmp_path / "kept", params, {})
+    names = layerwise.blocks_in(tmp_path / "kept")
+    assert names[-2:] == ["block_99", "block_100"]
