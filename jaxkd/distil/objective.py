@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
+from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
 
 
@@ -56,6 +57,36 @@ class SoftTargets:
         return Mean.of(values, batch.target_mask).total
 
 
+KINDS = {  # name -> the loss, and the fields of Divergence it takes beside the temperature
+    "forward_kl": (losses.soft_targets, ()),
+    "reverse_kl": (losses.reverse_kl, ()),
+    "jensen_shannon": (losses.jensen_shannon, ("beta", "normalised")),
+    "skewed_kl": (losses.skewed_kl, ("alpha",)),
+    "skewed_reverse_kl": (losses.skewed_reverse_kl, ("alpha",)),
+    "adaptive_kl": (losses.adaptive_kl, ("head",)),
+    "total_variation": (losses.total_variation, ()),
+    "soft_cross_entropy": (losses.soft_cross_entropy, ()),
+}
+
+
+@dataclasses.dataclass
+class Divergence(SoftTargets):
+    """Any divergence of losses/divergences.py by its name, at the target positions."""
+
+    kind: str = "forward_kl"  # one of KINDS
+    beta: float = 0.5  # jensen_shannon: weight of the teacher
+    normalised: bool = False  # jensen_shannon: divided by beta (1 - beta)
+    alpha: float = 0.1  # skewed_kl, skewed_reverse_kl
+    head: float = 0.5  # adaptive_kl: probability of the teacher's head
+
+    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any:
+        loss, fields = KINDS[self.kind]
+        options = {field: getattr(self, field) for field in fields}
+        mine, its = losses.shared(student.logits, teacher.logits)
+        values = loss(mine, its, temperature=self.temperature, **options)
+        return Mean.of(values, batch.target_mask).total
+
+
 @dataclasses.dataclass
 class CosineHidden:
     """Cosine distance of the last hidden states, at every token that is not padding."""
@@ -80,6 +111,13 @@ def check(terms: Terms) -> None:
     for name, term in terms.items():
         if term.weight < 0:
             raise ValueError(f"terms.{name}.weight is {term.weight}; weights are 0 or more.")
+        kind = getattr(term, "kind", "forward_kl")
+        if kind not in KINDS:
+            raise ValueError(f"terms.{name}.kind={kind!r}. {did_you_mean(kind, KINDS)}")
+        for field in KINDS[kind][1]:
+            value = getattr(term, field)
+            if not isinstance(value, bool) and not 0 < value < 1:
+                raise ValueError(f"terms.{name}.{field} is {value}; it lies between 0 and 1.")
         if getattr(term, "temperature", 1.0) <= 0:
             raise ValueError(f"terms.{name}.temperature is {term.temperature}; it is above 0.")
 

@@ -1,6 +1,13 @@
 """Losses: arrays in, unreduced float32 values out. One concept a file; this is the contents."""
 
 from jaxkd.losses.cross_entropy import hard_labels as hard_labels
+from jaxkd.losses.divergences import adaptive_kl as adaptive_kl
+from jaxkd.losses.divergences import jensen_shannon as jensen_shannon
+from jaxkd.losses.divergences import reverse_kl as reverse_kl
+from jaxkd.losses.divergences import skewed_kl as skewed_kl
+from jaxkd.losses.divergences import skewed_reverse_kl as skewed_reverse_kl
+from jaxkd.losses.divergences import soft_cross_entropy as soft_cross_entropy
+from jaxkd.losses.divergences import total_variation as total_variation
 from jaxkd.losses.hidden import cosine_distance as cosine_distance
 from jaxkd.losses.soft_targets import soft_targets as soft_targets
 from jaxkd.losses.vocabulary import shared as shared

@@ -32,3 +32,31 @@ def shared(
 def log_softmax(logits: Float[Array, "*B V"], temperature: float = 1.0) -> Float[Array, " V *B"]:
     """log softmax(logits / temperature), vocabulary first."""
     return jax.nn.log_softmax(vocabulary_first(logits) / temperature, axis=0)
+
+
+def log_distributions(
+    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], temperature: float
+) -> tuple[Float[Array, " V *B"], Float[Array, " V *B"]]:
+    """log q of the student and log p of the teacher, vocabulary first.
+
+    Raises:
+      ValueError: if temperature <= 0.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; it must be positive (1 changes nothing).")
+    return log_softmax(student, temperature), log_softmax(teacher, temperature)
+
+
+def expectation(log_a: Float[Array, " V *B"], values: Float[Array, " V *B"]) -> Float[Array, "*B"]:
+    """sum a v; a token without weight (log a = -inf) counts nothing, whatever its value."""
+    # The where keeps 0 * inf out of the sum, and with it nan out of the gradient.
+    return jnp.sum(jnp.exp(log_a) * jnp.where(log_a > -jnp.inf, values, 0.0), axis=0)
+
+
+def kl(log_a: Float[Array, " V *B"], log_b: Float[Array, " V *B"]) -> Float[Array, "*B"]:
+    """sum a (log a - log b).
+
+    In this direct form: subtracting an entropy instead goes negative in bfloat16.
+    """
+    weighted = log_a > -jnp.inf
+    return expectation(log_a, jnp.where(weighted, log_a, 0.0) - jnp.where(weighted, log_b, 0.0))

@@ -21,10 +21,17 @@ def logits(seed: int, shape=LOGITS, scale=2.0):
 
 
 LABELS = jnp.arange(5) % 7
-DIVERGENCES = {
+OF_LOGITS = {
     "soft_targets": lambda s, t: losses.soft_targets(s, t, temperature=2.0),
-    "cosine_distance": losses.cosine_distance,
+    "reverse_kl": lambda s, t: losses.reverse_kl(s, t, temperature=2.0),
+    "jensen_shannon": lambda s, t: losses.jensen_shannon(s, t, beta=0.3, temperature=2.0),
+    "jensen_shannon, normalised": lambda s, t: losses.jensen_shannon(s, t, normalised=True),
+    "skewed_kl": lambda s, t: losses.skewed_kl(s, t, temperature=2.0),
+    "skewed_reverse_kl": lambda s, t: losses.skewed_reverse_kl(s, t, temperature=2.0),
+    "adaptive_kl": lambda s, t: losses.adaptive_kl(s, t, temperature=2.0),
+    "total_variation": lambda s, t: losses.total_variation(s, t, temperature=2.0),
 }
+DIVERGENCES = OF_LOGITS | {"cosine_distance": losses.cosine_distance}
 ALL = DIVERGENCES | {"hard_labels": lambda s, t: losses.hard_labels(s, LABELS[: s.shape[0]])}
 each_divergence = pytest.mark.parametrize("loss", DIVERGENCES.values(), ids=DIVERGENCES.keys())
 each_loss = pytest.mark.parametrize("loss", ALL.values(), ids=ALL.keys())
@@ -99,7 +106,7 @@ def test_cosine_distance_matches_torch():
     np.testing.assert_allclose(losses.cosine_distance(a, b), wanted.numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["soft_targets", "hard_labels"])
+@pytest.mark.parametrize("name", [*OF_LOGITS, "hard_labels"])
 def test_losses_of_logits_ignore_a_shift(name):
     student, teacher = logits(0), logits(1)
     shifted = ALL[name](student + 100.0, teacher - 30.0)
@@ -136,18 +143,19 @@ def test_what_is_masked_changes_neither_loss_nor_gradient(loss):
         np.testing.assert_allclose(padded, plain, rtol=1e-6, atol=1e-7)
 
 
-def test_padding_rows_of_the_vocabulary_have_no_weight():
+@pytest.mark.parametrize("loss", OF_LOGITS.values(), ids=OF_LOGITS.keys())
+def test_padding_rows_of_the_vocabulary_have_no_weight(loss):
     """Trap 11: tokens that only the teacher's padded vocabulary has, at -inf in both."""
     student, teacher = logits(0), logits(1)
     padding = jnp.full((5, 3), -jnp.inf)
 
     def padded(z):
-        return losses.soft_targets(
+        return loss(
             jnp.concatenate([z, padding], -1), jnp.concatenate([teacher, padding], -1)
         ).sum()
 
     def plain(z):
-        return losses.soft_targets(z, teacher).sum()
+        return loss(z, teacher).sum()
 
     for found, wanted in zip(
         jax.value_and_grad(padded)(student), jax.value_and_grad(plain)(student), strict=True

@@ -1,0 +1,48 @@
+"""Divergences by name: each is the loss of that name over what counts, and bad values are named."""
+
+import numpy as np
+import pytest
+
+from jaxkd import losses
+from jaxkd.core.mean import Mean
+from jaxkd.core.outputs import Outputs
+from jaxkd.distil import objective
+from tests.losses.test_losses import logits
+from tests.models import tiny
+
+OPTIONS = {
+    "jensen_shannon": {"beta": 0.3, "normalised": True},
+    "skewed_kl": {"alpha": 0.2},
+    "skewed_reverse_kl": {"alpha": 0.2},
+    "adaptive_kl": {"head": 0.7},
+}
+
+
+@pytest.mark.parametrize("kind", objective.KINDS)
+def test_a_divergence_is_the_loss_of_its_name_over_what_counts(kind):
+    batch = tiny.batch()
+    shape = (*batch.targets.shape, 61)
+    student, teacher = (Outputs(logits(seed, shape), ()) for seed in (0, 1))
+    options = OPTIONS.get(kind, {})
+    term = objective.Divergence(kind=kind, temperature=2.0, **options)
+    objective.check({"it": term})
+    name = "soft_targets" if kind == "forward_kl" else kind
+    values = getattr(losses, name)(student.logits, teacher.logits, temperature=2.0, **options)
+    wanted = Mean.of(values, batch.target_mask)
+    np.testing.assert_allclose(term.total(student, teacher, batch), wanted.total, rtol=1e-6)
+    np.testing.assert_allclose(term.count(batch), wanted.count)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"kind": "reverse_lk"}, "terms.it.kind='reverse_lk'.*reverse_kl"),
+        ({"kind": "jensen_shannon", "beta": 1.0}, "terms.it.beta is 1.0"),
+        ({"kind": "skewed_kl", "alpha": 0.0}, "terms.it.alpha is 0.0"),
+        ({"temperature": 0.0}, "terms.it.temperature is 0.0"),
+        ({"weight": -1.0}, "terms.it.weight is -1.0"),
+    ],
+)
+def test_what_cannot_be_minimised_is_named(changes, said):
+    with pytest.raises(ValueError, match=said):
+        objective.check({"it": objective.Divergence(**changes), "more": objective.HardLabels()})
