@@ -25,10 +25,10 @@ from tests.stages import small
 SMALL = dict(vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=24)
 EXPORTED = [
     ("roberta", "masked_lm"),
-    ("roberta", "sequence_classification"),
-    ("distilbert", "bare"),
-    ("gpt2", "bare"),
-    ("qwen2", "causal_lm"),
+    pytest.param("roberta", "sequence_classification", marks=pytest.mark.slow),
+    pytest.param("distilbert", "bare", marks=pytest.mark.slow),
+    pytest.param("gpt2", "bare", marks=pytest.mark.slow),
+    pytest.param("qwen2", "causal_lm", marks=pytest.mark.slow),
     ("llama", "sequence_classification"),
     ("bart", ""),
 ]

@@ -1,0 +1,69 @@
+"""Distances between a student's and a teacher's attention: maps, or relations of vectors."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def attention_squared(
+    student: Float[Array, "B H L S"], teacher: Float[Array, "B H L S"], mask: Bool[Array, "B S"]
+) -> Float[Array, "B H L"]:
+    """Mean over the keys that count of (student - teacher)^2; one value per head and query.
+
+    Source: Jiao et al. (2019), arXiv:1909.10351, equation 7 (there on the unnormalised scores).
+    """
+    counted = mask[:, None, None, :]
+    gap = jnp.where(counted, student.astype(jnp.float32) - teacher.astype(jnp.float32), 0.0)
+    return jnp.sum(gap**2, -1) / jnp.maximum(jnp.sum(counted, -1), 1)
+
+
+def attention_kl(
+    student: Float[Array, "B H L S"], teacher: Float[Array, "B H L S"]
+) -> Float[Array, "B H L"]:
+    """KL(teacher || student) of maps of probabilities, in nats; one value per head and query.
+
+    A key the teacher gives nothing (padding) counts nothing; one the student gives nothing and the
+    teacher something is infinitely far.
+    Source: Wang et al. (2020), arXiv:2002.10957, equation 6.
+    """
+    p, q = teacher.astype(jnp.float32), student.astype(jnp.float32)
+    # Double where: no log of 0, and no nan out of it in the gradient.
+    weighted = p > 0
+    log_p = jnp.log(jnp.where(weighted, p, 1.0))
+    log_q = jnp.log(jnp.where(weighted, q, 1.0))
+    return jnp.sum(jnp.where(weighted, p * (log_p - log_q), 0.0), axis=-1)
+
+
+def relation_kl(
+    student: tuple[Float[Array, "B L D"], Float[Array, "B L D"]],
+    teacher: tuple[Float[Array, "B L E"], Float[Array, "B L E"]],
+    mask: Bool[Array, "B L"],
+    *,
+    heads: int,
+) -> Float[Array, "B R L"]:
+    """KL between teacher's and student's softmax(a b^T / sqrt(width)), one value per head and row.
+
+    (query, key) are MiniLM's attention, (value, value) its value relation; equal pairs of queries,
+    keys and values those of its second version, with R = `heads` relation heads, whatever the
+    models' own numbers of heads, so that the models' widths may differ too.
+    Source: Wang et al. (2020), arXiv:2002.10957, and (2021), arXiv:2012.15828.
+
+    Raises:
+      ValueError: if a width is not divisible by `heads`.
+    """
+
+    # A row of padding alone has no distribution: it gets one, of which nothing is counted.
+    shown = mask | ~jnp.any(mask, axis=-1, keepdims=True)
+
+    def relation(pair: tuple[Array, Array]) -> Float[Array, "B R L L"]:
+        width = pair[0].shape[-1]
+        if width % heads:
+            raise ValueError(f"a width of {width} does not divide into {heads} relation heads.")
+        a, b = (x.astype(jnp.float32).reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in pair)
+        scores = a @ b.swapaxes(-1, -2) * (width // heads) ** -0.5
+        return jax.nn.log_softmax(jnp.where(shown[:, None, None, :], scores, -jnp.inf))
+
+    log_p, log_q = relation(teacher), relation(student)
+    weighted = mask[:, None, None, :]
+    gap = jnp.where(weighted, log_p, 0.0) - jnp.where(weighted, log_q, 0.0)
+    return jnp.sum(jnp.where(weighted, jnp.exp(log_p), 0.0) * gap, axis=-1)
