@@ -177,7 +177,7 @@ def test_a_folder_without_weights_and_an_unknown_family_are_named(tmp_path):
         folder.load(str(tmp_path))
     save(torch_model(), tmp_path)
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "bart"}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "berd"}))
     with pytest.raises(ValueError, match="Did you mean 'bert'"):
         folder.load(str(tmp_path))
 

@@ -24,6 +24,10 @@ MORE = {
 }
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def batch(family):
     given = tiny.batch(length=30)
     if family in ("marian", "lstm"):
@@ -48,13 +52,13 @@ def loss_and_gradient(config, params, given, **more):
 @pytest.mark.parametrize(
     "family, dropped",
     [
-        ("bert", "all run"),
         ("bert", "some dropped"),
-        ("bert", "dropout"),
-        ("albert", "some dropped"),
-        ("qwen3", "all run"),
-        ("marian", "some dropped"),
-        ("lstm", "dropout"),
+        ("albert", "dropout"),
+        slow("bert", "all run"),
+        slow("bert", "dropout"),
+        slow("qwen3", "all run"),
+        slow("marian", "some dropped"),
+        slow("lstm", "dropout"),
     ],
 )
 def test_a_scan_over_layers_gives_the_loops_numbers(family, dropped):
@@ -76,10 +80,10 @@ def test_a_scan_over_layers_gives_the_loops_numbers(family, dropped):
     "family, kind",
     [
         ("bert", "chunked"),
-        ("bert", "xla"),
-        ("qwen3", "chunked"),
         ("qwen3", "xla"),
-        ("marian", "chunked"),
+        slow("bert", "xla"),
+        slow("qwen3", "chunked"),
+        slow("marian", "chunked"),
     ],
 )
 def test_every_kind_of_attention_gives_the_plain_ones_numbers(family, kind, monkeypatch):
@@ -99,10 +103,10 @@ def test_every_kind_of_attention_gives_the_plain_ones_numbers(family, kind, monk
     "family, kind",
     [
         ("bert", "plain"),
-        ("bert", "chunked"),
-        ("bert", "xla"),
-        ("qwen3", "plain"),
-        ("lstm", "plain"),
+        slow("bert", "chunked"),
+        slow("bert", "xla"),
+        slow("qwen3", "plain"),
+        slow("lstm", "plain"),
     ],
 )
 def test_a_row_of_padding_alone_is_finite_and_disturbs_no_other(family, kind):
@@ -131,7 +135,7 @@ def compiled(family, attention, length):
     return found.temp_size_in_bytes
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("family", ["bert", slow("llama")])
 def test_memory_of_chunked_attention_grows_with_the_length_not_its_square(family):
     whole, chunked = (
         compiled(family, kind, 8192) / compiled(family, kind, 2048) for kind in ("plain", "chunked")
