@@ -1,0 +1,30 @@
+"""What README and results/ say is what the results files hold."""
+
+import json
+import pathlib
+
+import pytest
+
+from jaxkd.report.write import summary, write
+
+ROOT = pathlib.Path(__file__).parents[2]
+COMMITTED = sorted(ROOT.glob("results/*/results.json"))
+
+
+def test_there_are_results():
+    assert COMMITTED
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_the_committed_report_is_made_from_its_results(file, tmp_path):
+    write(json.loads(file.read_text()), tmp_path)
+    assert (tmp_path / "report.md").read_text() == (file.parent / "report.md").read_text()
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in file.parent.iterdir()} - {"results.json"}
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_the_readme_shows_the_table_of_the_results(file):
+    readme = (ROOT / "README.md").read_text()
+    assert summary(json.loads(file.read_text())).strip() in readme
+    assert f"results/{file.parent.name}/report.md" in readme
