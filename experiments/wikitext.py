@@ -1,6 +1,6 @@
 """Robust initialisation: does a teacher trained with LayerDrop make a better pruned student?
 
-    python run.py --config experiments/wikitext.py          # mini: 4 -> 2 layers of width 128
+    python run.py --config experiments/wikitext.py          # mini: 2 CPU cores, 18 minutes
     python run.py --config experiments/wikitext.py:converged  # mini's students, to the end
     python run.py --config experiments/wikitext.py:smoke    # about a minute, embedded text
     python run.py --config experiments/wikitext.py:paper    # BERT's width, 3 drop rates, 3 seeds
@@ -10,6 +10,10 @@
 A BERT masked language model is trained on WikiText-2 without LayerDrop and with it; each is pruned
 to every other layer and distilled with DistilBERT's triple loss. A third student starts from
 random weights. All see the same rows in the same order, equally masked, for equally many steps.
+
+mini (4 -> 2 layers of width 128, 3 seeds, validation loss in nats): teachers 5.95 and 5.97 with
+LayerDrop, pruned 6.08 and 6.00, students 5.96 and 5.97, student from random weights 6.47; a model
+that ignores context has 6.70.
 
 Original: "A Robust Initialization Method for Knowledge Distillation" (Columbia COMS 6998).
 """
