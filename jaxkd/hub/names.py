@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd.core.allocator import release
 from jaxkd.core.tree import named
 from jaxkd.models.model import Params
 
@@ -149,9 +150,12 @@ class Table:
             else:
                 # Copied, for theirs is a view of a file; waited for, so that no more than one of
                 # theirs is held beside ours.
-                array = np.ascontiguousarray(array, dtype)
-                flat[name] = jax.block_until_ready(jnp.array(array, device=sharding(name)))
+                array = array.astype(dtype, copy=False)
+                # device_put may take the file's own memory, so what it gives is copied once more.
+                flat[name] = jax.block_until_ready(jnp.copy(jax.device_put(array, sharding(name))))
             del array
+            if needed.size > 2**18:  # else holes between the copies add up to several tensors
+                release()
         if drawn:
             warn(", ".join(drawn))
         extra = [

@@ -161,8 +161,7 @@ def compile_seconds(scan):
 
 @pytest.mark.slow
 def test_a_scan_of_24_layers_compiles_in_a_quarter_of_the_loops_time():
-    with jax.enable_compilation_cache(False):
-        assert compile_seconds(True) < compile_seconds(False) / 4
+    assert compile_seconds(True) < compile_seconds(False) / 4
 
 
 def test_attention_that_sees_no_single_weights_drops_none():
