@@ -144,26 +144,6 @@ def test_memory_of_chunked_attention_grows_with_the_length_not_its_square(family
     assert chunked < 4.3  # towards 4
 
 
-def compile_seconds(scan):
-    import time
-
-    config = setting("bert", layers=24, scan_layers=scan)
-    model, given = families.build(config), tiny.batch()
-    params = jax.eval_shape(lambda: model.init(0))
-
-    def loss(params, given):
-        return jnp.mean(forward(model, params, given).logits ** 2)
-
-    start = time.perf_counter()
-    jax.jit(jax.grad(loss)).lower(params, given).compile()
-    return time.perf_counter() - start
-
-
-@pytest.mark.slow
-def test_a_scan_of_24_layers_compiles_in_a_quarter_of_the_loops_time():
-    assert compile_seconds(True) < compile_seconds(False) / 4
-
-
 def test_attention_that_sees_no_single_weights_drops_none():
     with pytest.raises(ValueError, match="attention_dropout is 0.1. Set it to 0"):
         families.build(setting("bert", attention="chunked", attention_dropout=0.1))
