@@ -41,8 +41,9 @@ class Experts(nn.Module):
 
     Tokens are sorted by expert and multiplied group by group (`jax.lax.ragged_dot`). On a CPU XLA
     computes that as if every expert saw every token: time grows with the number of experts (to the
-    power 1.01 from 4 to 64, benchmarks/experts.py, 2 cores of a 2.5 GHz Xeon). Source: Qwen1.5-MoE (Qwen team, 2024); the router's
-    probabilities are a softmax over all experts in float32.
+    power 1.01 from 4 to 64, benchmarks/experts.py, 2 cores of a 2.5 GHz Xeon).
+    Source: Qwen1.5-MoE (Qwen team, 2024); the router's probabilities are a softmax over all experts
+    in float32.
     """
 
     width: int
