@@ -11,10 +11,8 @@ eagerly and compiled, float32 through oneDNN (`set_float32_matmul_precision("med
 printed), bfloat16 by autocast; each side has the malloc settings that suit it (peers.py).
 """
 
-import argparse
 import json
 import pathlib
-import sys
 import tempfile
 import time
 
@@ -79,7 +77,7 @@ def serve_jax(folder: pathlib.Path, dtype: str) -> None:
         told = {
             "loss": value,
             "grad_norm": optax.tree.norm(gradient),
-            "query": jnp.sum(kernel * probe(kernel.shape)) / jnp.linalg.norm(kernel),
+            "query_probe": jnp.sum(kernel * probe(kernel.shape)) / jnp.linalg.norm(kernel),
             "query_norm": jnp.linalg.norm(kernel),
         }
         return optax.apply_updates(params, updates), state, told
@@ -136,16 +134,14 @@ def serve_torch(folder: pathlib.Path, dtype: str, *, compiled: bool, threads: in
             told["grad_norm"] = sum((p.grad.double() ** 2).sum() for p in model.parameters()) ** 0.5
             query = model.bert.encoder.layer[1].attention.self.query.weight.grad
             told["query_norm"] = query.norm()
-            told["query"] = (query * torch.tensor(probe(query.shape))).sum() / query.norm()
+            told["query_probe"] = (query * torch.tensor(probe(query.shape))).sum() / query.norm()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         return told
 
     def check() -> dict[str, float]:
         told = {name: float(value.detach()) for name, value in step(measure=True).items()}
-        a, b = torch.randn(512, 512), torch.randn(512, 512)
-        exact = a.double() @ b.double()
-        told["matmul_error"] = float((a @ b - exact).norm() / exact.norm())
+        told["matmul_error"] = peers.matmul_error()
         return told
 
     def time_steps(steps: int) -> dict[str, float]:
@@ -157,27 +153,9 @@ def serve_torch(folder: pathlib.Path, dtype: str, *, compiled: bool, threads: in
     peers.serve(check, time_steps)
 
 
-def agree(found: dict[str, dict[str, float]], dtype: str) -> None:
-    """Refuse to time steps that do not compute the same."""
-    for name, told in found.items():
-        for key, wanted in found[OURS].items():
-            size = 1.0 if key == "query" else max(abs(wanted), 1e-2)  # of a gradient of norm 1
-            if abs(told[key] - wanted) > TOLERANCE[dtype] * size:
-                sys.exit(f"{name} computes another step: {key} is {told[key]}, ours {wanted}")
-        if dtype == "float32" and told.get("matmul_error", 0) > 1e-6:
-            sys.exit(f"{name}: matrix products are off by {told['matmul_error']:.1e}: not float32")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = peers.arguments(__doc__)
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
-    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds that count")
-    parser.add_argument("--steps", type=int, default=2, help="steps a peer runs in each round")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve == OURS:
         return serve_jax(options.folder, options.dtype)
@@ -193,7 +171,7 @@ def main() -> None:
         words = ["--folder", place, "--threads", str(options.threads), "--dtype", options.dtype]
         running = [peers.Peer(__file__, name, words, options.threads) for name in (OURS, *TORCH)]
         found = {peer.name: peer.ask("check") for peer in running}
-        agree(found, options.dtype)
+        peers.agree(found, OURS, TOLERANCE[options.dtype], exact=options.dtype == "float32")
         print("the steps agree:", json.dumps({k: round(v, 5) for k, v in found[OURS].items()}))
         times = peers.interleaved(running, options.rounds, options.steps)
         for peer in running:

@@ -4,8 +4,10 @@ A peer is this interpreter running a script with `--serve NAME`; it reads one li
 standard input, answers with one line of JSON, and never runs while another one does.
 """
 
+import argparse
 import json
 import os
+import pathlib
 import platform
 import statistics
 import subprocess
@@ -52,6 +54,50 @@ class Peer:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks of peers have, those of a peer's own process too."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds that count")
+    parser.add_argument("--steps", type=int, default=2, help="steps a peer runs in each round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def matmul_error() -> float:
+    """Relative error of torch's matrix products as it is set: float32 has about 1e-7."""
+    import torch
+
+    a, b = torch.randn(512, 512), torch.randn(512, 512)
+    exact = a.double() @ b.double()
+    return float((a @ b - exact).norm() / exact.norm())
+
+
+def agree(
+    found: Mapping[str, Mapping[str, float]],
+    ours: str,
+    tolerance: float = 1e-4,
+    *,
+    exact: bool = True,
+) -> None:
+    """Refuse to time steps that do not compute the same.
+
+    Args:
+      tolerance: relative; of a `..._probe`, which belongs to a gradient of norm 1, absolute.
+      exact: products must be those of float32.
+    """
+    for name, told in found.items():
+        for key, wanted in found[ours].items():
+            size = 1.0 if key.endswith("_probe") else max(abs(wanted), 1e-2)
+            if abs(told[key] - wanted) > tolerance * size:
+                sys.exit(f"{name} computes another step: {key} is {told[key]}, ours {wanted}")
+        if exact and told.get("matmul_error", 0) > 1e-6:
+            sys.exit(f"{name}: matrix products are off by {told['matmul_error']:.1e}: not float32")
 
 
 def serve(check: Any, time_steps: Any) -> None:

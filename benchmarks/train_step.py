@@ -18,10 +18,8 @@ Source of the method: Kalibera and Jones, "Rigorous benchmarking in reasonable t
 its simplest form: paired, interleaved, median.
 """
 
-import argparse
 import json
 import pathlib
-import sys
 import tempfile
 import time
 
@@ -199,9 +197,7 @@ def serve_torch(folder: pathlib.Path, *, gathered: bool, compiled: bool, threads
         word = student.bert.embeddings.word_embeddings.weight
         before = word.detach().clone()
         told = {name: float(value.detach()) for name, value in step(measure=True).items()}
-        a, b = torch.randn(512, 512), torch.randn(512, 512)
-        exact = a.double() @ b.double()
-        told["matmul_error"] = float((a @ b - exact).norm() / exact.norm())
+        told["matmul_error"] = peers.matmul_error()
         return told | {"moved": float((word.detach() - before).abs().sum())}
 
     def time_steps(steps: int) -> dict[str, float]:
@@ -213,26 +209,9 @@ def serve_torch(folder: pathlib.Path, *, gathered: bool, compiled: bool, threads
     peers.serve(check, time_steps)
 
 
-def agree(found: dict[str, dict[str, float]]) -> None:
-    """Refuse to time steps that do not compute the same."""
-    for name, told in found.items():
-        for key, wanted in found[OURS].items():
-            if abs(told[key] - wanted) > 1e-4 * max(abs(wanted), 1e-2):
-                sys.exit(f"{name} computes another step: {key} is {told[key]}, ours {wanted}")
-        if told.get("matmul_error", 0) > 1e-6:
-            sys.exit(f"{name}: matrix products are off by {told['matmul_error']:.1e}: not float32")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = peers.arguments(__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds that count")
-    parser.add_argument("--steps", type=int, default=2, help="steps a peer runs in each round")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve == OURS:
         return serve_jax(options.folder)
@@ -252,7 +231,7 @@ def main() -> None:
         words = ["--folder", place, "--threads", str(options.threads)]
         running = [peers.Peer(__file__, name, words, options.threads) for name in (OURS, *TORCH)]
         found = {peer.name: peer.ask("check") for peer in running}
-        agree(found)
+        peers.agree(found, OURS)
         print("the steps agree:", json.dumps({k: round(v, 5) for k, v in found[OURS].items()}))
         print(f"error of torch's matrix products: {found['torch']['matmul_error']:.1e}")
         times = peers.interleaved(running, options.rounds, options.steps)

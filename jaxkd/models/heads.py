@@ -6,6 +6,7 @@ them), the token embedding, to which vocabulary heads may be tied, and the paddi
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
@@ -176,6 +177,24 @@ class NormHead(nn.Module):
         return self.config.norm("norm")(hidden)
 
 
+class Seq2SeqHead(nn.Module):
+    """The token embedding transposed, and a constant of each token that does not learn."""
+
+    config: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "*B D"],
+        token: Float[Array, "V D"],
+        mask: Bool[Array, "B T"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "*B V"]:
+        bias = self.param("bias", nn.initializers.zeros_init(), (1, self.config.vocabulary))
+        return vocabulary_logits(hidden, token, jax.lax.stop_gradient(bias)[0])
+
+
 ENCODER = {
     "masked_lm": MaskedLmHead,
     "sequence_classification": SequenceHead,
@@ -187,3 +206,4 @@ DECODER = {
     "sequence_classification": LastTokenHead,
     "bare": NormHead,
 }
+SEQ2SEQ = {"seq2seq_lm": Seq2SeqHead}

@@ -15,29 +15,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxkd.models import bert, config
+from jaxkd.models import bert, config, heads
 from jaxkd.models.attention import Attention, Cache, Inside
 from jaxkd.models.feed_forward import FeedForward
-from jaxkd.models.heads import vocabulary_logits
 from jaxkd.models.model import Model
-
-
-class Seq2SeqHead(nn.Module):
-    """The token embedding transposed, and a constant of each token that does not learn."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(
-        self,
-        hidden: Float[Array, "*B D"],
-        token: Float[Array, "V D"],
-        mask: Bool[Array, "B T"],
-        *,
-        train: bool = False,
-    ) -> Float[Array, "*B V"]:
-        bias = self.param("bias", nn.initializers.zeros_init(), (1, self.config.vocabulary))
-        return vocabulary_logits(hidden, token, jax.lax.stop_gradient(bias)[0])
 
 
 @dataclasses.dataclass
@@ -56,7 +37,7 @@ class Config(config.Config):
     end: int = 1  # token it ends with
     head: str = "seq2seq_lm"
 
-    known_heads: ClassVar[Mapping[str, Any]] = {"seq2seq_lm": Seq2SeqHead}
+    known_heads: ClassVar[Mapping[str, Any]] = heads.SEQ2SEQ
     positions: ClassVar[str] = "learned"  # sinusoidal, none
     position_offset: ClassVar[int] = 0  # rows of the position embedding that nothing uses
     embedding_norm: ClassVar[bool] = False
