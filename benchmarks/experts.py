@@ -3,7 +3,6 @@
     python benchmarks/experts.py
 
 Each token goes through 2 experts of E; the work is the same for every E, and so should be the time.
-It is not on a CPU yet: with jax 0.10.2 `ragged_dot` takes as long as computing every expert.
 Prints the time for each E, interleaved, and the exponent of time over E (least squares of the
 logarithms of medians); and the time of computing every expert and weighting, for comparison.
 """

@@ -4,6 +4,29 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """The last step of a head over a vocabulary, not yet taken: what logits are made from."""
+
+    features: Any  # [*B, E]
+    matrix: Any  # [V, E]: each token's vector
+    bias: Any = None  # [V], if there is one
+
+    def logits(self) -> Any:
+        """Products with each token's vector, [*B, V] float32.
+
+        Vocabulary first: the products, and the losses' sums over the vocabulary, then take half
+        the time on a CPU (see losses/vocabulary.py); elsewhere the axes are only named otherwise.
+        """
+        flat = self.features.reshape(-1, self.features.shape[-1])
+        matrix = self.matrix.astype(flat.dtype)
+        logits = jnp.matmul(matrix, flat.T, preferred_element_type=jnp.float32)
+        logits = logits if self.bias is None else logits + self.bias[:, None]
+        return jnp.moveaxis(logits.reshape(-1, *self.features.shape[:-1]), 0, -1)
 
 
 @jax.tree_util.register_dataclass
@@ -19,4 +42,5 @@ class Outputs:
     hidden: tuple[Any, ...]  # N + 1 arrays [B, L, D]
     attention: tuple[Any, ...] = ()  # N arrays [B, H, L, S]; none of blocks LayerDrop may skip
     cross: tuple[Any, ...] = ()  # N arrays [B, H, L, S], over what the encoder read
-    encoder: "Outputs | None" = None  # of an encoder-decoder: the encoder's (logits None)
+    encoder: "Outputs | None" = None  # of an encoder-decoder: no logits; hidden, attention
+    projection: Projection | None = None  # of a head over the vocabulary: `logits` before products

@@ -23,5 +23,15 @@ def map_named(function: Any, tree: Any) -> Any:
     )
 
 
+def is_stacked(name: str) -> bool:
+    """Whether a parameter of that name has a row for each block (models/stack.py).
+
+    >>> is_stacked("blocks/attention/query/kernel"), is_stacked("blocks/0/attention/query/kernel")
+    (True, False)
+    """
+    parts = name.split("/")
+    return "blocks" in parts and not parts[parts.index("blocks") + 1].isdigit()
+
+
 def parameter_count(tree: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))

@@ -11,6 +11,7 @@ from jaxkd.losses.divergences import skewed_kl as skewed_kl
 from jaxkd.losses.divergences import skewed_reverse_kl as skewed_reverse_kl
 from jaxkd.losses.divergences import soft_cross_entropy as soft_cross_entropy
 from jaxkd.losses.divergences import total_variation as total_variation
+from jaxkd.losses.fused import fused as fused
 from jaxkd.losses.hidden import cosine_distance as cosine_distance
 from jaxkd.losses.hidden import squared_distance as squared_distance
 from jaxkd.losses.similarity import cka_distance as cka_distance

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxkd.models.activations import activation
+from jaxkd.models.grouped import grouped_dot
 
 
 class FeedForward(nn.Module):
@@ -39,9 +40,8 @@ class FeedForward(nn.Module):
 class Experts(nn.Module):
     """Each token goes through `chosen` of E gated feed-forwards, and through one that all share.
 
-    Tokens are sorted by expert and multiplied group by group (`jax.lax.ragged_dot`). On a CPU XLA
-    computes that as if every expert saw every token: time grows with the number of experts (to the
-    power 1.01 from 4 to 64, benchmarks/experts.py, 2 cores of a 2.5 GHz Xeon).
+    Tokens are sorted by expert and multiplied group by group, so that the work does not grow with
+    the number of experts (benchmarks/experts.py).
     Source: Qwen1.5-MoE (Qwen team, 2024); the router's probabilities are a softmax over all experts
     in float32.
     """
@@ -77,8 +77,8 @@ class Experts(nn.Module):
         sizes = jnp.bincount(expert.ravel(), length=self.experts)
         sent = tokens[order // self.chosen].astype(self.dtype)
         act = activation(self.activation)
-        inner = act(jax.lax.ragged_dot(sent, gate, sizes)) * jax.lax.ragged_dot(sent, expand, sizes)
-        returned = jax.lax.ragged_dot(inner, contract, sizes)
+        inner = act(grouped_dot(sent, gate, sizes)) * grouped_dot(sent, expand, sizes)
+        returned = grouped_dot(inner, contract, sizes)
         returned = returned * share.ravel()[order, None].astype(self.dtype)
         mixed = jnp.zeros(tokens.shape, self.dtype).at[order // self.chosen].add(returned)
         common = FeedForward(

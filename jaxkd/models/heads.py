@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from jaxkd.core.outputs import Projection
 from jaxkd.models.activations import activation
 
 
@@ -19,26 +20,11 @@ def _dense(config: Any, width: int, name: str, bias: bool = True) -> nn.Dense:
     return nn.Dense(width, use_bias=bias, dtype=config.dtype, kernel_init=init, name=name)
 
 
-def vocabulary_logits(
-    hidden: Float[Array, "*B E"], token: Float[Array, "V E"], bias: Float[Array, " V"] | None = None
-) -> Float[Array, "*B V"]:
-    """Products with each token's vector, in float32.
-
-    Vocabulary first: the products, and the losses' sums over the vocabulary, then take half the
-    time on a CPU (see losses/vocabulary.py); elsewhere the axes are only named otherwise.
-    """
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    logits = jnp.matmul(token.astype(hidden.dtype), flat.T, preferred_element_type=jnp.float32)
-    logits = logits if bias is None else logits + bias[:, None]
-    return jnp.moveaxis(logits.reshape(-1, *hidden.shape[:-1]), 0, -1)
-
-
-class MaskedLmHead(nn.Module):
-    """Transform, norm, and the transposed token embedding plus a bias; logits in float32."""
+class VocabularyHead(nn.Module):
+    """Logits of every token of the vocabulary; `project` gives what they are products of."""
 
     config: Any
 
-    @nn.compact
     def __call__(
         self,
         hidden: Float[Array, "*B D"],
@@ -47,12 +33,20 @@ class MaskedLmHead(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "*B V"]:
+        return self.project(hidden, token).logits()
+
+
+class MaskedLmHead(VocabularyHead):
+    """Transform, norm, and the transposed token embedding plus a bias."""
+
+    @nn.compact
+    def project(self, hidden: Float[Array, "*B D"], token: Float[Array, "V E"]) -> Projection:
         c = self.config
         hidden = _dense(c, token.shape[1], "transform")(hidden)
         hidden = activation(c.head_activation or c.activation)(hidden)
         hidden = nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name="norm")(hidden)
         bias = self.param("bias", nn.initializers.zeros_init(), (c.vocabulary,))
-        return vocabulary_logits(hidden, token, bias)
+        return Projection(hidden, token, bias)
 
 
 class SequenceHead(nn.Module):
@@ -118,25 +112,16 @@ class PooledHead(nn.Module):
         return jnp.tanh(first).astype(jnp.float32)
 
 
-class CausalLmHead(nn.Module):
-    """Final norm, then the token embedding or a matrix of its own; logits in float32."""
-
-    config: Any
+class CausalLmHead(VocabularyHead):
+    """Final norm, then the token embedding or a matrix of its own."""
 
     @nn.compact
-    def __call__(
-        self,
-        hidden: Float[Array, "*B D"],
-        token: Float[Array, "V D"],
-        mask: Bool[Array, "B L"],
-        *,
-        train: bool = False,
-    ) -> Float[Array, "*B V"]:
+    def project(self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"]) -> Projection:
         c = self.config
         if not c.tied:
             init = nn.initializers.truncated_normal(c.init_std)
             token = self.param("output", init, (c.vocabulary, c.width))
-        return vocabulary_logits(c.norm("norm")(hidden), token)
+        return Projection(c.norm("norm")(hidden), token)
 
 
 class LastTokenHead(nn.Module):
@@ -177,22 +162,13 @@ class NormHead(nn.Module):
         return self.config.norm("norm")(hidden)
 
 
-class Seq2SeqHead(nn.Module):
+class Seq2SeqHead(VocabularyHead):
     """The token embedding transposed, and a constant of each token that does not learn."""
 
-    config: Any
-
     @nn.compact
-    def __call__(
-        self,
-        hidden: Float[Array, "*B D"],
-        token: Float[Array, "V D"],
-        mask: Bool[Array, "B T"],
-        *,
-        train: bool = False,
-    ) -> Float[Array, "*B V"]:
+    def project(self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"]) -> Projection:
         bias = self.param("bias", nn.initializers.zeros_init(), (1, self.config.vocabulary))
-        return vocabulary_logits(hidden, token, jax.lax.stop_gradient(bias)[0])
+        return Projection(hidden, token, jax.lax.stop_gradient(bias)[0])
 
 
 ENCODER = {

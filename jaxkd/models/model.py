@@ -10,9 +10,11 @@ from jaxtyping import Array, Bool
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.core.random import stream
+from jaxkd.models.heads import VocabularyHead
+from jaxkd.models.stack import listed_blocks, stack, stacked_blocks
 
 # {"embed": ..., "blocks": [...], "head": ...}; an encoder-decoder's blocks are the decoder's, and
-# "encoder" has {"embed": ..., "blocks": [...]}.
+# "encoder" has {"embed": ..., "blocks": [...]}. Blocks may also be one stacked tree (stack.py).
 Params = dict[str, Any]
 
 
@@ -32,6 +34,13 @@ class Model:
     def depth(self) -> int:
         """Blocks applied in a forward pass: the encoder's, then these."""
         return self.layers + (self.encoder.layers if self.encoder else 0)
+
+    def arrange(self, params: Params) -> Params:
+        """The parameters as a forward pass takes them fastest: stacked for a scan, else the list.
+
+        A scan stacks a list by itself, in every step, and compiles that as well.
+        """
+        return stack(params) if self.scan and not self.shared else params
 
     def init(self, seed: int, name: str = "init") -> Params:
         """Random float32 parameters, every module from its own stream of `seed`."""
@@ -104,15 +113,15 @@ def forward(
     hidden = outputs.hidden[-1]
     if batch.target_positions is not None:
         hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
-    logits = model.head.apply(
-        {"params": params["head"]},
-        hidden,
-        params["embed"]["token"],
-        mask,
-        train=dropout is not None,
-        rngs=_rngs(dropout, model.layers + 1),
-    )
-    return dataclasses.replace(outputs, logits=logits, encoder=read)
+    own, token = {"params": params["head"]}, params["embed"]["token"]
+    if isinstance(model.head, VocabularyHead):
+        projection = model.head.apply(own, hidden, token, method="project")
+        logits = projection.logits()
+    else:
+        projection, train = None, dropout is not None
+        rngs = _rngs(dropout, model.layers + 1)
+        logits = model.head.apply(own, hidden, token, mask, train=train, rngs=rngs)
+    return dataclasses.replace(outputs, logits=logits, encoder=read, projection=projection)
 
 
 def encode(
@@ -176,7 +185,7 @@ def _through(
     first, count = hidden, model.layers
     if model.scan:
         blocks = params["blocks"]
-        stacked = None if model.shared else jax.tree.map(lambda *x: jnp.stack(x), *blocks)
+        stacked = None if model.shared else stacked_blocks(blocks)
 
         def body(hidden: Array, turn: tuple[Any, Any, Any]) -> tuple[Array, Any]:
             block, i, keep = turn
@@ -186,7 +195,7 @@ def _through(
         after = [jax.tree.map(lambda x, i=i: x[i], stacks) for i in range(count)]
     else:
         after = []
-        for i, block in enumerate(params["blocks"] * (count if model.shared else 1)):
+        for i, block in enumerate(listed_blocks(params["blocks"]) * (count if model.shared else 1)):
             hidden, seen = one(hidden, block, i, None if keep is None else keep[i])
             after.append(seen)
     states, attention, cross = zip(*after, strict=True)

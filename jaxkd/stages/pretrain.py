@@ -47,7 +47,8 @@ class Pretrain(Training):
             config, params = open_model(
                 self.source, place.display.say, head="masked_lm", seed=place.seed
             )
-            config = dataclasses.replace(config, compute=self.model.compute)
+            how = ("compute", "attention", "scan_layers")  # of the run, not of the weights
+            config = dataclasses.replace(config, **{k: getattr(self.model, k) for k in how})
         else:
             config, params = start(self.model, place, self.unigram_bias)
         check_vocabulary(config, place.rows.tokenizer)

@@ -16,7 +16,8 @@ from jaxkd.distil.step import State, initial_state, make_step
 from jaxkd.evaluate.masked_lm import make_evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import families
-from jaxkd.models.model import Params
+from jaxkd.models.model import Model, Params
+from jaxkd.models.stack import unstack
 from jaxkd.stages.experiment import Place
 from jaxkd.train import loop, parallel
 from jaxkd.train.log import MetricLog
@@ -64,8 +65,11 @@ class Training:
         """Train from `params`, or go on from the last good checkpoint; save the last state."""
         model = families.build(config)
         families.check_shapes(model, params, f"stage {place.name!r}")
-        taught = None if teacher is None else families.build(teacher[0])
-        teacher_params = None if teacher is None else parallel.replicated(teacher[1])
+        taught, teacher_params = None, None
+        if teacher is not None:
+            taught = families.build(teacher[0])
+            teacher_params = parallel.replicated(taught.arrange(teacher[1]))
+        params = model.arrange(params)
         optimiser = self.optimiser.build(params, self.steps, self.freeze)
         step = make_step(
             model,
@@ -83,7 +87,7 @@ class Training:
         log = MetricLog(place.folder / "metrics.jsonl", place.tensorboard)
         described = families.describe(config)
 
-        state, resumed = _resume(series, initial_state(params, optimiser))
+        state, resumed = _resume(series, initial_state(params, optimiser), model)
         state = parallel.replicated(state)
         log.rewind(resumed)
         if resumed:
@@ -103,11 +107,11 @@ class Training:
 
         def save(done: int, state: State, position: dict[str, Any]) -> None:
             kept = {"step": state.step, "optimiser": state.optimiser}
-            series.save(done, state.params, described, state=kept, data=position)
+            series.save(done, unstack(state.params), described, state=kept, data=position)
 
         def improved(done: int, state: State) -> None:
             if self.patience:
-                best.save(done, state.params, described)
+                best.save(done, unstack(state.params), described)
 
         plan = loop.Plan(
             self.steps, self.log_every, self.save_every, self.evaluate_every, self.patience
@@ -144,7 +148,7 @@ class Training:
         return {"steps": int(state.step), "resumed_at": resumed}
 
 
-def _resume(series: Series, fresh: State) -> tuple[State, int]:
+def _resume(series: Series, fresh: State, model: Model) -> tuple[State, int]:
     """The state of the last good checkpoint and its step; the fresh one and 0 if there is none."""
     latest = series.latest()
     if latest is None:
@@ -152,7 +156,7 @@ def _resume(series: Series, fresh: State) -> tuple[State, int]:
     params, _ = layerwise.load(latest)
     template = {"step": fresh.step, "optimiser": fresh.optimiser}
     kept = layerwise.load_part(latest, "state", template)
-    state = State(kept["step"], params, kept["optimiser"])
+    state = State(kept["step"], model.arrange(params), kept["optimiser"])
     return state, int(kept["step"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import optax
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.core.tree import map_named, named
+from jaxkd.core.tree import is_stacked, map_named, named
 
 DECAYS = ("linear", "cosine", "constant")
 
@@ -62,6 +62,7 @@ class AdamW:
             if not fnmatch.filter(names, pattern):
                 raise ValueError(
                     f"freeze={pattern!r} fits no parameter. {did_you_mean(pattern, names)}"
+                    + " With scan_layers all blocks are one." * any(map(is_stacked, names))
                 )
         labels = map_named(
             lambda name, _: "frozen" if any(fnmatch.fnmatch(name, p) for p in freeze) else "free",
@@ -74,7 +75,8 @@ class AdamW:
             eps=self.epsilon,
             weight_decay=self.weight_decay,
             mask=lambda tree: map_named(
-                lambda name, leaf: leaf.ndim > 1 and not name.endswith("bias"), tree
+                lambda name, leaf: leaf.ndim - is_stacked(name) > 1 and not name.endswith("bias"),
+                tree,
             ),
         )
         # Clipped inside: what does not learn has no part in the norm.

@@ -10,6 +10,7 @@ import pytest
 
 from jaxkd.models import attention, families
 from jaxkd.models.model import forward, keep_blocks
+from jaxkd.models.stack import stack, unstack
 from tests.models import tiny
 
 SIZES = dict(
@@ -74,6 +75,11 @@ def test_a_scan_over_layers_gives_the_loops_numbers(family, dropped):
     loop = loss_and_gradient(config, params, given, **more)
     scan = loss_and_gradient(dataclasses.replace(config, scan_layers=True), params, given, **more)
     chex.assert_trees_all_close(scan, loop, atol=1e-5, rtol=1e-4)
+    if family != "albert":
+        value, gradient = loss_and_gradient(
+            dataclasses.replace(config, scan_layers=True), stack(params), given, **more
+        )
+        chex.assert_trees_all_close((value, unstack(gradient)), scan, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

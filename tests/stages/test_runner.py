@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series
 from jaxkd.stages import runner
+from jaxkd.stages.experiment import Report
 from jaxkd.stages.export import Export
 from jaxkd.stages.pretrain import check_vocabulary
 from jaxkd.stages.training import load_model
@@ -197,3 +199,25 @@ def test_a_polite_stop_is_heeded_between_stages_and_between_models(corpus, cache
     assert set(done) == {"teacher", "seedling", "student"}
     go()
     assert finished(tmp_path / "small-test") | done == finished(tmp_path / "small-test")
+
+
+@pytest.mark.slow
+def test_a_scan_over_layers_trains_stops_and_resumes_as_the_loop_does(corpus, cache, tmp_path):
+    """Its checkpoints hold the list; its optimiser holds the stack."""
+
+    def go(name, scan, stopping=lambda: False):
+        experiment = small.experiment(corpus)
+        experiment.stages["teacher"].model.scan_layers = scan
+        experiment.stages = {"teacher": experiment.stages["teacher"]}
+        experiment.report = Report()
+        return runner.run(
+            experiment, name=name, variant="test", command="pytest", workdir=tmp_path,
+            cache=cache, stopping=stopping,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step"):
+        go("scan", True, Stops(5))
+    _, scanned = load_model(go("scan", True) / "0/teacher")
+    _, looped = load_model(go("loop", False) / "0/teacher")
+    assert len(scanned["blocks"]) == 2
+    chex.assert_trees_all_close(scanned, looped, atol=1e-4)

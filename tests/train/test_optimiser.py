@@ -1,5 +1,6 @@
 """AdamW with warm-up, decay, clipping and frozen parts."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import optax
 import pytest
 import torch
 
+from jaxkd.models.stack import stack, unstack
 from jaxkd.train.optimiser import AdamW
 
 PARAMS = {"embed": {"position": jnp.ones((3, 2)), "token": jnp.ones((4, 2))}, "bias": jnp.ones(2)}
@@ -79,6 +81,21 @@ def test_settings_that_cannot_work_are_named():
         AdamW(decay="linea").check()
     with pytest.raises(ValueError, match="learning_rate is 0"):
         AdamW(learning_rate=0.0).check()
+
+
+def test_stacked_blocks_decay_as_listed_ones_do():
+    block = {"norm": {"scale": jnp.ones(5)}, "dense": {"kernel": jnp.ones((5, 5))}}
+    listed = {"blocks": [block, block]}
+    adamw = AdamW(learning_rate=0.1, weight_decay=0.5, warmup=0.0)
+    found = []
+    for params in (listed, stack(listed)):
+        optimiser = adamw.build(params, 3)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        found.append(unstack(optimiser.update(zeros, optimiser.init(params), params)[0]))
+    chex.assert_trees_all_equal(*found)
+    assert (found[0]["blocks"][0]["dense"]["kernel"] < 0).all()
+    with pytest.raises(ValueError, match="all blocks are one"):
+        adamw.build(stack(listed), 3, ["blocks/0/*"])
 
 
 def test_a_bias_of_any_shape_does_not_decay():

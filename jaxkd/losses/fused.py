@@ -1,0 +1,188 @@
+"""Losses over a vocabulary without its logits: never more than a chunk of positions has them."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from jaxkd.core.outputs import Projection
+
+# (student's logits [C, V], teacher's [C, U] or None, labels [C]) -> name -> values [C]
+Values = Callable[[Array, Array | None, Array], Mapping[str, Array]]
+
+
+def fused(
+    values: Values,
+    weights: Mapping[str, Any],
+    student: Projection,
+    teacher: Projection | None,
+    labels: Int[Array, "*B"],
+    mask: Bool[Array, "*B"],
+    *,
+    chunk: int = 256,
+) -> tuple[Any, dict[str, Any]]:
+    """sum_i weights_i total_i, where total_i is the sum of the i-th values where the mask is True.
+
+    Positions that count are taken `chunk` at a time: logits of both models, values, and, if the sum
+    is differentiated, their gradient at once, so that the backward pass has nothing to compute
+    again. Memory is a few chunks of logits and the gradient of the student's matrix, however many
+    positions there are; time grows with those that count. A matrix sharded over its vocabulary
+    stays so.
+    Source: the scheme of Liger's chunked losses (Hsu et al., 2024, arXiv:2410.10989), with any
+    loss of this package, and a loop as long as the mask.
+
+    Args:
+      values: any of the losses, unreduced; it sees logits as the dense losses do.
+      weights: scalars by the names that `values` gives.
+      chunk: positions; their logits, of both models and in float32, must fit.
+    Returns: the weighted sum, and each total by name, which is not differentiated.
+    Raises:
+      ValueError: if chunk < 1.
+
+    >>> from jaxkd.losses import hard_labels
+    >>> told = Projection(jnp.zeros((6, 2)), jnp.zeros((4, 2)))  # six times ln 4, two masked out
+    >>> ce = lambda logits, _, labels: {"ce": hard_labels(logits, labels)}
+    >>> mask = jnp.arange(6) < 4
+    >>> loss, totals = fused(ce, {"ce": 0.5}, told, None, jnp.zeros(6, int), mask, chunk=3)
+    >>> round(float(loss), 4), round(float(totals["ce"]), 4)
+    (2.7726, 5.5452)
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; at least one position has its logits at a time.")
+    weights = {name: jnp.asarray(weight, jnp.float32) for name, weight in weights.items()}
+    loss, totals = _fused(values, min(chunk, mask.size), weights, student, teacher, labels, mask)
+    return loss, jax.lax.stop_gradient(totals)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _fused(
+    values: Values,
+    chunk: int,
+    weights: Mapping[str, Any],
+    student: Projection,
+    teacher: Projection | None,
+    labels: Array,
+    mask: Array,
+) -> tuple[Any, dict[str, Any]]:
+    part = _Chunks(values, chunk, weights, student, teacher, labels, mask)
+
+    def turn(i: Any, totals: dict[str, Any]) -> dict[str, Any]:
+        return jax.tree.map(jnp.add, totals, part.totals(part.logits(i), i)[1])
+
+    totals = jax.lax.fori_loop(0, part.turns, turn, part.zeros)
+    return sum(weights[name] * totals[name] for name in totals), totals
+
+
+def _forward(
+    values: Values,
+    chunk: int,
+    weights: Mapping[str, Any],
+    student: Projection,
+    teacher: Projection | None,
+    labels: Array,
+    mask: Array,
+) -> tuple[Any, Any]:
+    part = _Chunks(values, chunk, weights, student, teacher, labels, mask)
+    features = part.student.features
+    zeros = Projection(
+        jnp.zeros_like(features),
+        jnp.zeros(student.matrix.shape, jnp.float32),
+        None if student.bias is None else jnp.zeros(student.bias.shape, jnp.float32),
+    )
+
+    def turn(i: Any, carried: tuple[Any, Projection]) -> tuple[Any, Projection]:
+        totals, sums = carried
+        rows, counted = part.rows(i)
+        gradient, more = jax.grad(part.totals, has_aux=True)(part.logits(i), i)
+        gradient = gradient.T  # [V, C], as the products want it
+        small = gradient.astype(features.dtype)
+        to_features = jnp.matmul(small.T, part.student.matrix, preferred_element_type=jnp.float32)
+        mine = part.at(features, rows, counted)
+        to_matrix = jnp.matmul(small, mine, preferred_element_type=jnp.float32)
+        sums = Projection(
+            sums.features.at[rows].set(to_features.astype(features.dtype), mode="drop"),
+            sums.matrix + to_matrix,
+            None if sums.bias is None else sums.bias + gradient.sum(1),
+        )
+        return jax.tree.map(jnp.add, totals, more), sums
+
+    totals, sums = jax.lax.fori_loop(0, part.turns, turn, (part.zeros, zeros))
+    sums = Projection(
+        sums.features.reshape(student.features.shape),
+        sums.matrix.astype(student.matrix.dtype),
+        None if sums.bias is None else sums.bias.astype(student.bias.dtype),
+    )
+    loss = sum(weights[name] * totals[name] for name in totals)
+    return (loss, totals), (totals, sums)
+
+
+def _backward(values: Values, chunk: int, kept: Any, cotangents: Any) -> tuple[Any, ...]:
+    totals, sums = kept
+    along = cotangents[0]
+    to_student = jax.tree.map(lambda x: (along * x).astype(x.dtype), sums)
+    to_weights = {name: along * total for name, total in totals.items()}
+    return to_weights, to_student, None, None, None
+
+
+_fused.defvjp(_forward, _backward)
+
+
+class _Chunks:
+    """The arguments, flat, and what a turn of the loop needs of them."""
+
+    def __init__(
+        self,
+        values: Values,
+        chunk: int,
+        weights: Mapping[str, Any],
+        student: Projection,
+        teacher: Projection | None,
+        labels: Array,
+        mask: Array,
+    ):
+        self.student, self.teacher = _flat(student), _flat(teacher)
+        self._values, self._weights, self._chunk = values, weights, chunk
+        self._labels, mask = labels.ravel(), mask.ravel()
+        self._count = jnp.sum(mask)
+        self.turns = -(-self._count // chunk)
+        # Positions that count first; what is filled up lies beyond the end.
+        order = jnp.argsort(~mask, stable=True)
+        self._order = jnp.pad(order, (0, -mask.size % chunk), constant_values=mask.size)
+        shapes = jax.eval_shape(lambda: self.totals(self.logits(0), 0)[1])
+        self.zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def rows(self, i: Any) -> tuple[Array, Array]:
+        """Turn i's positions, and which of them count."""
+        start = i * self._chunk
+        rows = jax.lax.dynamic_slice_in_dim(self._order, start, self._chunk)
+        return rows, start + jnp.arange(self._chunk) < self._count
+
+    def at(self, array: Array, rows: Array, counted: Array) -> Array:
+        found = array.at[rows].get(mode="fill", fill_value=0)
+        # What does not count may be nan, which no zero weight would take out of a sum.
+        return jnp.where(counted.reshape(-1, *(1,) * (array.ndim - 1)), found, 0)
+
+    def logits(self, i: Any) -> Array:
+        return self._of(self.student, *self.rows(i))
+
+    def totals(self, logits: Array, i: Any) -> tuple[Any, dict[str, Any]]:
+        rows, counted = self.rows(i)
+        taught = None if self.teacher is None else self._of(self.teacher, rows, counted)
+        found = self._values(logits, taught, self.at(self._labels, rows, counted))
+        totals = {k: jnp.sum(jnp.where(counted, v, 0.0)) for k, v in found.items()}
+        return sum(self._weights[name] * total for name, total in totals.items()), totals
+
+    def _of(self, projection: Projection, rows: Array, counted: Array) -> Array:
+        features = self.at(projection.features, rows, counted)
+        return Projection(features, projection.matrix, projection.bias).logits()
+
+
+def _flat(projection: Projection | None) -> Projection | None:
+    """Features [N, E], and the matrix in their type, once for all chunks."""
+    if projection is None:
+        return None
+    features = projection.features.reshape(-1, projection.features.shape[-1])
+    return Projection(features, projection.matrix.astype(features.dtype), projection.bias)

@@ -1,0 +1,50 @@
+"""Blocks as one stacked tree, for models that scan over them, and back to the list."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def stack(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the arrays of all blocks stacked: {"blocks": {name: [N, ...]}}.
+
+    An encoder-decoder's two lists are each stacked.
+
+    Raises:
+      ValueError: if the blocks of a list differ in shape (a student pruned in width).
+    """
+    return _each_list(params, stacked_blocks)
+
+
+def unstack(params: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `stack`: the list, which checkpoints, pruning and hub folders work on."""
+    return _each_list(params, listed_blocks)
+
+
+def _each_list(params: dict[str, Any], change: Any) -> dict[str, Any]:
+    changed = params | {"blocks": change(params["blocks"])}
+    if "encoder" in params:
+        changed["encoder"] = _each_list(params["encoder"], change)
+    return changed
+
+
+def stacked_blocks(blocks: Any) -> Any:
+    """A list of blocks as one tree; a tree is given back as it is."""
+    if not isinstance(blocks, list):
+        return blocks
+    kinds = {str(jax.tree.map(np.shape, block)) for block in blocks}
+    if len(kinds) > 1:
+        raise ValueError(
+            "scan_layers needs blocks of one shape, and these differ: set scan_layers=False."
+        )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+
+
+def listed_blocks(blocks: Any) -> list[Any]:
+    """The list of blocks behind a stacked tree; a list is given back as it is."""
+    if isinstance(blocks, list):
+        return blocks
+    count = len(jax.tree.leaves(blocks)[0])
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], blocks) for i in range(count)]
