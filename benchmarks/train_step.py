@@ -73,8 +73,8 @@ def serve_jax(folder: pathlib.Path) -> None:
     import jax.numpy as jnp
 
     from jaxkd.core.batch import Batch
-    from jaxkd.distil.objective import CosineHidden, HardLabels, SoftTargets
     from jaxkd.distil.step import initial_state, make_step
+    from jaxkd.distil.terms import CosineHidden, HardLabels, SoftTargets
     from jaxkd.hub import folder as hub
     from jaxkd.models import families
     from jaxkd.train.optimiser import AdamW

@@ -1,6 +1,6 @@
 """Loss recipes by the paper that made them."""
 
-from jaxkd.distil.objective import CosineHidden, HardLabels, SoftTargets
+from jaxkd.distil.terms import CosineHidden, HardLabels, SoftTargets
 
 
 def distilbert() -> dict[str, object]:

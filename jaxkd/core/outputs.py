@@ -42,5 +42,6 @@ class Outputs:
     hidden: tuple[Any, ...]  # N + 1 arrays [B, L, D]
     attention: tuple[Any, ...] = ()  # N arrays [B, H, L, S]; none of blocks LayerDrop may skip
     cross: tuple[Any, ...] = ()  # N arrays [B, H, L, S], over what the encoder read
+    vectors: tuple[Any, ...] = ()  # N x (queries [B, H, L, K], keys, values [B, G, L, K])
     encoder: "Outputs | None" = None  # of an encoder-decoder: no logits; hidden, attention
     projection: Projection | None = None  # of a head over the vocabulary: `logits` before products

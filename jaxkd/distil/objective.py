@@ -5,100 +5,34 @@ A term says over how many values it is a mean (`count`, of the batch alone) and 
 divided by the count of the whole batch.
 """
 
-import dataclasses
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
 from jaxkd import losses
 from jaxkd.core.batch import Batch
-from jaxkd.core.mean import Mean
-from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
+from jaxkd.core.random import stream
+from jaxkd.distil.schedule import Ramp, at_step, extremes
 
 
+@runtime_checkable
 class Term(Protocol):
-    """One summand of an objective."""
+    """One summand of an objective (terms.py).
+
+    One over a vocabulary also has `values(student's logits, teacher's logits, labels)`, unreduced,
+    and can be fused with the head; one that learns has `init(key, student, teacher)`.
+    """
 
     weight: float
+    ramps: dict[str, Ramp]
+
+    def check(self, name: str) -> None: ...
 
     def count(self, batch: Batch) -> Any: ...
 
-    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any: ...
-
-
-@dataclasses.dataclass
-class HardLabels:
-    """Cross-entropy at the target positions."""
-
-    weight: float = 1.0
-
-    def count(self, batch: Batch) -> Any:
-        return jnp.sum(batch.target_mask, dtype=jnp.float32)
-
-    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any:
-        values = losses.hard_labels(student.logits, batch.targets)
-        return Mean.of(values, batch.target_mask).total
-
-
-@dataclasses.dataclass
-class SoftTargets:
-    """T^2 KL(teacher || student) at the target positions."""
-
-    weight: float = 1.0
-    temperature: float = 1.0
-
-    def count(self, batch: Batch) -> Any:
-        return jnp.sum(batch.target_mask, dtype=jnp.float32)
-
-    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any:
-        mine, its = losses.shared(student.logits, teacher.logits)
-        values = losses.soft_targets(mine, its, temperature=self.temperature)
-        return Mean.of(values, batch.target_mask).total
-
-
-KINDS = {  # name -> the loss, and the fields of Divergence it takes beside the temperature
-    "forward_kl": (losses.soft_targets, ()),
-    "reverse_kl": (losses.reverse_kl, ()),
-    "jensen_shannon": (losses.jensen_shannon, ("beta", "normalised")),
-    "skewed_kl": (losses.skewed_kl, ("alpha",)),
-    "skewed_reverse_kl": (losses.skewed_reverse_kl, ("alpha",)),
-    "adaptive_kl": (losses.adaptive_kl, ("head",)),
-    "total_variation": (losses.total_variation, ()),
-    "soft_cross_entropy": (losses.soft_cross_entropy, ()),
-}
-
-
-@dataclasses.dataclass
-class Divergence(SoftTargets):
-    """Any divergence of losses/divergences.py by its name, at the target positions."""
-
-    kind: str = "forward_kl"  # one of KINDS
-    beta: float = 0.5  # jensen_shannon: weight of the teacher
-    normalised: bool = False  # jensen_shannon: divided by beta (1 - beta)
-    alpha: float = 0.1  # skewed_kl, skewed_reverse_kl
-    head: float = 0.5  # adaptive_kl: probability of the teacher's head
-
-    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any:
-        loss, fields = KINDS[self.kind]
-        options = {field: getattr(self, field) for field in fields}
-        mine, its = losses.shared(student.logits, teacher.logits)
-        values = loss(mine, its, temperature=self.temperature, **options)
-        return Mean.of(values, batch.target_mask).total
-
-
-@dataclasses.dataclass
-class CosineHidden:
-    """Cosine distance of the last hidden states, at every token that is not padding."""
-
-    weight: float = 1.0
-
-    def count(self, batch: Batch) -> Any:
-        return jnp.sum(batch.last_mask, dtype=jnp.float32)
-
-    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Any:
-        values = losses.cosine_distance(student.hidden[-1], teacher.hidden[-1])
-        return Mean.of(values, batch.last_mask).total
+    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any) -> Any: ...
 
 
 Terms = dict[str, Any]  # name -> Term; the name is what metrics are reported under
@@ -106,20 +40,27 @@ Terms = dict[str, Any]  # name -> Term; the name is what metrics are reported un
 
 def check(terms: Terms) -> None:
     """Raise ValueError for terms that cannot be minimised."""
-    if not any(term.weight > 0 for term in terms.values()):
-        raise ValueError("every term of the objective has weight 0: there is nothing to learn.")
     for name, term in terms.items():
-        if term.weight < 0:
-            raise ValueError(f"terms.{name}.weight is {term.weight}; weights are 0 or more.")
-        kind = getattr(term, "kind", "forward_kl")
-        if kind not in KINDS:
-            raise ValueError(f"terms.{name}.kind={kind!r}. {did_you_mean(kind, KINDS)}")
-        for field in KINDS[kind][1]:
-            value = getattr(term, field)
-            if not isinstance(value, bool) and not 0 < value < 1:
-                raise ValueError(f"terms.{name}.{field} is {value}; it lies between 0 and 1.")
-        if getattr(term, "temperature", 1.0) <= 0:
-            raise ValueError(f"terms.{name}.temperature is {term.temperature}; it is above 0.")
+        term.check(f"terms.{name}")
+        least = extremes(term, "weight")[0]
+        if least < 0:
+            raise ValueError(f"terms.{name}.weight is {least}; weights are 0 or more.")
+    if not any(extremes(term, "weight")[1] > 0 for term in terms.values()):
+        raise ValueError("every term of the objective has weight 0: there is nothing to learn.")
+
+
+def at(terms: Terms, step: Any) -> Terms:
+    """The terms as they are at that optimiser step."""
+    return {name: at_step(term, step) for name, term in terms.items()}
+
+
+def init(terms: Terms, seed: int, student: Outputs, teacher: Outputs | None) -> dict[str, Any]:
+    """What terms have to learn themselves, by name; only shapes of the outputs are looked at."""
+    return {
+        name: term.init(stream(seed, f"terms/{name}"), student, teacher)
+        for name, term in terms.items()
+        if hasattr(term, "init")
+    }
 
 
 def counts(terms: Terms, batch: Batch) -> dict[str, Any]:
@@ -127,13 +68,49 @@ def counts(terms: Terms, batch: Batch) -> dict[str, Any]:
     return {name: term.count(batch) for name, term in terms.items()}
 
 
-def totals(terms: Terms, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Any]:
-    """The sum of each term's values over this batch, not weighted."""
-    return {name: term.total(student, teacher, batch) for name, term in terms.items()}
+def loss(
+    terms: Terms,
+    own: Mapping[str, Any],
+    student: Outputs,
+    teacher: Outputs | None,
+    batch: Batch,
+    counts: Mapping[str, Any],
+    *,
+    chunk: int = 0,
+) -> tuple[Any, dict[str, Any]]:
+    """sum_i weight_i total_i / count_i, the number that is differentiated, and all totals.
+
+    Args:
+      own: what terms learn themselves (`init`).
+      counts: of the whole batch, of which this one may be a part.
+      chunk: positions whose logits exist at once (losses/fused.py); 0: all of them.
+    """
+    fused = {}
+    if chunk and student.projection is not None:
+        fused = {name: term for name, term in terms.items() if hasattr(term, "values")}
+    weights = {name: share(term, counts[name]) for name, term in terms.items()}
+    value, totals = 0.0, {}
+    if fused:
+
+        def values(logits: Any, taught: Any, labels: Any) -> dict[str, Any]:
+            return {name: term.values(logits, taught, labels) for name, term in fused.items()}
+
+        value, totals = losses.fused(
+            values,
+            {name: weights[name] for name in fused},
+            student.projection,
+            None if teacher is None else teacher.projection,
+            batch.targets,
+            batch.target_mask,
+            chunk=chunk,
+        )
+    for name, term in terms.items():
+        if name not in fused:
+            totals[name] = term.total(student, teacher, batch, own.get(name, ()))
+            value = value + weights[name] * totals[name]
+    return value, {name: totals[name] for name in terms}
 
 
-def weighted(terms: Terms, totals: dict[str, Any], counts: dict[str, Any]) -> Any:
-    """sum_i weight_i total_i / count_i, the number that is differentiated."""
-    return sum(
-        term.weight * totals[name] / jnp.maximum(counts[name], 1) for name, term in terms.items()
-    )
+def share(term: Term, count: Any) -> Any:
+    """What one unit of the term's total adds to the loss."""
+    return term.weight / jnp.maximum(count, 1)

@@ -48,14 +48,17 @@ def make_step(
     layer_drop: float = 0.0,
     dropout: bool = False,
     accumulate: int = 1,
+    chunk: int = 0,
 ) -> Step:
     """A step minimising `terms`, its result independent of how the batch is split.
 
     Counts are summed over devices first; each device and each of the `accumulate` micro-batches
     then adds weight * total / count of the whole batch, and gradients are summed. The teacher runs
     without dropout and LayerDrop, under `stop_gradient`. LayerDrop draws once a step, for all
-    devices and micro-batches alike.
+    devices and micro-batches alike. What terms learn themselves is `params["terms"]`.
 
+    Args:
+      chunk: positions whose logits exist at once, 0 for all (losses/fused.py).
     Returns: the step; its metrics are a Mean for each term, `loss` (their weighted sum) and
     `grad_norm` (before clipping).
     """
@@ -66,7 +69,8 @@ def make_step(
         def over_devices(tree: Any) -> Any:
             return tree if axis is None else jax.lax.psum(tree, axis)
 
-        count = over_devices(objective.counts(terms, batch))
+        now = objective.at(terms, state.step)
+        count = over_devices(objective.counts(now, batch))
         keep = keep_blocks(seed, state.step, model.depth, layer_drop) if layer_drop else None
         key = stream(seed, "dropout", state.step, axis) if dropout else None
 
@@ -76,8 +80,8 @@ def make_step(
             taught = None
             if teacher is not None:
                 taught = jax.lax.stop_gradient(forward(teacher, teacher_params, part))
-            total = objective.totals(terms, student, taught, part)
-            return objective.weighted(terms, total, count), total
+            own = params.get("terms", {})
+            return objective.loss(now, own, student, taught, part, count, chunk=chunk)
 
         part_gradient = jax.grad(part_loss, has_aux=True)
         if accumulate == 1:
@@ -98,7 +102,8 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
         metrics = {name: Mean(total[name], count[name]) for name in terms}
-        metrics["loss"] = Mean(objective.weighted(terms, total, count), one)
+        loss = sum(objective.share(now[name], count[name]) * total[name] for name in terms)
+        metrics["loss"] = Mean(loss, one)
         metrics["grad_norm"] = Mean(optax.tree.norm(gradient), one)
         return State(state.step + 1, params, optimiser_state), metrics
 

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxkd.losses.vocabulary import expectation, kl, log_distributions
+from jaxkd.losses.vocabulary import Scalar, expectation, kl, log_distributions
 
 
 def soft_cross_entropy(
-    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: float = 1.0
+    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: Scalar = 1.0
 ) -> Float[Array, "*B"]:
     """-T^2 sum p log q: the forward KL plus the teacher's entropy, so never 0 at equality.
 
@@ -27,7 +27,7 @@ def soft_cross_entropy(
 
 
 def reverse_kl(
-    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: float = 1.0
+    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: Scalar = 1.0
 ) -> Float[Array, "*B"]:
     """T^2 KL(q || p): the student is charged for what the teacher would not say.
 
@@ -47,7 +47,7 @@ def jensen_shannon(
     *,
     beta: float = 0.5,
     normalised: bool = False,
-    temperature: float = 1.0,
+    temperature: Scalar = 1.0,
 ) -> Float[Array, "*B"]:
     """T^2 (beta KL(p || m) + (1 - beta) KL(q || m)), m = beta p + (1 - beta) q.
 
@@ -79,7 +79,7 @@ def skewed_kl(
     teacher: Float[Array, "*B V"],
     *,
     alpha: float = 0.1,
-    temperature: float = 1.0,
+    temperature: Scalar = 1.0,
 ) -> Float[Array, "*B"]:
     """T^2 KL(p || alpha p + (1 - alpha) q): the forward KL, bounded by -log alpha.
 
@@ -102,7 +102,7 @@ def skewed_reverse_kl(
     teacher: Float[Array, "*B V"],
     *,
     alpha: float = 0.1,
-    temperature: float = 1.0,
+    temperature: Scalar = 1.0,
 ) -> Float[Array, "*B"]:
     """T^2 KL(q || (1 - alpha) p + alpha q): the reverse KL, bounded by -log alpha.
 
@@ -121,7 +121,7 @@ def adaptive_kl(
     teacher: Float[Array, "*B V"],
     *,
     head: float = 0.5,
-    temperature: float = 1.0,
+    temperature: Scalar = 1.0,
 ) -> Float[Array, "*B"]:
     """Forward and reverse KL, weighted by where the student is wrong.
 
@@ -148,7 +148,7 @@ def adaptive_kl(
 
 
 def total_variation(
-    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: float = 1.0
+    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: Scalar = 1.0
 ) -> Float[Array, "*B"]:
     """T/2 sum |p - q|: at T = 1 the share of draws in which the two differ at least.
 

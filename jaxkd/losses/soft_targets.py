@@ -2,11 +2,11 @@
 
 from jaxtyping import Array, Float
 
-from jaxkd.losses.vocabulary import kl, log_distributions
+from jaxkd.losses.vocabulary import Scalar, kl, log_distributions
 
 
 def soft_targets(
-    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: float = 1.0
+    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: Scalar = 1.0
 ) -> Float[Array, "*B"]:
     """T^2 KL(softmax(teacher/T) || softmax(student/T)), in nats; one value per position.
 

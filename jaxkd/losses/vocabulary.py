@@ -29,20 +29,23 @@ def shared(
     return first[..., :common], second[..., :common]
 
 
-def log_softmax(logits: Float[Array, "*B V"], temperature: float = 1.0) -> Float[Array, " V *B"]:
+Scalar = float | Float[Array, ""]  # what a schedule gives is an array
+
+
+def log_softmax(logits: Float[Array, "*B V"], temperature: Scalar = 1.0) -> Float[Array, " V *B"]:
     """log softmax(logits / temperature), vocabulary first."""
     return jax.nn.log_softmax(vocabulary_first(logits) / temperature, axis=0)
 
 
 def log_distributions(
-    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], temperature: float
+    student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], temperature: Scalar
 ) -> tuple[Float[Array, " V *B"], Float[Array, " V *B"]]:
     """log q of the student and log p of the teacher, vocabulary first.
 
     Raises:
-      ValueError: if temperature <= 0.
+      ValueError: if temperature is a number <= 0.
     """
-    if temperature <= 0:
+    if isinstance(temperature, float) and temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it must be positive (1 changes nothing).")
     return log_softmax(student, temperature), log_softmax(teacher, temperature)
 

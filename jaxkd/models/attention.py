@@ -29,9 +29,10 @@ class Cache:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inside:
-    """What happened inside a block, beside its output."""
+    """What happened inside an attention, or a block, beside its output."""
 
     attention: Any = None  # [B, H, L, S] weights, where `plain` computes them
+    vectors: Any = None  # (queries [B, H, L, K], keys, values [B, G, L, K]), of itself
     cross: Any = None  # [B, H, L, S'] weights over what an encoder read
     cache: Any = None  # what it needs to go on; None if it was given none
 
@@ -74,8 +75,8 @@ class Attention(nn.Module):
         memory: Float[Array, "B S D"] | None = None,
         cache: Cache | None = None,
         start: Any = 0,
-    ) -> tuple[Float[Array, "B L D"], Any, Cache | None]:
-        """What was attended to, the weights (`plain` only), and the cache after this.
+    ) -> tuple[Float[Array, "B L D"], Inside]:
+        """What was attended to, and how: weights (`plain` only), vectors, the cache after this.
 
         Args:
           mask: of the positions attended to: all S there is room for, where a cache is given.
@@ -106,6 +107,7 @@ class Attention(nn.Module):
         if self.rotary is not None:
             positions = token_positions(mask, start, hidden.shape[1])
             query, key = self.rotary(query, positions), self.rotary(key, positions)
+        vectors = (query, key, value)
         if cache is not None:
             if not self.cross:
                 key, value = (
@@ -126,7 +128,8 @@ class Attention(nn.Module):
                 *by_position, mask=shown(mask, rows)[:, None], implementation=self.kind
             ).swapaxes(1, 2)
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
-        return dense(self.width, self.output_bias, "output")(mixed), weights, cache
+        out = dense(self.width, self.output_bias, "output")(mixed)
+        return out, Inside(weights, vectors, cache=cache)
 
 
 def shown(mask: Bool[Array, "B S"], rows: Int[Array, " L"] | None) -> Bool[Array, "B _ S"]:

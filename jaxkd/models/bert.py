@@ -103,7 +103,7 @@ class Block(nn.Module):
         def norm(x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
             return nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name=name)(x)
 
-        mixed, weights, _ = Attention(
+        mixed, inside = Attention(
             c.width,
             c.heads,
             c.attention_dropout,
@@ -117,7 +117,7 @@ class Block(nn.Module):
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
             dropout=c.activation_dropout, name="feed_forward",
         )(hidden, train)  # fmt: skip
-        return norm(hidden + drop(inner, "feed_forward"), "norm"), Inside(weights)
+        return norm(hidden + drop(inner, "feed_forward"), "norm"), inside
 
 
 def build(config: Config) -> Model:

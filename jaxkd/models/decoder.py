@@ -127,7 +127,7 @@ class Block(nn.Module):
         rotary = Rotary(
             width, c.rope_theta, c.rope, c.rope_factor, c.rope_low, c.rope_high, c.rope_original
         )
-        mixed, weights, cache = Attention(
+        mixed, inside = Attention(
             c.width,
             c.heads,
             c.attention_dropout,
@@ -169,7 +169,7 @@ class Block(nn.Module):
                 bias=c.feed_forward_bias,
                 name="feed_forward",
             )(inner)
-        return hidden + drop(inner), Inside(weights, cache=cache)
+        return hidden + drop(inner), inside
 
 
 def build(config: Config) -> Model:

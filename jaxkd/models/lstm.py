@@ -120,12 +120,12 @@ class Writer(nn.Module):
         here = jax.lax.dynamic_slice_in_dim(mask, start, hidden.shape[1], axis=1)
         out, state = Lstm(c.width, c.init_std, c.dtype, name="lstm")(hidden, here, state)
         hidden = hidden + drop(out)
-        mixed, cross, read = Attention(
+        mixed, read = Attention(
             c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention,
             cross=True, name="cross",
         )(hidden, memory_mask, train=train, memory=memory, cache=read)  # fmt: skip
-        inside = Inside(cross=cross, cache=None if cache is None else (state, read))
-        return hidden + drop(mixed), inside
+        caches = None if cache is None else (state, read.cache)
+        return hidden + drop(mixed), Inside(cross=read.attention, cache=caches)
 
 
 def build(config: Config) -> Model:

@@ -176,11 +176,11 @@ def _through(
     def one(hidden: Array, block: Params, i: Any, keep: Any) -> tuple[Array, Any]:
         if keep is None:
             hidden, inside = run(block, hidden, i)
-            return hidden, (hidden, inside.attention, inside.cross)
+            return hidden, (hidden, inside.attention, inside.cross, inside.vectors)
         hidden = jax.lax.cond(
             keep, lambda block, x: run(block, x, i)[0], lambda _, x: x, block, hidden
         )
-        return hidden, (hidden, None, None)
+        return hidden, (hidden, None, None, None)
 
     first, count = hidden, model.layers
     if model.scan:
@@ -198,10 +198,11 @@ def _through(
         for i, block in enumerate(listed_blocks(params["blocks"]) * (count if model.shared else 1)):
             hidden, seen = one(hidden, block, i, None if keep is None else keep[i])
             after.append(seen)
-    states, attention, cross = zip(*after, strict=True)
+    states, attention, cross, vectors = zip(*after, strict=True)
     return Outputs(
         logits=None,
         hidden=(first, *states),
         attention=attention if attention[0] is not None else (),
         cross=cross if cross[0] is not None else (),
+        vectors=vectors if vectors[0] is not None else (),
     )

@@ -148,16 +148,17 @@ class Block(nn.Module):
             return nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name=name)(hidden + drop(x))
 
         own, read = cache or (None, None)
-        mixed, weights, own = attend("attention", mask, own, causal=True, start=start)
+        mixed, own = attend("attention", mask, own, causal=True, start=start)
         hidden = add(mixed, "attention_norm")
-        mixed, cross, read = attend("cross", memory_mask, read, cross=True, memory=memory)
+        mixed, read = attend("cross", memory_mask, read, cross=True, memory=memory)
         hidden = add(mixed, "cross_norm")
         inner = FeedForward(
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
             dropout=c.activation_dropout, name="feed_forward",
         )(hidden, train)  # fmt: skip
         hidden = add(inner, "norm")
-        return hidden, Inside(weights, cross, None if cache is None else (own, read))
+        caches = None if cache is None else (own.cache, read.cache)
+        return hidden, dataclasses.replace(own, cross=read.attention, cache=caches)
 
 
 def build(config: Config, reader: Any = bert.Block, writer: Any = Block) -> Model:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxkd.data.masking import Masking
 from jaxkd.data.tokenizer import Tokenizer
-from jaxkd.distil.objective import HardLabels
+from jaxkd.distil.terms import HardLabels
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params

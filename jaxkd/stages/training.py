@@ -1,10 +1,13 @@
 """What teacher training and distillation share: steps, optimiser, resuming, checkpoints."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+import jax
 
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
@@ -16,7 +19,7 @@ from jaxkd.distil.step import State, initial_state, make_step
 from jaxkd.evaluate.masked_lm import make_evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import families
-from jaxkd.models.model import Model, Params
+from jaxkd.models.model import Model, Params, forward
 from jaxkd.models.stack import unstack
 from jaxkd.stages.experiment import Place
 from jaxkd.train import loop, parallel
@@ -40,6 +43,7 @@ class Training:
     save_every: int = 200
     evaluate_every: int = 200
     evaluate_rows: int = 256  # of the validation split, while training; 0: all
+    chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
     patience: int = 0  # stop after so many evaluations without a better loss, and keep the best
 
     reads_text: ClassVar[bool] = True
@@ -70,6 +74,11 @@ class Training:
             taught = families.build(teacher[0])
             teacher_params = parallel.replicated(taught.arrange(teacher[1]))
         params = model.arrange(params)
+        validation = place.rows.splits["validation"][: self.evaluate_rows or None]
+        batches = Evaluation(validation, EVALUATION, place.rows.vocabulary, self.batch_size)
+        own = _of_terms(terms, place.seed, (model, params), (taught, teacher_params), batches)
+        if own:
+            params = params | {"terms": own}
         optimiser = self.optimiser.build(params, self.steps, self.freeze)
         step = make_step(
             model,
@@ -80,6 +89,7 @@ class Training:
             layer_drop=layer_drop,
             dropout=max(config.dropout, config.attention_dropout) > 0,
             accumulate=self.accumulate,
+            chunk=self.chunk,
         )
         series = Series(place.folder / "checkpoint", warn=place.display.say)
         best = Series(place.folder / "best", keep=1, warn=place.display.say)
@@ -94,8 +104,6 @@ class Training:
             place.display.say(f"{place.name}: going on from step {resumed}")
         place.display.start(place.name, self.steps, resumed)
 
-        validation = place.rows.splits["validation"][: self.evaluate_rows or None]
-        batches = Evaluation(validation, EVALUATION, place.rows.vocabulary, self.batch_size)
         measure = make_evaluate(model, taught)
 
         def evaluate(done: int, state: State) -> Mapping[str, float]:
@@ -106,12 +114,11 @@ class Training:
             place.display.step(done, values)
 
         def save(done: int, state: State, position: dict[str, Any]) -> None:
-            kept = {"step": state.step, "optimiser": state.optimiser}
-            series.save(done, unstack(state.params), described, state=kept, data=position)
+            series.save(done, _model_of(state), described, state=_rest_of(state), data=position)
 
         def improved(done: int, state: State) -> None:
             if self.patience:
-                best.save(done, unstack(state.params), described)
+                best.save(done, _model_of(state), described)
 
         plan = loop.Plan(
             self.steps, self.log_every, self.save_every, self.evaluate_every, self.patience
@@ -154,10 +161,37 @@ def _resume(series: Series, fresh: State, model: Model) -> tuple[State, int]:
     if latest is None:
         return fresh, 0
     params, _ = layerwise.load(latest)
-    template = {"step": fresh.step, "optimiser": fresh.optimiser}
-    kept = layerwise.load_part(latest, "state", template)
-    state = State(kept["step"], model.arrange(params), kept["optimiser"])
+    kept = layerwise.load_part(latest, "state", _rest_of(fresh))
+    own = {"terms": kept["terms"]} if "terms" in kept else {}
+    state = State(kept["step"], model.arrange(params) | own, kept["optimiser"])
     return state, int(kept["step"])
+
+
+def _model_of(state: State) -> Params:
+    """The model's parameters as checkpoints have them: a list of blocks, nothing of the terms'."""
+    return unstack({name: part for name, part in state.params.items() if name != "terms"})
+
+
+def _rest_of(state: State) -> dict[str, Any]:
+    """What resuming needs beside the model."""
+    own = {"terms": state.params["terms"]} if "terms" in state.params else {}
+    return {"step": state.step, "optimiser": state.optimiser} | own
+
+
+def _of_terms(
+    terms: objective.Terms,
+    seed: int,
+    student: tuple[Model, Params],
+    teacher: tuple[Model | None, Params | None],
+    batches: Evaluation,
+) -> dict[str, Any]:
+    """What the objective's terms learn themselves, fresh; {} if nothing."""
+    batch = next(iter(batches))
+    given = [
+        None if model is None else jax.eval_shape(functools.partial(forward, model), params, batch)
+        for model, params in (student, teacher)
+    ]
+    return objective.init(terms, seed, *given)
 
 
 def open_model(

@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd.distil.objective import CosineHidden, HardLabels, SoftTargets
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.student import kept_blocks, prune
+from jaxkd.distil.terms import CosineHidden, HardLabels, SoftTargets
 from jaxkd.models import families
 from jaxkd.train.parallel import jitted
 from tests.models import tiny

@@ -9,8 +9,8 @@ import pytest
 
 from jaxkd.core.batch import Batch
 from jaxkd.distil import objective
-from jaxkd.distil.objective import CosineHidden, HardLabels, SoftTargets
 from jaxkd.distil.step import initial_state, make_step
+from jaxkd.distil.terms import CosineHidden, HardLabels, Ramp, SoftTargets
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.train import parallel
@@ -99,6 +99,37 @@ def test_accumulation_on_several_devices_equals_the_full_batch():
     whole, _ = stepped(batch)
     split, _ = stepped(batch, parallel.pmapped, accumulate=2)
     chex.assert_trees_all_close(split.params, whole.params, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [parallel.jitted, parallel.pmapped])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_losses_fused_with_the_head_give_the_same_step(wrap, accumulate):
+    batch = tiny.batch(rows=16)
+    dense, told = stepped(batch)
+    fused, told_fused = stepped(batch, wrap, accumulate=accumulate, chunk=5)
+    chex.assert_trees_all_close(fused.params, dense.params, rtol=1e-6, atol=1e-6)
+    for name, value in told.items():
+        np.testing.assert_allclose(told_fused[name], value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_a_ramp_follows_the_optimisers_step_and_can_start_at_zero(chunk):
+    """Trap 16. What a resumed run would do: the state alone says where the ramp is."""
+    batch, optimiser = tiny.batch(), optax.sgd(0.1)
+    state = initial_state(PARAMS, optimiser)
+
+    def step_with(state, **soft_targets):
+        terms = {"soft_targets": SoftTargets(**soft_targets), "mlm": HardLabels(weight=1.0)}
+        step = make_step(MODEL, terms, optimiser, seed=0, teacher=TEACHER, chunk=chunk)
+        return jax.jit(lambda state: step(state, TEACHER_PARAMS, batch))(state)
+
+    ramps = {"weight": Ramp((0, 4), (0.0, 2.0)), "temperature": Ramp((1, 3), (1.0, 4.0))}
+    for w, t in [(0.0, 1.0), (0.5, 1.0), (1.0, 2.5)]:
+        ramped, told = step_with(state, ramps=ramps)
+        fixed, told_fixed = step_with(state, weight=w, temperature=t)
+        chex.assert_trees_all_close(ramped.params, fixed.params, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(told["loss"].compute(), told_fixed["loss"].compute(), rtol=1e-6)
+        state = ramped
 
 
 def test_rows_of_padding_change_nothing():

@@ -1,0 +1,11 @@
+"""What an objective can be made of: this is the contents."""
+
+from jaxkd.distil.layer_terms import AttentionMaps as AttentionMaps
+from jaxkd.distil.layer_terms import CosineHidden as CosineHidden
+from jaxkd.distil.layer_terms import HiddenStates as HiddenStates
+from jaxkd.distil.layer_terms import Relations as Relations
+from jaxkd.distil.layer_terms import Similarity as Similarity
+from jaxkd.distil.schedule import Ramp as Ramp
+from jaxkd.distil.vocabulary_terms import Divergence as Divergence
+from jaxkd.distil.vocabulary_terms import HardLabels as HardLabels
+from jaxkd.distil.vocabulary_terms import SoftTargets as SoftTargets

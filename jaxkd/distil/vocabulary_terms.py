@@ -1,0 +1,90 @@
+"""Terms that compare predictions at the target positions: fused with the head or on its logits."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxkd import losses
+from jaxkd.core.batch import Batch
+from jaxkd.core.mean import Mean
+from jaxkd.core.names import did_you_mean
+from jaxkd.core.outputs import Outputs
+from jaxkd.distil.schedule import Ramp, check_ramps, extremes
+
+
+@dataclasses.dataclass
+class HardLabels:
+    """Cross-entropy at the target positions."""
+
+    weight: float = 1.0
+    ramps: dict[str, Ramp] = dataclasses.field(default_factory=dict)  # weight, temperature
+
+    def check(self, name: str) -> None:
+        check_ramps(self, name)
+
+    def count(self, batch: Batch) -> Any:
+        return jnp.sum(batch.target_mask, dtype=jnp.float32)
+
+    def values(self, student: Any, teacher: Any, labels: Any) -> Any:
+        return losses.hard_labels(student, labels)
+
+    def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
+        taught = None if teacher is None else teacher.logits
+        return Mean.of(self.values(student.logits, taught, batch.targets), batch.target_mask).total
+
+
+@dataclasses.dataclass
+class SoftTargets(HardLabels):
+    """T^2 KL(teacher || student) at the target positions."""
+
+    temperature: float = 1.0
+
+    def check(self, name: str) -> None:
+        super().check(name)
+        if extremes(self, "temperature")[0] <= 0:
+            raise ValueError(
+                f"{name}.temperature is {extremes(self, 'temperature')[0]}; it is above 0."
+            )
+
+    def values(self, student: Any, teacher: Any, labels: Any) -> Any:
+        mine, its = losses.shared(student, teacher)
+        return losses.soft_targets(mine, its, temperature=self.temperature)
+
+
+KINDS = {  # name -> the loss, and the fields of Divergence it takes beside the temperature
+    "forward_kl": (losses.soft_targets, ()),
+    "reverse_kl": (losses.reverse_kl, ()),
+    "jensen_shannon": (losses.jensen_shannon, ("beta", "normalised")),
+    "skewed_kl": (losses.skewed_kl, ("alpha",)),
+    "skewed_reverse_kl": (losses.skewed_reverse_kl, ("alpha",)),
+    "adaptive_kl": (losses.adaptive_kl, ("head",)),
+    "total_variation": (losses.total_variation, ()),
+    "soft_cross_entropy": (losses.soft_cross_entropy, ()),
+}
+
+
+@dataclasses.dataclass
+class Divergence(SoftTargets):
+    """Any divergence of losses/divergences.py by its name, at the target positions."""
+
+    kind: str = "forward_kl"  # one of KINDS
+    beta: float = 0.5  # jensen_shannon: weight of the teacher
+    normalised: bool = False  # jensen_shannon: divided by beta (1 - beta)
+    alpha: float = 0.1  # skewed_kl, skewed_reverse_kl
+    head: float = 0.5  # adaptive_kl: probability of the teacher's head
+
+    def check(self, name: str) -> None:
+        super().check(name)
+        if self.kind not in KINDS:
+            raise ValueError(f"{name}.kind={self.kind!r}. {did_you_mean(self.kind, KINDS)}")
+        for field in KINDS[self.kind][1]:
+            value = getattr(self, field)
+            if not isinstance(value, bool) and not 0 < value < 1:
+                raise ValueError(f"{name}.{field} is {value}; it lies between 0 and 1.")
+
+    def values(self, student: Any, teacher: Any, labels: Any) -> Any:
+        loss, fields = KINDS[self.kind]
+        options = {field: getattr(self, field) for field in fields}
+        mine, its = losses.shared(student, teacher)
+        return loss(mine, its, temperature=self.temperature, **options)
