@@ -30,7 +30,7 @@ MORE = {
 
 
 # The same block with other values as a family that is not in this list.
-ALIKE = {"distilbert", "roberta", "llama", "qwen2", "qwen3", "marian"}
+ALIKE = {"bart", "distilbert", "roberta", "llama", "qwen2", "qwen3", "marian"}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from jaxkd.stages.training import load_model
 from tests.stages import small
 
 ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # each is a whole run or two
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +71,7 @@ MOMENTS = {  # what is on disk at the moment of the kill, below the seed's folde
 }
 
 
-QUICK = ("while a checkpoint is written", "in the distillation")  # the others need minutes
-
-
-@pytest.mark.parametrize(
-    "moment", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in MOMENTS]
-)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_ends_in_the_same_bits(place, uninterrupted, moment):
     workdir = moment.replace(" ", "-")
     folder = place / workdir / "small-small" / "0"
@@ -99,7 +95,6 @@ def test_a_killed_run_ends_in_the_same_bits(place, uninterrupted, moment):
         assert "teacher: going on from step 4" in told
 
 
-@pytest.mark.slow
 def test_kills_at_random_moments_end_in_the_same_bits(place, uninterrupted):
     draw = np.random.default_rng(int(time.time()))
     for _ in range(6):
@@ -112,7 +107,6 @@ def test_kills_at_random_moments_end_in_the_same_bits(place, uninterrupted):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
-@pytest.mark.slow
 def test_a_polite_stop_saves_the_step_it_is_at(place, uninterrupted):
     process = start(place, "polite")
     folder = place / "polite" / "small-small" / "0"

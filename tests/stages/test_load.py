@@ -30,7 +30,7 @@ EXPORTED = [
     pytest.param("gpt2", "bare", marks=pytest.mark.slow),
     pytest.param("qwen2", "causal_lm", marks=pytest.mark.slow),
     ("llama", "sequence_classification"),
-    ("bart", ""),
+    pytest.param("bart", "", marks=pytest.mark.slow),
 ]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
 
@@ -181,6 +181,7 @@ def test_another_tokenizer_than_the_texts_is_refused(named, tmp_path):
         run(experiment, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_padding_rows_of_the_vocabulary_may_differ(tmp_path):
     shape = dict(layers=2, max_length=16)
     teacher = Draw(model=tiny.config(vocabulary=320, **shape))

@@ -154,6 +154,7 @@ def test_two_runs_in_one_folder_are_refused(run, tmp_path):
             run()
 
 
+@pytest.mark.slow
 def test_a_stage_without_its_last_file_is_not_taken_for_finished(run):
     folder = run()
     done = folder / "0/student/done.json"
@@ -182,6 +183,7 @@ class Stops:
         return self.left < 0
 
 
+@pytest.mark.slow
 def test_a_polite_stop_is_heeded_between_stages_and_between_models(corpus, cache, tmp_path):
     def go(stopping=lambda: False):
         runner.run(
