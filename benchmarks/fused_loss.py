@@ -1,0 +1,240 @@
+"""A divergence fused with the vocabulary head, forward and backward, against torch's ways.
+
+    pip install -c constraints.txt -e '.[export]' && pip install liger-kernel==0.8.5 trl==1.16.0
+    python benchmarks/fused_loss.py                                   # Jensen-Shannon, float32
+    python benchmarks/fused_loss.py --kind forward_kl --dtype bfloat16
+    python benchmarks/fused_loss.py --tokens 4096 --vocabulary 151936 --rounds 1   # memory
+
+Hidden states of a student (width 512) and a teacher (768) meet 30,522 tokens' vectors each; wanted
+are the loss and its gradient by the student's states and matrix. Both sides see the same numbers;
+nothing is timed before the loss and the gradients' norms and products with random weights agree
+(float32: 1e-4; bfloat16: 2e-2).
+
+Peers: `torch` writes the loss down on whole logits; `trl` is GKDTrainer.generalized_jsd_loss on
+them; `liger` is LigerFusedLinearJSDLoss, which takes a chunk at a time and is compiled. These two
+have Jensen-Shannon only. bfloat16 is torch's autocast. Each side has the malloc settings that suit
+it (peers.py); `--untuned` gives torch glibc's own. Memory is the peak of resident memory in the
+first step over what was resident before it; torch compiles in that step.
+"""
+
+import importlib.util
+import time
+
+import numpy as np
+import peers
+
+OURS, TORCH = "jaxkd", ("torch", "torch compiled", "torch trl", "torch liger")
+STUDENT, TEACHER, TEMPERATURE = 512, 768, 1.0
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+
+
+def inputs(options) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    return {
+        "student": draw(options.tokens, STUDENT),
+        "teacher": draw(options.tokens, TEACHER),
+        "student_matrix": draw(options.vocabulary, STUDENT) * 2 * STUDENT**-0.5,
+        "teacher_matrix": draw(options.vocabulary, TEACHER) * 2 * TEACHER**-0.5,
+        "probe": draw(STUDENT),
+    }
+
+
+def resident(peak: bool = False) -> int:
+    """Bytes of this process in memory, now or at most since `forget_peak`."""
+    with open("/proc/self/status") as lines:
+        line = next(x for x in lines if x.startswith("VmHWM" if peak else "VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> int:
+    """What is resident now, from which the peak is counted anew."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return resident()
+
+
+def told(loss, to_states, to_matrix, probe) -> dict[str, float]:
+    """Numbers two gradients are compared by; each probe is over its gradient's norm."""
+    norms = [float(np.linalg.norm(x)) for x in (to_states, to_matrix)]
+    return {
+        "loss": float(loss),
+        "states_norm": norms[0],
+        "matrix_norm": norms[1],
+        "states_probe": float((to_states @ probe).sum() / norms[0]),
+        "matrix_probe": float((to_matrix[::7] @ probe).sum() / norms[1]),
+    }
+
+
+def serve_jax(options) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from jaxkd import losses
+    from jaxkd.core.outputs import Projection
+
+    data = inputs(options)
+    dtype = jnp.dtype(options.dtype)
+    kind = {
+        "jensen_shannon": losses.jensen_shannon,
+        "forward_kl": losses.soft_targets,
+    }[options.kind]
+
+    def values(logits, taught, labels):
+        return {"kd": kind(logits, taught, temperature=TEMPERATURE)}
+
+    @jax.jit
+    def step(states, matrix, taught, taught_matrix):
+        def loss(states, matrix):
+            return losses.fused(
+                values,
+                {"kd": 1 / options.tokens},
+                Projection(states.astype(dtype), matrix),
+                Projection(taught.astype(dtype), taught_matrix),
+                jnp.zeros(options.tokens, jnp.int32),
+                jnp.ones(options.tokens, bool),
+                chunk=options.chunk,
+            )[0]
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(states, matrix)
+
+    names = ("student", "student_matrix", "teacher", "teacher_matrix")
+    given = [jax.device_put(data[name]) for name in names]
+    compiled = step.lower(*given).compile()
+
+    def check() -> dict[str, float]:
+        jax.block_until_ready(given)
+        before = forget_peak()
+        loss, (to_states, to_matrix) = jax.block_until_ready(compiled(*given))
+        peak = resident(peak=True) - before
+        found = told(loss, np.asarray(to_states), np.asarray(to_matrix), data["probe"])
+        return found | {"peak_bytes": peak}
+
+    def time_steps(steps: int) -> dict[str, float]:
+        began = time.perf_counter()
+        for _ in range(steps):
+            jax.block_until_ready(compiled(*given))
+        return {"seconds": (time.perf_counter() - began) / steps}
+
+    peers.serve(check, time_steps)
+
+
+def serve_torch(options) -> None:
+    import torch
+    import torch.nn.functional as F
+
+    torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision("medium")
+    data = inputs(options)
+    low = options.dtype == "bfloat16"
+    states, matrix = (
+        torch.tensor(data[name], requires_grad=True) for name in ("student", "student_matrix")
+    )
+    taught, taught_matrix = (torch.tensor(data[name]) for name in ("teacher", "teacher_matrix"))
+    labels = torch.zeros(options.tokens, dtype=torch.long)
+
+    def logits() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            with torch.no_grad():
+                its = taught @ taught_matrix.T
+            return (states @ matrix.T).float(), its.float()
+
+    def plain() -> torch.Tensor:
+        mine, its = logits()
+        log_q, log_p = F.log_softmax(mine, -1), F.log_softmax(its, -1)
+        if options.kind == "forward_kl":
+            return F.kl_div(log_q, log_p, log_target=True, reduction="sum") / options.tokens
+        log_m = torch.logaddexp(log_p, log_q) - np.log(2)
+        both = F.kl_div(log_m, log_p, log_target=True, reduction="sum")
+        both = both + F.kl_div(log_m, log_q, log_target=True, reduction="sum")
+        return both / 2 / options.tokens
+
+    if options.serve == "torch trl":
+        from trl.experimental.gkd import GKDTrainer
+
+        def loss() -> torch.Tensor:
+            return GKDTrainer.generalized_jsd_loss(*logits(), temperature=TEMPERATURE)
+
+    elif options.serve == "torch liger":
+        from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
+
+        fused = LigerFusedLinearJSDLoss(
+            weight_hard_loss=0.0, weight_soft_loss=1.0, chunk_size=options.liger_chunk
+        )
+
+        def loss() -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                return fused(states, matrix, taught, taught_matrix, labels)
+
+    else:
+        loss = torch.compile(plain) if "compiled" in options.serve else plain
+
+    def step() -> torch.Tensor:
+        states.grad = matrix.grad = None
+        value = loss()
+        value.backward()
+        return value
+
+    def check() -> dict[str, float]:
+        before = forget_peak()
+        value = step()
+        peak = resident(peak=True) - before
+        found = told(value.detach(), states.grad.numpy(), matrix.grad.numpy(), data["probe"])
+        return found | {"peak_bytes": peak, "matmul_error": peers.matmul_error()}
+
+    def time_steps(steps: int) -> dict[str, float]:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        return {"seconds": (time.perf_counter() - began) / steps}
+
+    peers.serve(check, time_steps)
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument(
+        "--kind", choices=("jensen_shannon", "forward_kl"), default="jensen_shannon"
+    )
+    parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--vocabulary", type=int, default=30522)
+    parser.add_argument("--chunk", type=int, default=256, help="positions ours takes at a time")
+    parser.add_argument("--liger-chunk", type=int, default=1024, help="its own default is 1024")
+    parser.add_argument("--untuned", action="store_true", help="torch with glibc's own settings")
+    parser.add_argument("--without", default="", help="peers left out, as a,b")
+    options = parser.parse_args()
+    if options.serve:
+        return serve_jax(options) if options.serve == OURS else serve_torch(options)
+    names = [OURS, *TORCH[:2]]
+    if options.kind == "jensen_shannon":
+        names += [f"torch {x}" for x, package in (("trl", "trl"), ("liger", "liger_kernel"))
+                  if importlib.util.find_spec(package)]  # fmt: skip
+    names = [name for name in names if name not in options.without.split(",")]
+    if options.untuned:
+        peers.TORCH = {}
+    print(f"{options.kind}, {options.dtype}: {options.tokens} positions, {options.vocabulary}"
+          f" tokens, widths {STUDENT} and {TEACHER}\n{peers.machine()}")  # fmt: skip
+    words = []
+    for name in ("kind", "dtype", "tokens", "vocabulary", "chunk", "liger_chunk", "threads"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    running = [peers.Peer(__file__, name, words, options.threads) for name in names]
+    found = {peer.name: peer.ask("check") for peer in running}
+    memory = {name: numbers.pop("peak_bytes") for name, numbers in found.items()}
+    exact = options.dtype == "float32"
+    peers.agree(found, OURS, TOLERANCE[options.dtype], exact=exact)
+    print("all agree:", {k: round(v, 5) for k, v in found[OURS].items()})
+    times = peers.interleaved(running, options.rounds, options.steps)
+    for peer in running:
+        peer.close()
+    print(peers.table(times, OURS))
+    print("\n| step | peak memory MB | times ours |\n| --- | ---: | ---: |")
+    for name, size in memory.items():
+        print(f"| {name} | {size / 1e6:.0f} | {size / memory[OURS]:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
