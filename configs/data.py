@@ -1,6 +1,6 @@
 """Data sets by name."""
 
-from jaxkd.data.masked_text import MaskedText
+from jaxkd.data.text import CausalText, MaskedText, Text
 
 
 def wikitext2(length: int = 128) -> MaskedText:
@@ -8,8 +8,11 @@ def wikitext2(length: int = 128) -> MaskedText:
     return MaskedText(length=length)
 
 
-def embedded(length: int = 64, rows: int = 0) -> MaskedText:
+def causal_wikitext2(length: int = 128, vocabulary: int = 8192) -> CausalText:
+    """WikiText-2 from left to right, under a WordPiece vocabulary trained on it."""
+    return CausalText(length=length, tokenizer="trained", trained_size=vocabulary)
+
+
+def embedded(length: int = 64, rows: int = 0, kind: type[Text] = MaskedText) -> Text:
     """The prose every Python carries, under a small vocabulary trained on it; no network."""
-    return MaskedText(
-        source="embedded", tokenizer="trained", trained_size=2048, length=length, rows=rows
-    )
+    return kind(source="embedded", tokenizer="trained", trained_size=2048, length=length, rows=rows)

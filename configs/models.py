@@ -1,5 +1,6 @@
 """Model sizes by name."""
 
+from jaxkd.models import llama as llama_family
 from jaxkd.models.bert import Config
 
 
@@ -23,3 +24,18 @@ def bert(size: str) -> Config:
         "base": Config(),
     }  # fmt: skip
     return sizes[size]
+
+
+def llama(size: str, role: str) -> llama_family.Config:
+    """A teacher of Llama's kind, and students of a quarter and half its width (narrow, wide).
+
+    The vocabulary follows the tokenizer, and is tied to the head: at these sizes it is most of the
+    parameters. smoke: for tests; mini: trains in minutes on two cores.
+    """
+    width = {"smoke": 32, "mini": 256}[size]
+    layers, share = {"teacher": (4, 1), "wide": (2, 2), "narrow": (2, 4)}[role]
+    width //= share
+    return llama_family.Config(
+        layers=layers, width=width, heads=max(2, width // 32), feed_forward=3 * width,
+        max_length=128, tied=True,
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """Rows -> batches: an endless shuffled stream for training, one ordered pass for evaluation."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -9,37 +9,35 @@ from jaxtyping import Int
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
-from jaxkd.data.masking import Masking, Vocabulary, mask_rows
 
 Rows = Int[np.ndarray, "rows L"]
+# What is made of some rows, with randomness of its own: masks, or the same rows shifted.
+Draw = Callable[[Rows, np.random.Generator], Batch]
 
 
 class Training:
     """Batches of step 0, 1, 2, ...; batch k of a seed is the same whenever it is asked for.
 
-    Each epoch is shuffled anew; batch k is masked with randomness derived from (seed, k) alone, so
-    a row is hidden differently each time it comes round. Grain reads ahead on its own threads, and
+    Each epoch is shuffled anew; batch k is drawn with randomness derived from (seed, k) alone, so
+    a row is masked differently each time it comes round. Grain reads ahead on its own threads, and
     the host never makes the device wait.
     """
 
-    def __init__(
-        self, rows: Rows, masking: Masking, vocabulary: Vocabulary, *, seed: int, batch_size: int
-    ):
+    def __init__(self, rows: Rows, draw: Draw, *, seed: int, batch_size: int):
         if len(rows) == 0:
             raise ValueError("the training split has no rows: its text is empty.")
 
-        def mask(step: int, chosen: Int[np.ndarray, " B"]) -> Batch:
-            rng = numpy_stream(seed, "masking", step)
-            return mask_rows(rows[chosen], masking, vocabulary, rng)
+        def make(step: int, chosen: Int[np.ndarray, " B"]) -> Batch:
+            return draw(rows[chosen], numpy_stream(seed, "masking", step))
 
-        # Grain moves row numbers; rows are fetched and masked a batch at a time, which leaves the
+        # Grain moves row numbers; rows are fetched and drawn a batch at a time, which leaves the
         # cores to the training.
         self._batches = (
             grain.MapDataset.range(len(rows))
             .shuffle(seed=seed)
             .repeat()
             .batch(batch_size)
-            .map_with_index(mask)
+            .map_with_index(make)
         )
 
     def __getitem__(self, step: int) -> Batch:
@@ -55,11 +53,11 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One pass over all rows, masked the same for every model and every run (of one batch size)."""
+    """One pass over all rows, drawn the same for every model and every run (of one batch size)."""
 
     rows: Rows
-    masking: Masking
-    vocabulary: Vocabulary
+    draw: Draw
+    pad: int  # token that fills up the last batch
     batch_size: int
 
     def __len__(self) -> int:
@@ -71,6 +69,6 @@ class Evaluation:
             # All batches have one shape, so that one compilation serves; a row of padding has no
             # targets, and is not counted.
             missing = self.batch_size - len(rows)
-            rows = np.pad(rows, [(0, missing), (0, 0)], constant_values=self.vocabulary.pad)
+            rows = np.pad(rows, [(0, missing), (0, 0)], constant_values=self.pad)
             rng = numpy_stream(0, "masking for evaluation", start // self.batch_size)
-            yield mask_rows(rows, self.masking, self.vocabulary, rng)
+            yield self.draw(rows, rng)

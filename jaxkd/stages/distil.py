@@ -7,7 +7,7 @@ from jaxkd.distil import objective
 from jaxkd.models.families import Config
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, check_masked_lm, load_model
+from jaxkd.stages.training import Training, check_head, load_model
 
 
 @dataclasses.dataclass
@@ -28,8 +28,8 @@ class Distil(Training):
     def run(self, place: Place) -> dict[str, Any]:
         teacher = load_model(place.beside(self.teacher), place.display.say)
         config, params = load_model(place.beside(self.student), place.display.say)
-        check_masked_lm(self.teacher, teacher[0])
-        check_masked_lm(self.student, config)
+        check_head(self.teacher, teacher[0], place.rows)
+        check_head(self.student, config, place.rows)
         self._check_tokenizers(place, config, teacher[0])
         tokenizer.keep(place.beside(self.student), place.folder)
         return self.fit(place, config, params, self.terms, teacher=teacher)

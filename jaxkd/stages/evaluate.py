@@ -3,15 +3,11 @@
 import dataclasses
 from typing import Any, ClassVar
 
-import numpy as np
-
 from jaxkd.core.tree import parameter_count
-from jaxkd.data.feed import Evaluation
-from jaxkd.data.masking import unigram_nats
-from jaxkd.evaluate.masked_lm import make_evaluate
+from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.models import families
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import EVALUATION, load_model
+from jaxkd.stages.training import load_model
 
 
 @dataclasses.dataclass
@@ -24,6 +20,7 @@ class Evaluate:
     models: tuple[str, ...]  # stages
     splits: tuple[str, ...] = ("validation",)  # train, validation, test
     batch_size: int = 32
+    chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
 
     reads_text: ClassVar[bool] = True
 
@@ -40,7 +37,9 @@ class Evaluate:
 
     def run(self, place: Place) -> dict[str, Any]:
         place.display.start(place.name, len(self.models) * len(self.splits))
-        unigram = {split: self._unigram(place, split) for split in self.splits}
+        unigram = {
+            split: place.rows.unigram_at_targets(split, self.batch_size) for split in self.splits
+        }
         found: dict[str, Any] = {}
         for i, name in enumerate(self.models):
             if place.stopping():
@@ -49,7 +48,10 @@ class Evaluate:
             teacher_name = getattr(place.stages[name], "teacher", None)
             teacher = teacher_name and load_model(place.beside(teacher_name), place.display.say)
             measure = make_evaluate(
-                families.build(config), families.build(teacher[0]) if teacher else None
+                families.build(config),
+                families.build(teacher[0]) if teacher else None,
+                top=place.rows.top,
+                chunk=self.chunk,
             )
             found[name] = {
                 "teacher": teacher_name,
@@ -60,20 +62,9 @@ class Evaluate:
                 "splits": {},
             }
             for j, split in enumerate(self.splits, 1):
-                numbers = measure(params, teacher[1] if teacher else None, self._feed(place, split))
+                batches = place.rows.batches(split, self.batch_size)
+                numbers = measure(params, teacher[1] if teacher else None, batches)
                 found[name]["splits"][split] = numbers | {"unigram": unigram[split]}
                 place.display.step(i * len(self.splits) + j, numbers)
         place.display.stop()
         return {"models": found}
-
-    def _feed(self, place: Place, split: str) -> Evaluation:
-        rows = place.rows.splits[split]
-        return Evaluation(rows, EVALUATION, place.rows.vocabulary, self.batch_size)
-
-    def _unigram(self, place: Place, split: str) -> float:
-        """What a model that ignores context would pay at the very positions evaluated."""
-        nats = [
-            unigram_nats(batch.targets[batch.target_mask], place.rows.vocabulary.counts)
-            for batch in self._feed(place, split)
-        ]
-        return float(np.concatenate(nats).mean())

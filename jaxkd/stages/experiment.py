@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.data.masked_text import MaskedText, Rows
+from jaxkd.data.text import Rows, Text
 from jaxkd.stages.display import Display
 
 
@@ -94,7 +94,7 @@ class Experiment:
     """A sentence made of stages."""
 
     title: str
-    data: MaskedText | None  # none: its stages read no text
+    data: Text | None  # none: its stages read no text
     stages: dict[str, Any]
     seeds: tuple[int, ...] = (0,)
     report: Report = dataclasses.field(default_factory=Report)

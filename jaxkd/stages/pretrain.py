@@ -1,4 +1,4 @@
-"""Train a teacher: masked language modelling, with LayerDrop or without."""
+"""Train a teacher on the text alone, with LayerDrop or without."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, check_masked_lm, depends_on, open_model
+from jaxkd.stages.training import Training, check_head, depends_on, open_model
 
 
 @dataclasses.dataclass
@@ -24,7 +24,7 @@ class Pretrain(Training):
     rare ones belongs to distillation, where the teacher says how likely they are.
     """
 
-    model: Config = dataclasses.field(default_factory=Config)
+    model: families.Config = dataclasses.field(default_factory=Config)
     source: str = ""  # HuggingFace folder, hub id or stage to start from, instead of `model`
     layer_drop: float = 0.0  # probability of each block to be skipped in a step
     masking: Masking = dataclasses.field(default_factory=lambda: Masking(smoothing=0.0))
@@ -45,23 +45,24 @@ class Pretrain(Training):
     def run(self, place: Place) -> dict[str, Any]:
         if self.source:
             config, params = open_model(
-                self.source, place.display.say, head="masked_lm", seed=place.seed
+                self.source, place.display.say, head=place.rows.head, seed=place.seed
             )
             how = ("compute", "attention", "scan_layers")  # of the run, not of the weights
             config = dataclasses.replace(config, **{k: getattr(self.model, k) for k in how})
         else:
             config, params = start(self.model, place, self.unigram_bias)
         check_vocabulary(config, place.rows.tokenizer)
-        check_masked_lm(place.name, config)
+        check_head(place.name, config, place.rows)
         tokenizer.write(place.rows.tokenizer, place.folder)
-        return self.fit(place, config, params, {"mlm": HardLabels()}, layer_drop=self.layer_drop)
+        terms = {"mlm" if config.head == "masked_lm" else "cross_entropy": HardLabels()}
+        return self.fit(place, config, params, terms, layer_drop=self.layer_drop)
 
 
 def start(config: Config, place: Place, unigram_bias: bool) -> tuple[Config, Params]:
     """A random model that fits the tokenizer; its bias perhaps the unigram distribution."""
     config = dataclasses.replace(config, vocabulary=place.rows.tokenizer.vocab_size)
     params = families.build(config).init(place.seed, place.name)
-    if unigram_bias:
+    if unigram_bias and "bias" in params["head"]:
         counts = place.rows.vocabulary.counts + 1.0
         bias = jnp.asarray(jnp.log(counts / counts.sum()), jnp.float32)
         params = params | {"head": params["head"] | {"bias": bias}}

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxkd.data.masked_text import Rows
+from jaxkd.data.text import Rows
 from jaxkd.stages.experiment import Experiment
 from jaxkd.train.log import MetricLog
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxkd.data.masked_text import Rows
+from jaxkd.data.text import Rows
 from jaxkd.report.write import summary, write
 from jaxkd.stages import results
 from jaxkd.stages.display import Display

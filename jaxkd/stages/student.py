@@ -37,24 +37,37 @@ class Prune:
 
 @dataclasses.dataclass
 class Initialise:
-    """Random weights, in the shape of another stage's model with fewer blocks."""
+    """Random weights: a shape of its own, or another stage's with fewer blocks."""
 
-    like: str  # stage whose shape is taken
+    like: str = ""  # stage whose shape is taken, where `model` is none
     layers: int = 2
+    model: families.Config | None = None
     unigram_bias: bool = True  # start the output bias at the log frequency of each token
 
     reads_text: ClassVar[bool] = True
 
     def inputs(self) -> tuple[str, ...]:
-        return (self.like,)
+        return (self.like,) if self.like else ()
+
+    def depends(self) -> Any:
+        return None if self.model is None else families.describe(self.model)["family"]
 
     def check(self) -> None:
+        if bool(self.like) == (self.model is not None):
+            raise ValueError(
+                f"like is {self.like!r} and model {self.model}: give one of the two, a stage whose "
+                "shape is taken or a shape."
+            )
         if self.layers < 1:
             raise ValueError(f"layers is {self.layers}; it must be at least 1.")
+        if self.model is not None:
+            self.model.check()
 
     def run(self, place: Place) -> dict[str, Any]:
-        config, _ = load_model(place.beside(self.like), place.display.say)
-        shape = families.with_layers(config, self.layers)
+        shape = self.model
+        if shape is None:
+            config, _ = load_model(place.beside(self.like), place.display.say)
+            shape = families.with_layers(config, self.layers)
         tokenizer.write(place.rows.tokenizer, place.folder)
         return leave(place, *start(shape, place, self.unigram_bias))
 

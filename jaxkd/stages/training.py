@@ -4,19 +4,19 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
 
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
-from jaxkd.data.feed import Evaluation
-from jaxkd.data.feed import Training as Feed
+from jaxkd.core.batch import Batch
 from jaxkd.data.masking import Masking
+from jaxkd.data.text import Rows
 from jaxkd.distil import objective
 from jaxkd.distil.step import State, initial_state, make_step
-from jaxkd.evaluate.masked_lm import make_evaluate
+from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import families
 from jaxkd.models.model import Model, Params, forward
@@ -25,8 +25,6 @@ from jaxkd.stages.experiment import Place
 from jaxkd.train import loop, parallel
 from jaxkd.train.log import MetricLog
 from jaxkd.train.optimiser import AdamW
-
-EVALUATION = Masking(smoothing=0.0)  # every token alike, as the unigram line counts them
 
 
 @dataclasses.dataclass
@@ -74,8 +72,7 @@ class Training:
             taught = families.build(teacher[0])
             teacher_params = parallel.replicated(taught.arrange(teacher[1]))
         params = model.arrange(params)
-        validation = place.rows.splits["validation"][: self.evaluate_rows or None]
-        batches = Evaluation(validation, EVALUATION, place.rows.vocabulary, self.batch_size)
+        batches = place.rows.batches("validation", self.batch_size, self.evaluate_rows)
         own = _of_terms(terms, place.seed, (model, params), (taught, teacher_params), batches)
         if own:
             params = params | {"terms": own}
@@ -104,7 +101,7 @@ class Training:
             place.display.say(f"{place.name}: going on from step {resumed}")
         place.display.start(place.name, self.steps, resumed)
 
-        measure = make_evaluate(model, taught)
+        measure = make_evaluate(model, taught, top=place.rows.top, chunk=self.chunk)
 
         def evaluate(done: int, state: State) -> Mapping[str, float]:
             return measure(state.params, teacher_params, batches)
@@ -124,12 +121,8 @@ class Training:
             self.steps, self.log_every, self.save_every, self.evaluate_every, self.patience
         )
         hooks = loop.Hooks(tell, save, evaluate, improved, place.stopping)
-        feed = Feed(
-            place.rows.splits["train"],
-            self.masking,
-            place.rows.vocabulary,
-            seed=place.seed,
-            batch_size=self.batch_size,
+        feed = place.rows.training(
+            seed=place.seed, batch_size=self.batch_size, masking=self.masking
         )
         losses = [row["loss"] for row in log.rows() if row["split"] == "validation"]
         try:
@@ -183,7 +176,7 @@ def _of_terms(
     seed: int,
     student: tuple[Model, Params],
     teacher: tuple[Model | None, Params | None],
-    batches: Evaluation,
+    batches: Iterable[Batch],
 ) -> dict[str, Any]:
     """What the objective's terms learn themselves, fresh; {} if nothing."""
     batch = next(iter(batches))
@@ -230,12 +223,12 @@ def depends_on(name: str) -> Any:
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
-def check_masked_lm(name: str, config: families.Config) -> None:
-    """Raise ValueError unless the model predicts masked tokens, which is what stages train."""
-    if config.head != "masked_lm":
+def check_head(name: str, config: families.Config, rows: Rows) -> None:
+    """Raise ValueError unless the model predicts what the data asks for."""
+    if config.head != rows.head:
         raise ValueError(
-            f"stage {name!r}: a {config.family} with the head {config.head} does not predict "
-            "masked tokens, and stages train only that. Give an encoder with the head masked_lm."
+            f"stage {name!r}: a {config.family} with the head {config.head} does not predict what "
+            f"the data asks for ({type(rows).__name__}): that needs the head {rows.head}."
         )
 
 

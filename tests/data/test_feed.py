@@ -7,15 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxkd.data.feed import Evaluation, Training
-from jaxkd.data.masking import Masking, Vocabulary
+from jaxkd.data.masking import Masking, Vocabulary, mask_rows
 from jaxkd.data.packing import pack
 
 ROWS = pack([np.arange(4, 40)] * 9, length=12, cls=1, sep=2, pad=0)
 VOCABULARY = Vocabulary.of(np.bincount(ROWS.ravel(), minlength=44), special=range(4), mask=3, pad=0)
 
 
+def masked(rows, rng):
+    return mask_rows(rows, Masking(), VOCABULARY, rng)
+
+
 def training(seed=0, batch_size=4):
-    return Training(ROWS, Masking(), VOCABULARY, seed=seed, batch_size=batch_size)
+    return Training(ROWS, masked, seed=seed, batch_size=batch_size)
 
 
 def same(one, two) -> bool:
@@ -75,7 +79,7 @@ def test_an_epoch_has_every_row_once_and_the_next_in_another_order():
 
 
 def test_evaluation_counts_every_row_once_and_always_alike():
-    feed = Evaluation(ROWS, Masking(smoothing=0.0), VOCABULARY, 5)
+    feed = Evaluation(ROWS, masked, VOCABULARY.pad, 5)
     batches = list(feed)
     assert len(batches) == len(feed) == 8 and {b.rows for b in batches} == {5}
     seen = np.concatenate([b.tokens for b in batches])[: len(ROWS)]
@@ -91,4 +95,4 @@ def test_evaluation_counts_every_row_once_and_always_alike():
 
 def test_an_empty_split_is_an_error():
     with pytest.raises(ValueError, match="no rows"):
-        Training(ROWS[:0], Masking(), VOCABULARY, seed=0, batch_size=4)
+        Training(ROWS[:0], masked, seed=0, batch_size=4)

@@ -4,7 +4,7 @@ import pathlib
 import random
 
 from configs import recipes
-from jaxkd.data.masked_text import MaskedText
+from jaxkd.data.text import MaskedText
 from jaxkd.models.bert import Config
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
-from jaxkd.metrics import masked_lm as metrics
+from jaxkd.metrics import predictions as metrics
 
 
 @pytest.mark.parametrize("shape", [(7, 50), (2, 3, 11), (5,)])
@@ -23,7 +23,24 @@ def test_accuracy_and_agreement_are_shares_of_the_counted_positions():
     student, teacher = (rng.integers(0, 4, (40, 5)).astype(np.float32) for _ in range(2))
     labels, mask = rng.integers(0, 5, 40), rng.random(40) < 0.6
     first, taught = (scores.argmax(-1)[mask] for scores in (student, teacher))
-    found = metrics.accuracy(jnp.array(student), jnp.array(labels), jnp.array(mask)).compute()
+    found = metrics.accuracy(jnp.array(student), jnp.array(labels))[mask].mean()
     np.testing.assert_allclose(found, accuracy_score(labels[mask], first), rtol=1e-6)
-    found = metrics.agreement(jnp.array(student), jnp.array(teacher), jnp.array(mask)).compute()
+    found = metrics.agreement(jnp.array(student), jnp.array(teacher))[mask].mean()
     np.testing.assert_allclose(found, accuracy_score(taught, first), rtol=1e-6)
+
+
+@pytest.mark.parametrize("top", [1, 2, 5])
+def test_accuracy_among_the_likeliest_is_sklearns(top):
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(size=(60, 9)).astype(np.float32), rng.integers(0, 9, 60)
+    found = metrics.accuracy(jnp.array(logits), jnp.array(labels), top=top).mean()
+    wanted = top_k_accuracy_score(labels, logits, k=top, labels=range(9))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("top", [1, 2, 3])
+def test_among_equals_the_lower_ids_are_the_likelier(top):
+    """Else a model that says nothing would have the first five of everything right."""
+    logits = jnp.zeros((4, 4))
+    found = metrics.accuracy(logits, jnp.arange(4), top=top)
+    np.testing.assert_array_equal(found, np.arange(4) < top)

@@ -1,15 +1,19 @@
-"""WikiText-2 as rows ready for masked language modelling: tokenised once, cached, fingerprinted."""
+"""WikiText-2 as rows of tokens: tokenised once, cached, fingerprinted; fed masked or shifted."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
 
-from jaxkd.data.masking import Vocabulary, unigram_nats
+from jaxkd.core.batch import Batch
+from jaxkd.data.feed import Evaluation, Training
+from jaxkd.data.masking import Masking, Vocabulary, mask_rows, unigram_nats
 from jaxkd.data.packing import pack
 from jaxkd.data.tokenizer import Tokenizer, open_tokenizer
 from jaxkd.data.wikitext2 import open_corpus
@@ -17,8 +21,11 @@ from jaxkd.data.wikitext2 import open_corpus
 SPLITS = ("train", "validation", "test")
 
 
+EVALUATION = Masking(smoothing=0.0)  # every token alike, as the unigram line counts them
+
+
 @dataclasses.dataclass
-class MaskedText:
+class Text:
     """Which text, which tokenizer, how long a row."""
 
     dir: str = ""  # folder with wiki.{train,valid,test}.tokens; empty: look for one, then the hub
@@ -57,7 +64,7 @@ class MaskedText:
         structural = sorted(tokenizer.special_ids - {tokenizer.unk})
         counts = np.bincount(splits["train"].ravel(), minlength=tokenizer.vocab_size)
         counts[structural] = 0
-        return Rows(
+        return self.opens(
             corpus=corpus.name,
             origin=corpus.origin,
             embedded=corpus.embedded,
@@ -72,7 +79,13 @@ class MaskedText:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The packed splits, and what is to be said of where they come from."""
+    """The packed splits, and what is to be said of where they come from.
+
+    What a model is to do with a row is `draw`'s business.
+    """
+
+    head: ClassVar[str]  # the head that predicts what batches ask for
+    top: ClassVar[tuple[int, ...]] = ()  # k for which a target among the k likeliest is counted
 
     corpus: str
     origin: str
@@ -81,6 +94,28 @@ class Rows:
     tokenizer: Tokenizer
     splits: dict[str, Int[np.ndarray, "rows L"]]
     vocabulary: Vocabulary
+
+    def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
+        """A batch of these rows."""
+        raise NotImplementedError
+
+    def training(self, *, seed: int, batch_size: int, masking: Masking) -> Training:
+        """Shuffled batches of the training split without end."""
+        draw = functools.partial(self.draw, how=masking)
+        return Training(self.splits["train"], draw, seed=seed, batch_size=batch_size)
+
+    def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
+        """One pass over a split, or over its first `rows`, the same for every model."""
+        draw = functools.partial(self.draw, how=EVALUATION)
+        return Evaluation(self.splits[split][: rows or None], draw, self.vocabulary.pad, batch_size)
+
+    def unigram_at_targets(self, split: str, batch_size: int) -> float:
+        """What a model that ignores context pays a target, at the very positions evaluated."""
+        nats = [
+            unigram_nats(batch.targets[batch.target_mask], self.vocabulary.counts)
+            for batch in self.batches(split, batch_size)
+        ]
+        return float(np.concatenate(nats).mean())
 
     def unigram(self, split: str) -> float:
         """Mean nats a token of a split costs a model that ignores context ([UNK] included)."""
@@ -100,6 +135,45 @@ class Rows:
             "length": self.splits["train"].shape[1],
             "unigram_nats": {name: self.unigram(name) for name in SPLITS},
         }
+
+
+class MaskedRows(Rows):
+    """Some tokens are hidden, and asked for."""
+
+    head = "masked_lm"
+
+    def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
+        return mask_rows(rows, how, self.vocabulary, rng)
+
+
+class CausalRows(Rows):
+    """Every token is asked for, of those before it; [CLS], [SEP] and padding are not."""
+
+    head = "causal_lm"
+    top = (5,)
+
+    def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
+        tokens, targets = rows[:, :-1], rows[:, 1:]
+        return Batch(
+            tokens=tokens,
+            mask=tokens != self.vocabulary.pad,
+            targets=targets,
+            target_mask=~self.vocabulary.special[targets],
+        )
+
+
+@dataclasses.dataclass
+class MaskedText(Text):
+    """Text for masked language models."""
+
+    opens: ClassVar[type[Rows]] = MaskedRows
+
+
+@dataclasses.dataclass
+class CausalText(Text):
+    """Text for models that read from left to right."""
+
+    opens: ClassVar[type[Rows]] = CausalRows
 
 
 def _tokenise(corpus, tokenizer: Tokenizer, length: int, file: pathlib.Path) -> None:

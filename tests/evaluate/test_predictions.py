@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from jaxkd.evaluate.masked_lm import make_evaluate
+from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from tests.models import tiny
@@ -34,6 +35,15 @@ def test_a_model_agrees_with_itself_and_not_with_another():
     np.testing.assert_allclose(same["kl"], 0, atol=1e-6)
     assert same["agreement"] == 1
     assert different["kl"] > 0.1 and different["agreement"] < 0.9
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_a_few_positions_at_a_time_give_the_same(chunk):
+    whole = make_evaluate(MODEL, MODEL, top=(5,))(PARAMS, OTHER, BATCHES)
+    found = make_evaluate(MODEL, MODEL, top=(5,), chunk=chunk)(PARAMS, OTHER, BATCHES)
+    assert found.keys() == whole.keys() and "accuracy_5" in found
+    for name, value in whole.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
 
 
 def test_evaluation_does_not_drop_anything():
