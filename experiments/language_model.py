@@ -75,10 +75,7 @@ def get_config(variant: str = "mini") -> Experiment:
         stages[f"{size}_distilled"] = Distil(
             teacher="teacher",
             student=f"{size}_seedling",
-            terms={
-                "soft_targets": SoftTargets(weight=1.0),
-                "cross_entropy": HardLabels(weight=0.5),
-            },
+            terms={"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)},
             **training("student"),
         )
         labels[f"{size}_alone"] = f"student, {what}, the text alone"

@@ -101,6 +101,7 @@ def names(metric: str) -> str:
         "kl": "KL to teacher",
         "mlm": "MLM",
         "accuracy": "accuracy [fraction]",
+        "accuracy_5": "accuracy among five [fraction]",
         "agreement": "agreement with teacher [fraction]",
         spread.UNDER: "distance under the unigram line",
     }
@@ -166,17 +167,20 @@ def outcome(results: Mapping, split: str = "validation", compact: bool = False) 
         ("nats under unigram", spread.UNDER, 1.0),
         ("perplexity", "perplexity", 1.0),
         ("accuracy [%]", "accuracy", 100.0),
+        ("among five [%]", "accuracy_5", 100.0),
         ("KL to teacher [nats]", "kl", 1.0),
         ("agreement with teacher [%]", "agreement", 100.0),
     ]
+    models = results.get("models") or {}
+    ranked = any(spread.values(results, name, split, "accuracy_5") for name in models)
     for title, metric, scale in measured:
         columns[title] = lambda name, model, metric=metric, scale=scale: _cell(
             results, name, split, metric, scale
         )
-    if compact:
-        for title in ("width", "MB", "perplexity"):
-            del columns[title]
-    models = results.get("models") or {}
+    # Language models alone are asked for the five likeliest, and known by their perplexity.
+    left_out = {"width", "MB", "perplexity"} if compact else set()
+    left_out = left_out - {"perplexity"} if ranked else left_out | {"among five [%]"}
+    columns = {title: cell for title, cell in columns.items() if title not in left_out}
     rows = [
         [cell(name, model or {}) for cell in columns.values()] for name, model in models.items()
     ]
