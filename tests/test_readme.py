@@ -2,9 +2,11 @@
 
 import pathlib
 
+from jaxkd.data.text import CausalRows, MaskedRows
 from jaxkd.hub.folder import HUB
 from jaxkd.models import bert, families
 
+ASKED = {rows.head for rows in (MaskedRows, CausalRows)}  # what stages have data for
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
@@ -12,7 +14,7 @@ def table() -> list[str]:
     lines = []
     for name, (config, _) in families.FAMILIES.items():
         heads = ", ".join(HUB[name].heads) if name in HUB else "– (checkpoints of ours)"
-        train = "masked_lm" if "masked_lm" in config.known_heads else "–"
+        train = ", ".join(head for head in config.known_heads if head in ASKED) or "–"
         decode = "yes" if hasattr(config, "cache") else "–"
         onnx = "masked_lm" if config is bert.Config else "–"
         lines.append(f"| {name} | {heads} | {train} | {decode} | {onnx} |")

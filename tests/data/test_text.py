@@ -1,0 +1,70 @@
+"""Rows fed to models that read from left to right: what is asked for, and of what."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd.core.batch import Batch
+from jaxkd.data.text import CausalText, MaskedText
+from jaxkd.models import families
+from jaxkd.models.model import forward
+from tests.stages.small import write_corpus
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    text = CausalText(
+        dir=str(write_corpus(folder / "corpus")), tokenizer="trained", trained_size=256, length=12
+    )
+    return text, text.open(folder / "cache"), folder / "cache"
+
+
+def test_every_word_is_asked_for_once_and_nothing_else(opened):
+    """Trap 7: the first word of a row counts; [CLS], [SEP] and padding are never asked for."""
+    _, rows, _ = opened
+    its = rows.tokenizer
+    structural = [its.pad, its.cls, its.sep]
+    asked = []
+    for batch in rows.batches("validation", 7):
+        np.testing.assert_array_equal(batch.tokens[:, 1:], batch.targets[:, :-1])
+        np.testing.assert_array_equal(batch.mask, batch.tokens != its.pad)
+        assert not np.isin(batch.targets[batch.target_mask], structural).any()
+        assert batch.target_mask[:, 0].sum() == (batch.tokens[:, 0] == its.cls).sum()
+        asked += batch.targets[batch.target_mask].tolist()
+    words = rows.splits["validation"]
+    assert asked == words[~np.isin(words, structural)].tolist()
+
+
+def test_a_prediction_sees_only_what_stands_before_its_target(opened):
+    _, rows, _ = opened
+    batch = jax.tree.map(jnp.asarray, next(iter(rows.batches("validation", 2))))
+    config = families.FAMILIES["llama"][0](
+        vocabulary=rows.tokenizer.vocab_size, layers=1, width=16, heads=2, feed_forward=16,
+        max_length=16,
+    )  # fmt: skip
+    model = families.build(config)
+    params = model.init(0)
+    told = forward(model, params, Batch(batch.tokens, batch.mask)).logits
+    at = 4
+    changed = batch.tokens.at[:, at + 1].add(1)  # the target of position `at`
+    again = forward(model, params, Batch(changed, batch.mask)).logits
+    np.testing.assert_allclose(again[:, : at + 1], told[:, : at + 1], atol=1e-6)
+    assert np.abs(again[:, at + 1] - told[:, at + 1]).max() > 1e-4
+
+
+def test_masked_and_causal_rows_are_the_same_rows(opened):
+    text, rows, cache = opened
+    masked = MaskedText(**dataclasses.asdict(text)).open(cache)
+    for split, wanted in rows.splits.items():
+        np.testing.assert_array_equal(masked.splits[split], wanted)
+    assert (masked.head, rows.head) == ("masked_lm", "causal_lm")
+
+
+def test_the_unigram_line_is_counted_where_models_are(opened):
+    _, rows, _ = opened
+    found = rows.unigram_at_targets("validation", 7)
+    np.testing.assert_allclose(found, rows.unigram("validation"), rtol=1e-6)
