@@ -1,6 +1,7 @@
 """Rows -> batches: an endless shuffled stream for training, one ordered pass for evaluation."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import grain
@@ -23,7 +24,16 @@ class Training:
     the host never makes the device wait.
     """
 
-    def __init__(self, rows: Rows, draw: Draw, *, seed: int, batch_size: int):
+    def __init__(
+        self,
+        rows: Rows,
+        draw: Draw,
+        *,
+        seed: int,
+        batch_size: int,
+        lengths: Int[np.ndarray, " rows"] | None = None,
+    ):
+        """With `lengths` a batch's rows are of like length (see `alike`)."""
         if len(rows) == 0:
             raise ValueError("the training split has no rows: its text is empty.")
 
@@ -32,13 +42,19 @@ class Training:
 
         # Grain moves row numbers; rows are fetched and drawn a batch at a time, which leaves the
         # cores to the training.
-        self._batches = (
-            grain.MapDataset.range(len(rows))
-            .shuffle(seed=seed)
-            .repeat()
-            .batch(batch_size)
-            .map_with_index(make)
-        )
+        if lengths is None:
+            order = grain.MapDataset.range(len(rows)).shuffle(seed=seed).repeat().batch(batch_size)
+        else:
+            epoch = functools.lru_cache(2)(
+                lambda number: alike(lengths, batch_size, numpy_stream(seed, "order", number))
+            )
+            count = len(epoch(0))
+            order = (
+                grain.MapDataset.range(count)
+                .repeat()
+                .map_with_index(lambda step, _: epoch(step // count)[step % count])
+            )
+        self._batches = order.map_with_index(make)
 
     def __getitem__(self, step: int) -> Batch:
         return self._batches[step]
@@ -49,6 +65,28 @@ class Training:
         iterator = iter(self._batches.to_iter_dataset(options))
         iterator.set_state({"next_index": step})
         return iterator
+
+
+def alike(
+    lengths: Int[np.ndarray, " rows"], batch_size: int, rng: np.random.Generator, pool: int = 64
+) -> Int[np.ndarray, "batches {batch_size}"]:
+    """An epoch's batches of row numbers: rows are shuffled, those of every `pool` batches sorted
+    by length and cut, and the batches shuffled again. A rest smaller than a batch waits for the
+    next epoch; fewer rows than a batch are repeated.
+
+    >>> batches = alike(np.array([5, 1, 5, 1, 5, 1]), 3, np.random.default_rng(0))
+    >>> sorted(sorted(batch.tolist()) for batch in batches)
+    [[0, 2, 4], [1, 3, 5]]
+    """
+    shuffled = rng.permutation(len(lengths))
+    if len(shuffled) < batch_size:
+        shuffled = np.resize(shuffled, batch_size)
+    shuffled = shuffled[: len(shuffled) // batch_size * batch_size]
+    batches = []
+    for start in range(0, len(shuffled), pool * batch_size):
+        part = shuffled[start : start + pool * batch_size]
+        batches.append(part[np.argsort(lengths[part], kind="stable")].reshape(-1, batch_size))
+    return rng.permutation(np.concatenate(batches))
 
 
 @dataclasses.dataclass(frozen=True)

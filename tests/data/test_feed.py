@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxkd.core.batch import Batch
 from jaxkd.data.feed import Evaluation, Training
 from jaxkd.data.masking import Masking, Vocabulary, mask_rows
 from jaxkd.data.packing import pack
@@ -96,3 +97,23 @@ def test_evaluation_counts_every_row_once_and_always_alike():
 def test_an_empty_split_is_an_error():
     with pytest.raises(ValueError, match="no rows"):
         Training(ROWS[:0], masked, seed=0, batch_size=4)
+
+
+def test_batches_of_like_length_are_the_same_whenever_asked_for_and_have_every_row():
+    lengths = np.array([3, 9] * 20)
+    rows = np.repeat(np.arange(40, dtype=np.int32)[:, None], 4, 1)
+    feed = Training(rows, masked_not, seed=0, batch_size=4, lengths=lengths)
+    steps = [feed[step] for step in range(20)]  # two epochs of 10
+    for epoch in (steps[:10], steps[10:]):
+        seen = np.concatenate([batch.tokens[:, 0] for batch in epoch])
+        assert sorted(seen) == list(range(40))
+    assert all(len(set(lengths[batch.tokens[:, 0]])) == 1 for batch in steps)
+    assert not same(steps[0], steps[10])
+    for start in (0, 7, 13):
+        iterator = feed.start(start)
+        for step in range(start, 20):
+            assert same(next(iterator), steps[step])
+
+
+def masked_not(rows, rng):
+    return Batch(rows, rows > 0)

@@ -134,14 +134,15 @@ def test_killed_preparation_is_done_again(tmp_path):
     killed = """
 import os, pathlib, sys
 from jaxkd.data import wikitext2
-prepare = wikitext2._prepare
+begin = wikitext2.Wikitext2.__init__
 class Deadly(list):
     def __iter__(self):
         yield self[0]
         print("true", file=sys.__stdout__, flush=True)  # TFDS is kept from printing
         os._exit(0)
-wikitext2._prepare = lambda documents, data_dir: prepare(
-    documents | {{"test": Deadly(documents["test"])}}, data_dir)
+def deadly(self, *, content, **more):
+    begin(self, content=content | {{"test": Deadly(content["test"])}}, **more)
+wikitext2.Wikitext2.__init__ = deadly
 wikitext2.open_corpus({folder!r}, cache=pathlib.Path({cache!r}))
 """
     assert elsewhere(killed.format(folder=folder, cache=str(tmp_path / "cache"))) is True

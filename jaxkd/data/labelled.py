@@ -1,0 +1,129 @@
+"""Sentences with a label as rows of tokens, fed in batches of like length."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxkd.core.batch import Batch
+from jaxkd.data.feed import Evaluation, Training
+from jaxkd.data.masking import Masking, Vocabulary, unigram_nats
+from jaxkd.data.sst2 import LABELS, open_sst2
+from jaxkd.data.text import Rows
+from jaxkd.data.tokenizer import open_tokenizer
+
+SHORTEST = 16  # tokens a batch has at least; it doubles until the longest row fits
+
+
+class LabelledRows(Rows):
+    """Rows `[CLS] tokens [SEP]`, padded, with the label behind them; one prediction a row."""
+
+    head = "sequence_classification"
+    labels = LABELS
+
+    def draw(
+        self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking | None
+    ) -> Batch:
+        tokens, labels = rows[:, :-1], rows[:, -1]
+        longest, width = int((tokens != self.vocabulary.pad).sum(1).max()), SHORTEST
+        while width < longest:
+            width *= 2
+        tokens = tokens[:, :width]
+        mask = tokens != self.vocabulary.pad
+        # A row that fills up a batch has no token, and no label either.
+        counted = mask.any(1)
+        return Batch(
+            tokens=np.ascontiguousarray(tokens),
+            mask=mask,
+            targets=np.where(counted, labels, 0).astype(np.int32),
+            target_mask=counted,
+        )
+
+    def training(self, *, seed: int, batch_size: int, masking: Masking) -> Training:
+        rows = self.splits["train"]
+        lengths = (rows[:, :-1] != self.vocabulary.pad).sum(1)
+        draw = functools.partial(self.draw, how=masking)
+        return Training(rows, draw, seed=seed, batch_size=batch_size, lengths=lengths)
+
+    def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
+        """By length, shortest first: the order does not matter to a mean."""
+        chosen = self.splits[split][: rows or None]
+        lengths = (chosen[:, :-1] != self.vocabulary.pad).sum(1)
+        draw = functools.partial(self.draw, how=None)
+        ordered = chosen[np.argsort(lengths, kind="stable")]
+        return Evaluation(ordered, draw, self.vocabulary.pad, batch_size)
+
+    def unigram(self, split: str) -> float:
+        """Mean nats a label costs a model that knows the labels' shares in the training split."""
+        counts = np.bincount(self.splits["train"][:, -1], minlength=len(LABELS))
+        return float(unigram_nats(self.splits[split][:, -1], counts).mean())
+
+    def unigram_at_targets(self, split: str, batch_size: int) -> float:
+        return self.unigram(split)
+
+
+@dataclasses.dataclass
+class Labelled:
+    """Which tokenizer, how long a row."""
+
+    dir: str = ""  # folder with train.tsv and dev.tsv; empty: look for one, then the hub
+    source: str = "auto"  # or folder, hub, embedded: insist on one
+    tokenizer: str = "bert-base-uncased"  # hub id, folder with vocab.txt, or "trained"
+    trained_size: int = 8192  # entries of the WordPiece vocabulary, where one must be trained
+    length: int = 64  # tokens a row at most, [CLS] and [SEP] included; longer ones are cut
+    rows: int = 0  # use only so many rows of each split; 0: all
+
+    def open(self, cache: pathlib.Path) -> LabelledRows:
+        """Read and tokenise, or take it from the cache; errors as for `sst2.open_sst2`."""
+        if self.length < SHORTEST or self.length & (self.length - 1):
+            raise ValueError(
+                f"data.length is {self.length}; rows are cut at a power of two, {SHORTEST} or more."
+            )
+        found, examples, content = open_sst2(self.dir or None, source=self.source, cache=cache)
+        tokenizer = open_tokenizer(
+            self.tokenizer,
+            texts=lambda: [sentence for sentence, _ in examples["train"]],
+            fingerprint=content,
+            cache=cache,
+            trained_size=self.trained_size,
+        )
+        key = json.dumps(["labelled", content, tokenizer.fingerprint, self.length])
+        fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
+        file = cache / "rows" / f"{fingerprint}.npz"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_name(f"{file.stem}.{os.getpid()}.npz")
+            np.savez(unfinished, **{k: self._rows(v, tokenizer) for k, v in examples.items()})
+            os.replace(unfinished, file)
+        with np.load(file) as stored:
+            splits = {name: stored[name] for name in stored.files}
+        structural = sorted(tokenizer.special_ids - {tokenizer.unk})
+        counts = np.bincount(splits["train"][:, :-1].ravel(), minlength=tokenizer.vocab_size)
+        counts[structural] = 0
+        return LabelledRows(
+            corpus=found.name,
+            origin=found.origin,
+            embedded=found.embedded,
+            fingerprint=f"{fingerprint}-{self.rows}",
+            tokenizer=tokenizer,
+            splits={name: rows[: self.rows or None] for name, rows in splits.items()},
+            vocabulary=Vocabulary.of(
+                counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
+            ),
+        )
+
+    def _rows(self, examples, tokenizer) -> Int[np.ndarray, "rows {self.length}+1"]:
+        pairs = list(examples)
+        rows = np.full((len(pairs), self.length + 1), tokenizer.pad, np.int32)
+        for row, ids, (_, label) in zip(
+            rows, tokenizer.encode([text for text, _ in pairs]), pairs, strict=True
+        ):
+            ids = ids[: self.length - 2]
+            row[0], row[1 : 1 + len(ids)], row[1 + len(ids)] = tokenizer.cls, ids, tokenizer.sep
+            row[-1] = label
+        return rows
