@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+from jaxkd.data.labelled import Labelled
 from jaxkd.data.text import CausalText, MaskedText, Text
 
 
@@ -11,6 +12,13 @@ def wikitext2(length: int = 128) -> MaskedText:
 def causal_wikitext2(length: int = 128, vocabulary: int = 8192) -> CausalText:
     """WikiText-2 from left to right, under a WordPiece vocabulary trained on it."""
     return CausalText(length=length, tokenizer="trained", trained_size=vocabulary)
+
+
+def sst2(embedded: bool = False) -> Labelled:
+    """SST-2 under the tokens of bert-base-uncased that it uses; embedded: its stand-in."""
+    if embedded:
+        return Labelled(source="embedded", tokenizer="trained", trained_size=1024, trim=True)
+    return Labelled(trim=True)
 
 
 def embedded(length: int = 64, rows: int = 0, kind: type[Text] = MaskedText) -> Text:

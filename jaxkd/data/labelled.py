@@ -23,6 +23,7 @@ SHORTEST = 16  # tokens a batch has at least; it doubles until the longest row f
 class LabelledRows(Rows):
     """Rows `[CLS] tokens [SEP]`, padded, with the label behind them; one prediction a row."""
 
+    wanted = "SST-2"
     head = "sequence_classification"
     labels = LABELS
 
@@ -77,6 +78,7 @@ class Labelled:
     trained_size: int = 8192  # entries of the WordPiece vocabulary, where one must be trained
     length: int = 64  # tokens a row at most, [CLS] and [SEP] included; longer ones are cut
     rows: int = 0  # use only so many rows of each split; 0: all
+    trim: bool = False  # keep only the tokens the training split uses; models must be trimmed too
 
     def open(self, cache: pathlib.Path) -> LabelledRows:
         """Read and tokenise, or take it from the cache; errors as for `sst2.open_sst2`."""
@@ -92,6 +94,11 @@ class Labelled:
             cache=cache,
             trained_size=self.trained_size,
         )
+        kept = None
+        if self.trim:
+            used = tokenizer.encode([sentence for sentence, _ in examples["train"]])
+            counts = np.bincount(np.concatenate(used), minlength=tokenizer.vocab_size)
+            tokenizer, kept = tokenizer.trimmed(counts)
         key = json.dumps(["labelled", content, tokenizer.fingerprint, self.length])
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
         file = cache / "rows" / f"{fingerprint}.npz"
@@ -115,6 +122,7 @@ class Labelled:
             vocabulary=Vocabulary.of(
                 counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
             ),
+            kept=kept,
         )
 
     def _rows(self, examples, tokenizer) -> Int[np.ndarray, "rows {self.length}+1"]:

@@ -84,6 +84,7 @@ class Rows:
     What a model is to do with a row is `draw`'s business.
     """
 
+    wanted: ClassVar[str] = "WikiText-2"  # the data set it is, unless `embedded`
     head: ClassVar[str]  # the head that predicts what batches ask for
     top: ClassVar[tuple[int, ...]] = ()  # k for which a target among the k likeliest is counted
 
@@ -94,6 +95,7 @@ class Rows:
     tokenizer: Tokenizer
     splits: dict[str, Int[np.ndarray, "rows L"]]
     vocabulary: Vocabulary
+    kept: Int[np.ndarray, " V"] | None = None  # of a trimmed tokenizer: each token's id before
 
     def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
         """A batch of these rows."""
@@ -127,13 +129,14 @@ class Rows:
         """What reports print of the data."""
         return {
             "corpus": self.corpus,
+            "wanted": self.wanted,
             "origin": self.origin,
             "embedded": self.embedded,
             "tokenizer": self.tokenizer.origin,
             "vocabulary": self.tokenizer.vocab_size,
             "rows": {name: len(rows) for name, rows in self.splits.items()},
             "length": self.splits["train"].shape[1],
-            "unigram_nats": {name: self.unigram(name) for name in SPLITS},
+            "unigram_nats": {name: self.unigram(name) for name in self.splits},
         }
 
 

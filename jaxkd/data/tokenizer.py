@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.data.hub_files import hub_files, reason
+from jaxkd.data.trimming import trim_wordpiece, used_tokens
 
 _SPECIAL = {
     "pad_token": "[PAD]",
@@ -77,6 +78,26 @@ class Tokenizer:
             encoded = self.fast.backend_tokenizer.encode_batch_fast(known, add_special_tokens=False)
             ids += [np.array(each.ids, np.int32) for each in encoded]
         return ids
+
+    def trimmed(
+        self, counts: Int[np.ndarray, " V"]
+    ) -> tuple["Tokenizer", Int[np.ndarray, " kept"]]:
+        """The tokens that were counted, with what else must stay; and each one's id before.
+
+        Texts of counted tokens are cut into the same tokens; see `trim_wordpiece`.
+        """
+        import tokenizers
+        import transformers
+
+        names = self.fast.convert_ids_to_tokens(range(self.vocab_size))
+        kept = used_tokens(counts, sorted(self.special_ids), names)
+        rules = trim_wordpiece(self.fast.backend_tokenizer.to_str(), kept)
+        special = {name: getattr(self.fast, name) for name in _SPECIAL}
+        fast = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizers.Tokenizer.from_str(rules), **special
+        )
+        origin = f"{self.origin}, {len(kept)} of its {self.vocab_size} tokens"
+        return _tokenizer(fast, origin, trained=self.trained), kept
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write what `transformers.AutoTokenizer.from_pretrained(folder)` opens."""

@@ -1,6 +1,10 @@
-"""Where a student starts: a teacher's embedding and head, and some of its blocks."""
+"""Where a student starts: a teacher's embedding and head, some of its blocks, some tokens."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.models.model import Params
@@ -49,3 +53,21 @@ def prune(params: Params, blocks: Sequence[int]) -> Params:
     if len(params["blocks"]) == 1:
         return params
     return params | {"blocks": [params["blocks"][i] for i in blocks]}
+
+
+def trim_vocabulary(params: Params, kept: Int[np.ndarray, " kept"]) -> Params:
+    """The model over the kept tokens alone: row i of its embedding is token kept[i]'s.
+
+    What has a row a token is cut: the embedding, a vocabulary head's bias and matrix. Hidden
+    states of texts of kept tokens, and the kept tokens' logits, stay what they were.
+    """
+    size = len(params["embed"]["token"])
+
+    def cut(leaf: Any) -> Any:
+        axes = [axis for axis, length in enumerate(np.shape(leaf)) if length == size]
+        return leaf[kept] if axes[:1] == [0] else leaf[:, kept] if axes else leaf
+
+    head = {name: cut(leaf) if name in ("bias", "output") else leaf
+            for name, leaf in params["head"].items()}  # fmt: skip
+    embed = params["embed"] | {"token": params["embed"]["token"][kept]}
+    return params | {"embed": embed, "head": head}

@@ -26,7 +26,7 @@ def _text(text: str) -> str:
 def _figure(results: Mapping, title: str, height: float = 4.4) -> Figure:
     figure = Figure(figsize=(9.5, height), layout="constrained")
     FigureCanvasAgg(figure)
-    warning = f"\n{tables.EMBEDDED}" if tables.embedded(results) else ""
+    warning = f"\n{tables.not_its_numbers(results)}" if tables.embedded(results) else ""
     figure.suptitle(_text(title + warning), fontsize=11)
     return figure
 

@@ -10,7 +10,6 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.report import spread
 from jaxkd.report.spread import ABSENT, at, mean_std, number
 
-EMBEDDED = "Text: the embedded Python prose. These are not WikiText numbers."
 NATS = {"loss", "kl", "mlm", "soft_targets", spread.UNDER}
 # entries of a training log that are no terms of the objective
 NO_TERMS = {
@@ -87,6 +86,15 @@ def embedded(results: Mapping) -> bool:
     return bool(at(results, "data", "embedded"))
 
 
+def wanted(results: Mapping) -> str:
+    """The data set the experiment is about, whatever it had to run on."""
+    return at(results, "data", "wanted") or "WikiText"
+
+
+def not_its_numbers(results: Mapping) -> str:
+    return f"Text: the embedded Python prose. These are not {wanted(results)} numbers."
+
+
 def label(results: Mapping, model: str) -> str:
     return at(results, "report", "labels", model) or model
 
@@ -144,7 +152,7 @@ def make_table(
     results: Mapping, header: Sequence[str], rows: Iterable[Sequence[str]], caption: str
 ) -> Table:
     # every table is made here, so that none can leave out where its text came from
-    caption = f"{EMBEDDED} {caption}" if embedded(results) else caption
+    caption = f"{not_its_numbers(results)} {caption}" if embedded(results) else caption
     return Table(tuple(header), tuple(tuple(row) for row in rows), caption)
 
 

@@ -15,10 +15,6 @@ from jaxkd.report import plots, provenance, spread, tables
 from jaxkd.report.spread import at, mean_std
 from jaxkd.report.tables import Table, escape_markdown
 
-BANNER = (
-    "THE TEXT IS EMBEDDED PYTHON PROSE, NOT WIKITEXT. No corpus could be had, so the models read "
-    "documentation that Python carries. No number in this report is a WikiText number."
-)
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 66rem;
   margin: 2rem auto; padding: 0 1rem; }
@@ -55,9 +51,20 @@ class Section:
     parts: tuple[str | Table | Plot, ...]  # a str is a paragraph
 
 
+def banner(results: Mapping) -> str:
+    wanted = tables.wanted(results)
+    return (
+        f"THE TEXT IS EMBEDDED PYTHON PROSE, NOT {wanted.upper()}. No corpus could be had, so the "
+        f"models read documentation that Python carries. No number in this report is a {wanted} "
+        "number."
+    )
+
+
 def title(results: Mapping) -> str:
-    plain = results.get("title") or results.get("experiment") or "Results"
-    return f"EMBEDDED TEXT, NOT WIKITEXT: {plain}" if tables.embedded(results) else str(plain)
+    plain = str(results.get("title") or results.get("experiment") or "Results")
+    if not tables.embedded(results):
+        return plain
+    return f"EMBEDDED TEXT, NOT {tables.wanted(results).upper()}: {plain}"
 
 
 def findings(results: Mapping) -> list[str]:
@@ -175,7 +182,7 @@ def sections(results: Mapping) -> list[Section]:
 def _markdown(results: Mapping, body: list[Section]) -> str:
     parts = [f"# {escape_markdown(title(results))}"]
     if tables.embedded(results):
-        parts.append(f"> **{escape_markdown(BANNER)}**")
+        parts.append(f"> **{escape_markdown(banner(results))}**")
     if results.get("command"):
         parts.append("    " + " ".join(str(results["command"]).split()))
     for section in body:
@@ -194,7 +201,7 @@ def _html(results: Mapping, body: list[Section]) -> str:
     escape = escaping.escape
     parts = [f"<h1>{escape(title(results))}</h1>"]
     if tables.embedded(results):
-        parts.append(f'<p class="banner">{escape(BANNER)}</p>')
+        parts.append(f'<p class="banner">{escape(banner(results))}</p>')
     if results.get("command"):
         parts.append(f"<pre><code>{escape(str(results['command']))}</code></pre>")
     for section in body:
@@ -254,7 +261,7 @@ def write(results: Mapping, folder: pathlib.Path) -> list[pathlib.Path]:
 def summary(results: Mapping) -> str:
     """The results as one compact markdown table, for the README and the end of a run."""
     results = _as_in_a_file(results)
-    loud = f"**{escape_markdown(BANNER)}**\n\n" if tables.embedded(results) else ""
+    loud = f"**{escape_markdown(banner(results))}**\n\n" if tables.embedded(results) else ""
     if not results.get("models") and results.get("exports"):
         return loud + tables.markdown(provenance.exports(results))
     return loud + tables.markdown(tables.outcome(results, compact=True))

@@ -3,8 +3,11 @@
 import dataclasses
 from typing import Any
 
+from jaxkd.distil.student import trim_vocabulary
 from jaxkd.models import families
-from jaxkd.models.bert import Config
+from jaxkd.models.bert import Config as Bert
+from jaxkd.models.families import Config
+from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.student import leave
@@ -17,6 +20,7 @@ class Load:
 
     name: str = ""  # HuggingFace folder, hub id, or the folder of a stage of ours
     head: str = ""  # put this head on it; empty: the one it has
+    trim: bool = False  # keep only the tokens the data keeps (data.trim)
 
     def inputs(self) -> tuple[str, ...]:
         return ()
@@ -34,14 +38,43 @@ class Load:
     def run(self, place: Place) -> dict[str, Any]:
         config, params = open_model(self.name, place.display.say, head=self.head, seed=place.seed)
         tokenizer.fetch(self.name, place.folder, place.display.say)
+        if self.trim:
+            config, params = trim_to_data(place, config, params)
         return leave(place, config, params)
+
+
+def trim_to_data(place: Place, config: Config, params: Params) -> tuple[Config, Params]:
+    """The model over the data's tokens; the stage gets the data's tokenizer for its own.
+
+    Raises:
+      ValueError: if the data is not trimmed, or the model calls its tokens something else.
+    """
+    kept = None if place.rows is None else place.rows.kept
+    if kept is None:
+        raise ValueError(
+            f"stage {place.name!r} is to keep the data's tokens alone, and the data keeps all: set "
+            "--config.data.trim=True."
+        )
+    names = {i: token for token, i in (tokenizer.vocabulary(place.folder) or {}).items()}
+    wanted = place.rows.tokenizer.fast.convert_ids_to_tokens(range(len(kept)))
+    unlike = [token for i, token in zip(kept, wanted, strict=True) if names.get(int(i)) != token]
+    if unlike or config.vocabulary <= kept.max():
+        raise ValueError(
+            f"stage {place.name!r}: {len(unlike)} of the data's {len(kept)} tokens ({unlike[:3]}) "
+            "have another id in the model's tokenizer: give the data the model's, "
+            "--config.data.tokenizer=NAME."
+        )
+    tokenizer.write(place.rows.tokenizer, place.folder)
+    shorter = dataclasses.replace(config, vocabulary=len(kept), pad=place.rows.tokenizer.pad)
+    return shorter, trim_vocabulary(params, kept)
 
 
 @dataclasses.dataclass
 class Draw:
     """Random weights of a given shape."""
 
-    model: families.Config = dataclasses.field(default_factory=Config)
+    model: Config = dataclasses.field(default_factory=Bert)
+    fit: bool = False  # as many tokens as the data's tokenizer has, and that tokenizer
 
     def inputs(self) -> tuple[str, ...]:
         return ()
@@ -53,4 +86,10 @@ class Draw:
         self.model.check()
 
     def run(self, place: Place) -> dict[str, Any]:
-        return leave(place, self.model, families.build(self.model).init(place.seed, place.name))
+        config = self.model
+        if self.fit:
+            if place.rows is None:
+                raise ValueError(f"stage {place.name!r}: fit=True, and the experiment has no data.")
+            config = dataclasses.replace(config, vocabulary=place.rows.tokenizer.vocab_size)
+            tokenizer.write(place.rows.tokenizer, place.folder)
+        return leave(place, config, families.build(config).init(place.seed, place.name))

@@ -141,7 +141,7 @@ def _announce(rows: Rows, display: Display) -> None:
     )
     if rows.embedded:
         display.say(
-            "NOT WikiText-2: neither a folder nor the hub had it, so this runs on the embedded "
+            f"NOT {rows.wanted}: neither a folder nor the hub had it, so this runs on the embedded "
             "prose of the Python documentation. Give --config.data.dir=FOLDER for the real text."
         )
 

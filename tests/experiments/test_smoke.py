@@ -31,7 +31,7 @@ def test_smoke(name, tmp_path):
     report = (folder / "report.md").read_text()
     if results["data"] is not None:
         assert results["data"]["embedded"]
-        assert "not wikitext" in report.lower()
+        assert f"not {results['data']['wanted']}".lower() in report.lower()
     for export in results["exports"].values():
         for checked in export["0"].values():
             assert checked["max_abs_difference"] < 1e-4

@@ -83,19 +83,21 @@ def test_embedded_text_is_loud_in_title_banner_and_every_caption(results, tmp_pa
     loud = "EMBEDDED TEXT, NOT WIKITEXT"
     assert markdown.startswith(f"# {loud}") and page.shown["title"][0].startswith(loud)
     assert page.shown["h1"][0].startswith(loud)
-    assert write.BANNER in markdown and write.BANNER in text
+    assert write.banner(results) in markdown and write.banner(results) in text
     assert len(page.shown["caption"]) == len(page.shown["table"]) == 10
-    assert all(caption.startswith(tables.EMBEDDED) for caption in page.shown["caption"])
-    assert markdown.count(f"*{tables.EMBEDDED}") == 10
-    assert write.BANNER in write.summary(results)
-    assert tables.EMBEDDED in write.summary(results)
+    assert all(
+        caption.startswith(tables.not_its_numbers(results)) for caption in page.shown["caption"]
+    )
+    assert markdown.count(f"*{tables.not_its_numbers(results)}") == 10
+    assert write.banner(results) in write.summary(results)
+    assert tables.not_its_numbers(results) in write.summary(results)
 
 
 def test_a_corpus_report_has_no_banner(results, tmp_path):
     del results["curves"]
     text = write.write(results, tmp_path)[0].read_text()
     text += write.summary(results)
-    assert "EMBEDDED" not in text and tables.EMBEDDED not in text
+    assert "EMBEDDED" not in text and tables.not_its_numbers(results) not in text
 
 
 def test_readme_table_has_the_numbers_of_the_results(results):
