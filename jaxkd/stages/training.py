@@ -41,6 +41,7 @@ class Training:
     save_every: int = 200
     evaluate_every: int = 200
     evaluate_rows: int = 256  # of the validation split, while training; 0: all
+    parallel: str = "auto"  # jitted, pmapped, sharded; auto: pmapped on several devices
     chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
     patience: int = 0  # stop after so many evaluations without a better loss, and keep the best
 
@@ -48,6 +49,7 @@ class Training:
 
     def check(self) -> None:
         parallel.check_batch(self.batch_size, self.accumulate)
+        parallel.way(self.parallel)
         self.optimiser.check()
         self.masking.check()
         for name in ("steps", "log_every", "save_every"):
@@ -65,12 +67,13 @@ class Training:
         layer_drop: float = 0.0,
     ) -> dict[str, Any]:
         """Train from `params`, or go on from the last good checkpoint; save the last state."""
+        run_step, place_arrays = parallel.way(self.parallel)
         model = families.build(config)
         families.check_shapes(model, params, f"stage {place.name!r}")
         taught, teacher_params = None, None
         if teacher is not None:
             taught = families.build(teacher[0])
-            teacher_params = parallel.replicated(taught.arrange(teacher[1]))
+            teacher_params = place_arrays(taught.arrange(teacher[1]))
         params = model.arrange(params)
         batches = place.rows.batches("validation", self.batch_size, self.evaluate_rows)
         own = _of_terms(terms, place.seed, (model, params), (taught, teacher_params), batches)
@@ -95,7 +98,7 @@ class Training:
         described = families.describe(config)
 
         state, resumed = _resume(series, initial_state(params, optimiser), model)
-        state = parallel.replicated(state)
+        state = place_arrays(state)
         log.rewind(resumed)
         if resumed:
             place.display.say(f"{place.name}: going on from step {resumed}")
@@ -127,7 +130,7 @@ class Training:
         losses = [row["loss"] for row in log.rows() if row["split"] == "validation"]
         try:
             state = loop.run(
-                parallel.best(step),
+                run_step(step),
                 state,
                 teacher_params,
                 feed,
