@@ -11,19 +11,23 @@ nothing is timed before the loss and the gradients' norms and products with rand
 (float32: 1e-4; bfloat16: 2e-2).
 
 Peers: `torch` writes the loss down on whole logits; `trl` is GKDTrainer.generalized_jsd_loss on
-them; `liger` is LigerFusedLinearJSDLoss, which takes a chunk at a time and is compiled. These two
-have Jensen-Shannon only. bfloat16 is torch's autocast. Each side has the malloc settings that suit
-it (peers.py); `--untuned` gives torch glibc's own. Memory is the peak of resident memory in the
-first step over what was resident before it; torch compiles in that step.
+them; `liger N` is LigerFusedLinearJSDLoss, compiled, N positions at a time: its own default and
+ours. These have Jensen-Shannon only. bfloat16 is torch's autocast. Each side has the malloc
+settings that suit it (peers.py); `--untuned` gives torch glibc's own. Memory is the peak of
+resident memory in the second step over what was resident before it, all that the first one freed
+handed back.
 """
 
+import gc
 import importlib.util
 import time
 
 import numpy as np
 import peers
 
-OURS, TORCH = "jaxkd", ("torch", "torch compiled", "torch trl", "torch liger")
+from jaxkd.core.allocator import release
+
+OURS = "jaxkd"
 STUDENT, TEACHER, TEMPERATURE = 512, 768, 1.0
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
@@ -51,7 +55,9 @@ def resident(peak: bool = False) -> int:
 
 
 def forget_peak() -> int:
-    """What is resident now, from which the peak is counted anew."""
+    """Hand back what is free; what is resident then, from which the peak is counted anew."""
+    gc.collect()
+    release()
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     return resident()
@@ -106,7 +112,7 @@ def serve_jax(options) -> None:
     compiled = step.lower(*given).compile()
 
     def check() -> dict[str, float]:
-        jax.block_until_ready(given)
+        jax.block_until_ready(compiled(*given))
         before = forget_peak()
         loss, (to_states, to_matrix) = jax.block_until_ready(compiled(*given))
         peak = resident(peak=True) - before
@@ -158,11 +164,11 @@ def serve_torch(options) -> None:
         def loss() -> torch.Tensor:
             return GKDTrainer.generalized_jsd_loss(*logits(), temperature=TEMPERATURE)
 
-    elif options.serve == "torch liger":
+    elif options.serve.startswith("torch liger"):
         from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
 
         fused = LigerFusedLinearJSDLoss(
-            weight_hard_loss=0.0, weight_soft_loss=1.0, chunk_size=options.liger_chunk
+            weight_hard_loss=0.0, weight_soft_loss=1.0, chunk_size=int(options.serve.split()[-1])
         )
 
         def loss() -> torch.Tensor:
@@ -179,6 +185,8 @@ def serve_torch(options) -> None:
         return value
 
     def check() -> dict[str, float]:
+        step()
+        states.grad = matrix.grad = None
         before = forget_peak()
         value = step()
         peak = resident(peak=True) - before
@@ -203,23 +211,23 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--vocabulary", type=int, default=30522)
     parser.add_argument("--chunk", type=int, default=256, help="positions ours takes at a time")
-    parser.add_argument("--liger-chunk", type=int, default=1024, help="its own default is 1024")
     parser.add_argument("--untuned", action="store_true", help="torch with glibc's own settings")
     parser.add_argument("--without", default="", help="peers left out, as a,b")
     options = parser.parse_args()
     if options.serve:
         return serve_jax(options) if options.serve == OURS else serve_torch(options)
-    names = [OURS, *TORCH[:2]]
+    names = [OURS, "torch", "torch compiled"]
     if options.kind == "jensen_shannon":
-        names += [f"torch {x}" for x, package in (("trl", "trl"), ("liger", "liger_kernel"))
-                  if importlib.util.find_spec(package)]  # fmt: skip
+        names += ["torch trl"] if importlib.util.find_spec("trl") else []
+        if importlib.util.find_spec("liger_kernel"):
+            names += [f"torch liger {chunk}" for chunk in sorted({1024, options.chunk})]
     names = [name for name in names if name not in options.without.split(",")]
     if options.untuned:
         peers.TORCH = {}
     print(f"{options.kind}, {options.dtype}: {options.tokens} positions, {options.vocabulary}"
           f" tokens, widths {STUDENT} and {TEACHER}\n{peers.machine()}")  # fmt: skip
     words = []
-    for name in ("kind", "dtype", "tokens", "vocabulary", "chunk", "liger_chunk", "threads"):
+    for name in ("kind", "dtype", "tokens", "vocabulary", "chunk", "threads"):
         words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     running = [peers.Peer(__file__, name, words, options.threads) for name in names]
     found = {peer.name: peer.ask("check") for peer in running}

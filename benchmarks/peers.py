@@ -41,6 +41,8 @@ class Peer:
             stdout=subprocess.PIPE,
             text=True,
             env=env,
+            # XLA starts a thread a core, whatever OMP_NUM_THREADS says.
+            preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads]),
         )
 
     def ask(self, line: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from jaxkd.core.names import did_you_mean
 # In numbers of hidden states: 0 is the embedding's output, i that of block i - 1.
 MAPS = {
     # Evenly spread, the last from the last. Source: TinyBERT (Jiao et al., 2019).
-    "uniform": lambda s, t: [(i, (round(i * t / s),)) for i in range(1, s + 1)],
+    "uniform": lambda s, t: [(i, (max(1, round(i * t / s)),)) for i in range(1, s + 1)],
     # Every k-th from the bottom, k = t // s. Source: PKD-skip (Sun et al., 2019).
     "skip": lambda s, t: [(i, (i * (t // s),)) for i in range(1, s + 1)],
     "last": lambda s, t: [(i, (t - s + i,)) for i in range(1, s + 1)],

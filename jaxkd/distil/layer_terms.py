@@ -16,7 +16,7 @@ from jaxkd.core.mean import Mean
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
 from jaxkd.distil.layer_map import MAPS, Pairs, pairs
-from jaxkd.distil.schedule import Ramp, check_ramps
+from jaxkd.distil.schedule import Ramp, check_ramps, extremes
 
 LayerMap = str | tuple[tuple[int, ...], ...]
 
@@ -38,6 +38,16 @@ class LayerTerm:
             raise ValueError(
                 f"{name}.layer_map={self.layer_map!r}. {did_you_mean(self.layer_map, MAPS)}"
             )
+        elif len(self.layer_map) == 0:
+            raise ValueError(f"{name}.layer_map is empty: there is nothing to compare.")
+        several = self.layer_map in ("both", "learned") or (
+            not isinstance(self.layer_map, str) and any(len(pair) > 2 for pair in self.layer_map)
+        )
+        if several and not self.several:
+            raise ValueError(
+                f"{name}.layer_map={self.layer_map!r} gives a student's layer several of the "
+                "teacher's, which only HiddenStates can use."
+            )
         if self.side not in ("last", "encoder"):
             raise ValueError(f"{name}.side={self.side!r}; it is 'last' or 'encoder'.")
 
@@ -48,21 +58,17 @@ class LayerTerm:
         return batch.mask if self.side == "encoder" else batch.last_mask
 
     def _of(self, outputs: Outputs) -> Outputs:
+        if self.side == "encoder" and outputs.encoder is None:
+            raise ValueError("side='encoder', and the model is no encoder-decoder: leave it out.")
         return outputs.encoder if self.side == "encoder" else outputs
 
     def _pairs(self, student: Outputs, teacher: Outputs) -> Pairs:
-        found = pairs(self.layer_map, len(student.hidden) - 1, len(teacher.hidden) - 1)
-        if not self.several and any(len(of) > 1 for _, of in found):
-            raise ValueError(
-                f"layer_map={self.layer_map!r} gives a student's layer several of the teacher's, "
-                "which only HiddenStates can use."
-            )
-        return found
+        return pairs(self.layer_map, len(student.hidden) - 1, len(teacher.hidden) - 1)
 
 
 @dataclasses.dataclass
 class CosineHidden(LayerTerm):
-    """Cosine distance of the last hidden states, at every token that is not padding."""
+    """Cosine distance of hidden states of one width, at every token that is not padding."""
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
         mine, its = self._of(student), self._of(teacher)
@@ -190,9 +196,12 @@ class Relations(LayerTerm):
 
     heads: int = 12  # relation heads; both models' query widths must divide by it
     kinds: tuple[str, ...] = ("query key", "value value")
+    causal: bool = False  # decoders: no position is related to a later one
 
     def check(self, name: str) -> None:
         super().check(name)
+        if self.heads < 1 or not self.kinds:
+            raise ValueError(f"{name}: heads={self.heads}, kinds={self.kinds}; at least one each.")
         known = [f"{a} {b}" for a in VECTORS for b in VECTORS]
         for kind in self.kinds:
             if kind not in known:
@@ -206,7 +215,7 @@ class Relations(LayerTerm):
             for kind in self.kinds:
                 a, b = (VECTORS.index(name) for name in kind.split())
                 both = [(side_by_side(x, a), side_by_side(x, b)) for x in (mine, its)]
-                values = losses.relation_kl(*both, mask, heads=self.heads)
+                values = losses.relation_kl(*both, mask, heads=self.heads, causal=self.causal)
                 found.append(Mean.of(jnp.mean(values, axis=1), mask).total)
         return sum(found) / len(found)
 
@@ -225,6 +234,8 @@ class Similarity(LayerTerm):
         super().check(name)
         if self.kind not in ("cka", "contrastive"):
             raise ValueError(f"{name}.kind={self.kind!r}; it is 'cka' or 'contrastive'.")
+        if extremes(self, "temperature")[0] <= 0:
+            raise ValueError(f"{name}.temperature is {self.temperature}; it is above 0.")
 
     def count(self, batch: Batch) -> Any:
         mask = self._mask(batch)

@@ -40,12 +40,14 @@ def relation_kl(
     mask: Bool[Array, "B L"],
     *,
     heads: int,
+    causal: bool = False,
 ) -> Float[Array, "B R L"]:
     """KL between teacher's and student's softmax(a b^T / sqrt(width)), one value per head and row.
 
     (query, key) are MiniLM's attention, (value, value) its value relation; equal pairs of queries,
     keys and values those of its second version, with R = `heads` relation heads, whatever the
     models' own numbers of heads, so that the models' widths may differ too.
+    `causal` leaves out later positions, which a decoder's attention does not see.
     Source: Wang et al. (2020), arXiv:2002.10957, and (2021), arXiv:2012.15828.
 
     Raises:
@@ -53,7 +55,13 @@ def relation_kl(
     """
 
     # A row of padding alone has no distribution: it gets one, of which nothing is counted.
-    shown = mask | ~jnp.any(mask, axis=-1, keepdims=True)
+    shown = (mask | ~jnp.any(mask, axis=-1, keepdims=True))[:, None, None, :]
+    weighted = mask[:, None, None, :]
+    if causal:
+        length = mask.shape[1]
+        before = jnp.tril(jnp.ones((length, length), bool))
+        # Itself always: padding on the left leaves a query nothing else.
+        shown, weighted = (shown & before) | jnp.eye(length, dtype=bool), weighted & before
 
     def relation(pair: tuple[Array, Array]) -> Float[Array, "B R L L"]:
         width = pair[0].shape[-1]
@@ -61,9 +69,8 @@ def relation_kl(
             raise ValueError(f"a width of {width} does not divide into {heads} relation heads.")
         a, b = (x.astype(jnp.float32).reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in pair)
         scores = a @ b.swapaxes(-1, -2) * (width // heads) ** -0.5
-        return jax.nn.log_softmax(jnp.where(shown[:, None, None, :], scores, -jnp.inf))
+        return jax.nn.log_softmax(jnp.where(shown, scores, -jnp.inf))
 
     log_p, log_q = relation(teacher), relation(student)
-    weighted = mask[:, None, None, :]
     gap = jnp.where(weighted, log_p, 0.0) - jnp.where(weighted, log_q, 0.0)
     return jnp.sum(jnp.where(weighted, jnp.exp(log_p), 0.0) * gap, axis=-1)

@@ -34,6 +34,8 @@ def fused(
     Source: the scheme of Liger's chunked losses (Hsu et al., 2024, arXiv:2410.10989), with any
     loss of this package, and a loop as long as the mask.
 
+    The teacher gets no gradient, nor do numbers that `values` brings along (a temperature).
+
     Args:
       values: any of the losses, unreduced; it sees logits as the dense losses do.
       weights: scalars by the names that `values` gives.

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxkd.losses.vocabulary import Scalar
+
 
 def cka_distance(
     student: Float[Array, "N D"], teacher: Float[Array, "N E"], mask: Bool[Array, " N"]
@@ -31,7 +33,7 @@ def contrastive(
     teacher: Float[Array, "N D"],
     mask: Bool[Array, " N"],
     *,
-    temperature: float = 0.1,
+    temperature: Scalar = 0.1,
 ) -> Float[Array, " N"]:
     """-log of the share each row gives its own teacher vector among all that count, in nats.
 
@@ -43,7 +45,7 @@ def contrastive(
     Raises:
       ValueError: if temperature <= 0.
     """
-    if temperature <= 0:
+    if not isinstance(temperature, jax.core.Tracer) and temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it must be positive.")
     a, b = (
         x / jnp.sqrt(jnp.maximum(jnp.sum(x**2, -1, keepdims=True), 1e-16))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -29,7 +30,7 @@ def shared(
     return first[..., :common], second[..., :common]
 
 
-Scalar = float | Float[Array, ""]  # what a schedule gives is an array
+Scalar = float | int | np.floating | Float[Array, ""]  # what a schedule gives is an array
 
 
 def log_softmax(logits: Float[Array, "*B V"], temperature: Scalar = 1.0) -> Float[Array, " V *B"]:
@@ -45,7 +46,7 @@ def log_distributions(
     Raises:
       ValueError: if temperature is a number <= 0.
     """
-    if isinstance(temperature, float) and temperature <= 0:
+    if not isinstance(temperature, jax.core.Tracer) and temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it must be positive (1 changes nothing).")
     return log_softmax(student, temperature), log_softmax(teacher, temperature)
 

@@ -34,7 +34,8 @@ def accuracy(
     ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
     right = jnp.take_along_axis(scores, labels[None], axis=0)
     before = (scores > right) | ((scores == right) & (ids < labels))
-    return (jnp.sum(before, axis=0) < top).astype(jnp.float32)
+    # Beside nan nothing is larger, and all would be right.
+    return ((jnp.sum(before, axis=0) < top) & ~jnp.isnan(right[0])).astype(jnp.float32)
 
 
 def agreement(student: Float[Array, "*B V"], teacher: Float[Array, "*B V"]) -> Float[Array, "*B"]:

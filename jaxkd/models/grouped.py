@@ -20,7 +20,7 @@ def grouped_dot(
 
     `jax.lax.ragged_dot`, but on a CPU, where XLA (jax 0.10.2) computes that as if every group had
     all rows: there groups are cut into blocks, and only blocks that have rows are multiplied.
-    Sizes must add up to N.
+    Sizes must add up to N. Differentiable in reverse.
     """
     return jax.lax.platform_dependent(
         rows, weights, sizes, cpu=_by_blocks, default=jax.lax.ragged_dot
@@ -53,8 +53,8 @@ def _backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, Array, N
         to_rows, to_weights = sums
         mine = jnp.where(jnp.arange(BLOCK)[:, None] < size, _slice(outer, start), 0)
         block = _slice(outer, start) @ weights[group].T
-        to_rows = jax.lax.dynamic_update_slice(to_rows, block, (start, 0))
-        part = (_slice(padded, start).T @ mine).astype(jnp.float32)
+        to_rows = jax.lax.dynamic_update_slice(to_rows, block.astype(rows.dtype), (start, 0))
+        part = jnp.matmul(_slice(padded, start).T, mine, preferred_element_type=jnp.float32)
         before = jax.lax.dynamic_slice(to_weights, (group, 0, 0), (1, *part.shape))
         return to_rows, jax.lax.dynamic_update_slice(to_weights, before + part, (group, 0, 0))
 

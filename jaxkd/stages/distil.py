@@ -4,10 +4,9 @@ import dataclasses
 from typing import Any
 
 from jaxkd.distil import objective
-from jaxkd.models.families import Config
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, check_head, load_model
+from jaxkd.stages.training import Training, check_head, check_tokenizer, load_model
 
 
 @dataclasses.dataclass
@@ -30,25 +29,7 @@ class Distil(Training):
         config, params = load_model(place.beside(self.student), place.display.say)
         check_head(self.teacher, teacher[0], place.rows)
         check_head(self.student, config, place.rows)
-        self._check_tokenizers(place, config, teacher[0])
+        check_tokenizer(place, self.teacher, teacher[0])
+        check_tokenizer(place, self.student, config)
         tokenizer.keep(place.beside(self.student), place.folder)
         return self.fit(place, config, params, self.terms, teacher=teacher)
-
-    def _check_tokenizers(self, place: Place, student: Config, teacher: Config) -> None:
-        """Raise ValueError unless both models and the text mean the same by every id."""
-        wanted = place.rows.tokenizer.fast.get_vocab()
-        for name, config in ((self.teacher, teacher), (self.student, student)):
-            found = tokenizer.vocabulary(place.beside(name))
-            if found is not None and found != wanted:
-                unlike = sum(wanted.get(token) != number for token, number in found.items())
-                raise ValueError(
-                    f"the tokenizer of {name!r} has {len(found)} tokens, {unlike} of them under "
-                    f"another id or none in that of the text ({place.rows.tokenizer.origin}, "
-                    f"{len(wanted)} tokens): its predictions cannot be compared token by token. "
-                    "Give the text the model's own: --config.data.tokenizer=NAME."
-                )
-            if config.vocabulary < len(wanted):
-                raise ValueError(
-                    f"{name!r} has {config.vocabulary} token embeddings, the tokenizer of the text "
-                    f"has {len(wanted)} tokens."
-                )

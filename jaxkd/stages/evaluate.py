@@ -29,6 +29,8 @@ class Evaluate:
 
     def check(self) -> None:
         unknown = set(self.splits) - {"train", "validation", "test"}
+        if self.chunk < 0:
+            raise ValueError(f"chunk is {self.chunk}; positions at a time, or 0 for all.")
         if unknown or not self.models or self.batch_size < 1:
             raise ValueError(
                 f"splits={self.splits}, models={self.models}, batch_size={self.batch_size}: splits "
@@ -47,12 +49,16 @@ class Evaluate:
             config, params = load_model(place.beside(name), place.display.say)
             teacher_name = getattr(place.stages[name], "teacher", None)
             teacher = teacher_name and load_model(place.beside(teacher_name), place.display.say)
+            model = families.build(config)
+            its = families.build(teacher[0]) if teacher else None
             measure = make_evaluate(
-                families.build(config),
-                families.build(teacher[0]) if teacher else None,
+                model,
+                its,
                 top=place.rows.top,
                 chunk=self.chunk,
             )
+            arranged = model.arrange(params)
+            taught = its.arrange(teacher[1]) if teacher else None
             found[name] = {
                 "teacher": teacher_name,
                 "layers": config.layers,
@@ -63,7 +69,7 @@ class Evaluate:
             }
             for j, split in enumerate(self.splits, 1):
                 batches = place.rows.batches(split, self.batch_size)
-                numbers = measure(params, teacher[1] if teacher else None, batches)
+                numbers = measure(arranged, taught, batches)
                 found[name]["splits"][split] = numbers | {"unigram": unigram[split]}
                 place.display.step(i * len(self.splits) + j, numbers)
         place.display.stop()

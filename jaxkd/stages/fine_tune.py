@@ -6,7 +6,7 @@ from typing import Any
 from jaxkd.distil.terms import HardLabels
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, check_head, load_model
+from jaxkd.stages.training import Training, check_head, check_tokenizer, load_model
 
 
 @dataclasses.dataclass
@@ -27,6 +27,7 @@ class FineTune(Training):
     def run(self, place: Place) -> dict[str, Any]:
         config, params = load_model(place.beside(self.source), place.display.say)
         check_head(self.source, config, place.rows)
+        check_tokenizer(place, self.source, config)
         tokenizer.keep(place.beside(self.source), place.folder)
         terms = {"cross_entropy": HardLabels()}
         return self.fit(place, config, params, terms, layer_drop=self.layer_drop)

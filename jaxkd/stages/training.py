@@ -21,6 +21,7 @@ from jaxkd.hub import folder as hub
 from jaxkd.models import families
 from jaxkd.models.model import Model, Params, forward
 from jaxkd.models.stack import unstack
+from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.train import loop, parallel
 from jaxkd.train.log import MetricLog
@@ -52,6 +53,8 @@ class Training:
         parallel.way(self.parallel)
         self.optimiser.check()
         self.masking.check()
+        if self.chunk < 0:
+            raise ValueError(f"chunk is {self.chunk}; positions at a time, or 0 for all.")
         for name in ("steps", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
@@ -182,6 +185,8 @@ def _of_terms(
     batches: Iterable[Batch],
 ) -> dict[str, Any]:
     """What the objective's terms learn themselves, fresh; {} if nothing."""
+    if not any(hasattr(term, "init") for term in terms.values()):
+        return {}
     batch = next(iter(batches))
     given = [
         None if model is None else jax.eval_shape(functools.partial(forward, model), params, batch)
@@ -232,6 +237,25 @@ def check_head(name: str, config: families.Config, rows: Rows) -> None:
         raise ValueError(
             f"stage {name!r}: a {config.family} with the head {config.head} does not predict what "
             f"the data asks for ({type(rows).__name__}): that needs the head {rows.head}."
+        )
+
+
+def check_tokenizer(place: Place, name: str, config: families.Config) -> None:
+    """Raise ValueError unless stage `name`'s model and the data mean the same by every id."""
+    wanted = place.rows.tokenizer.fast.get_vocab()
+    found = tokenizer.vocabulary(place.beside(name))
+    if found is not None and found != wanted:
+        unlike = sum(wanted.get(token) != number for token, number in found.items())
+        raise ValueError(
+            f"the tokenizer of {name!r} has {len(found)} tokens, {unlike} of them under another id "
+            f"or none in that of the text ({place.rows.tokenizer.origin}, {len(wanted)} tokens): "
+            "its predictions cannot be compared token by token. Give the text the model's own: "
+            "--config.data.tokenizer=NAME."
+        )
+    if config.vocabulary < len(wanted):
+        raise ValueError(
+            f"{name!r} has {config.vocabulary} token embeddings, the tokenizer of the text has "
+            f"{len(wanted)} tokens."
         )
 
 

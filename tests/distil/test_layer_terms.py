@@ -1,5 +1,7 @@
 """Terms over layers: what they compare, what they learn, and what they refuse."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -152,6 +154,33 @@ def test_relations_are_minilms():
     np.testing.assert_allclose(jax.nn.softmax(scores), teacher.attention[-1], atol=1e-6)
 
 
+def test_relations_of_decoders_leave_out_what_comes_later():
+    """The first position of a row sees itself alone: its relation cannot differ."""
+    config = families.FAMILIES["llama"][0](
+        vocabulary=61, layers=1, width=16, heads=2, feed_forward=16, max_length=24, init_std=0.5
+    )
+    model = families.build(config)
+    batch = tiny.batch()
+    student, teacher = (forward(model, model.init(seed), batch) for seed in (0, 1))
+    term = Relations(heads=2, causal=True)
+
+    def first(vectors):
+        (query, key, value), rest = student.vectors[0], student.vectors[1:]
+        moved = tuple(x.at[:, :, 1:].add(vectors) for x in (query, key, value))
+        changed = dataclasses.replace(student, vectors=(moved, *rest))
+        only = dataclasses.replace(batch, mask=jnp.zeros_like(batch.mask).at[:, 0].set(True))
+        return term.total(changed, teacher, only)
+
+    value, gradient = jax.value_and_grad(first)(jnp.ones(()))
+    np.testing.assert_allclose([value, gradient], 0, atol=1e-5)
+    seen = [np.tril(np.asarray(x.attention[0])) for x in (student, teacher)]
+    np.testing.assert_allclose(seen[0], student.attention[0], atol=1e-6)
+    p, q = (np.where(x > 0, x, 1) for x in (seen[1], seen[0]))
+    wanted = mean((seen[1] * np.log(p / q)).sum(-1).mean(1), batch.mask)
+    only_queries = Relations(heads=2, causal=True, kinds=("query key",))
+    np.testing.assert_allclose(told(only_queries, student, teacher, batch)[0], wanted, rtol=1e-4)
+
+
 def test_shared_keys_count_once_for_each_head_that_uses_them():
     query, shared = jnp.arange(16.0).reshape(1, 4, 2, 2), jnp.arange(8.0).reshape(1, 2, 2, 2)
     merged = side_by_side((query, shared, shared), 1)
@@ -217,6 +246,11 @@ def test_what_terms_learn_is_trained_with_the_student_on_every_device():
         (AttentionMaps(kind="ce"), "it.kind='ce'"),
         (Relations(kinds=("value values",)), "it.kinds has 'value values'"),
         (Similarity(kind="kca"), "it.kind='kca'"),
+        (Similarity(kind="contrastive", temperature=0.0), "it.temperature is 0.0"),
+        (AttentionMaps(layer_map="both"), "several of the teacher's"),
+        (CosineHidden(layer_map=((1, 2, 3),)), "several of the teacher's"),
+        (CosineHidden(layer_map=()), "layer_map is empty"),
+        (Relations(heads=0), "heads=0"),
     ],
 )
 def test_settings_that_cannot_work_are_named(term, said):
@@ -228,7 +262,7 @@ def test_settings_that_cannot_work_are_named(term, said):
     "term, said",
     [
         (CosineHidden(), "width 16 .student. and 32 .teacher."),
-        (AttentionMaps(layer_map="both"), "several of the teacher's"),
+        (HiddenStates(side="encoder"), "no encoder-decoder"),
         (HiddenStates(project=False), "width 16 are compared with 32: set project=True"),
         (HiddenStates(layer_map=((3, 1),)), r"the pair \(3, 1\): a student's layer, 0 to 2"),
         (AttentionMaps(layer_map=((0, 1),)), "attention maps of layer 0"),
@@ -241,6 +275,6 @@ def test_models_that_do_not_fit_a_term_are_named(term, said):
 
 
 def test_a_student_deeper_than_its_teacher_needs_a_map_that_can():
-    assert pairs("uniform", 4, 2) == [(1, (0,)), (2, (1,)), (3, (2,)), (4, (2,))]
+    assert pairs("uniform", 4, 2) == [(1, (1,)), (2, (1,)), (3, (2,)), (4, (2,))]
     with pytest.raises(ValueError, match="'last' needs a student no deeper"):
         pairs("last", 4, 2)

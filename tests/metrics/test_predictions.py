@@ -44,3 +44,8 @@ def test_among_equals_the_lower_ids_are_the_likelier(top):
     logits = jnp.zeros((4, 4))
     found = metrics.accuracy(logits, jnp.arange(4), top=top)
     np.testing.assert_array_equal(found, np.arange(4) < top)
+
+
+@pytest.mark.parametrize("top", [1, 5])
+def test_a_model_that_says_nan_is_never_right(top):
+    assert metrics.accuracy(jnp.full((3, 9), jnp.nan), jnp.arange(3) + 1, top=top).sum() == 0
