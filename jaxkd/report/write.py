@@ -16,7 +16,7 @@ from jaxkd.report.spread import at, mean_std
 from jaxkd.report.tables import Table, escape_markdown
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 66rem;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 78rem;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #ccc; }
@@ -25,16 +25,16 @@ pre { background: #f4f4f4; padding: .6rem .8rem; overflow-x: auto; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .86rem; }
 caption { caption-side: bottom; text-align: left; color: #555; padding-top: .4rem; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left;
+th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: left;
   vertical-align: top; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
-tbody th { font-weight: 500; }
+tbody th { font-weight: 500; min-width: 13rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number { white-space: nowrap; }
 img { max-width: 100%; height: auto; }
 @media print { body { font-size: 10pt; max-width: none; margin: 0; } h2 { break-after: avoid; }
   tr, img, .banner { break-inside: avoid; } .wide { overflow: visible; }
-  table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; } }
+  table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; } tbody th { min-width: 0; } }
 """
 
 
