@@ -109,7 +109,7 @@ class Labelled:
             os.replace(unfinished, file)
         with np.load(file) as stored:
             splits = {name: stored[name] for name in stored.files}
-        structural = sorted(tokenizer.special_ids - {tokenizer.unk})
+        structural = sorted(tokenizer.structural_ids)
         counts = np.bincount(splits["train"][:, :-1].ravel(), minlength=tokenizer.vocab_size)
         counts[structural] = 0
         return LabelledRows(

@@ -16,7 +16,7 @@ from jaxkd.data.feed import Evaluation, Training
 from jaxkd.data.masking import Masking, Vocabulary, mask_rows, unigram_nats
 from jaxkd.data.packing import pack
 from jaxkd.data.tokenizer import Tokenizer, open_tokenizer
-from jaxkd.data.wikitext2 import open_corpus
+from jaxkd.data.wikitext2 import Corpus, open_corpus
 
 SPLITS = ("train", "validation", "test")
 
@@ -49,20 +49,24 @@ class Text:
             fingerprint=corpus.fingerprint,
             cache=cache,
             trained_size=self.trained_size,
+            masked=self.opens.head == "masked_lm",
         )
-        key = json.dumps([corpus.fingerprint, tokenizer.fingerprint, self.length])
+        pad = self.opens.padding(tokenizer)
+        told = [corpus.fingerprint, tokenizer.fingerprint, self.length]
+        key = json.dumps(told if pad == tokenizer.pad else [*told, pad])
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
         file = cache / "rows" / f"{fingerprint}.npz"
         if not file.exists():
-            _tokenise(corpus, tokenizer, self.length, file)
+            _tokenise(corpus, tokenizer, self.length, pad, file)
         with np.load(file) as stored:
             splits = {name: stored[name] for name in SPLITS}
         for name, rows in splits.items():
             if len(rows) == 0:
                 raise ValueError(f"the {name} split of {corpus.name} ({corpus.origin}) is empty.")
         # WikiText's <unk> is a word of its text, to be predicted like any other.
-        structural = sorted(tokenizer.special_ids - {tokenizer.unk})
-        counts = np.bincount(splits["train"].ravel(), minlength=tokenizer.vocab_size)
+        structural = sorted(tokenizer.structural_ids)
+        words = splits["train"][splits["train"] >= 0]
+        counts = np.bincount(words, minlength=tokenizer.vocab_size)
         counts[structural] = 0
         return self.opens(
             corpus=corpus.name,
@@ -71,9 +75,7 @@ class Text:
             fingerprint=f"{fingerprint}-{self.rows}",
             tokenizer=tokenizer,
             splits={name: rows[: self.rows or None] for name, rows in splits.items()},
-            vocabulary=Vocabulary.of(
-                counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
-            ),
+            vocabulary=Vocabulary.of(counts, special=structural, mask=tokenizer.mask, pad=pad),
         )
 
 
@@ -96,6 +98,11 @@ class Rows:
     splits: dict[str, Int[np.ndarray, "rows L"]]
     vocabulary: Vocabulary
     kept: Int[np.ndarray, " V"] | None = None  # of a trimmed tokenizer: each token's id before
+
+    @classmethod
+    def padding(cls, tokenizer: Tokenizer) -> int:
+        """What fills rows up."""
+        return tokenizer.pad
 
     def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
         """A batch of these rows."""
@@ -122,7 +129,8 @@ class Rows:
     def unigram(self, split: str) -> float:
         """Mean nats a token of a split costs a model that ignores context ([UNK] included)."""
         rows = self.splits[split]
-        words = rows[~self.vocabulary.special[rows]]
+        words = rows[rows >= 0]
+        words = words[~self.vocabulary.special[words]]
         return float(unigram_nats(words, self.vocabulary.counts).mean())
 
     def describe(self) -> dict[str, object]:
@@ -150,18 +158,26 @@ class MaskedRows(Rows):
 
 
 class CausalRows(Rows):
-    """Every token is asked for, of those before it; [CLS], [SEP] and padding are not."""
+    """Every token is asked for, of those before it; [CLS], [SEP] and padding are not.
+
+    A decoder's tokenizer may have one token for the beginning, the end and padding: rows are filled
+    up with -1, so that what is a token stays one.
+    """
 
     head = "causal_lm"
     top = (5,)
 
+    @classmethod
+    def padding(cls, tokenizer: Tokenizer) -> int:
+        return -1
+
     def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
-        tokens, targets = rows[:, :-1], rows[:, 1:]
+        there, rows = rows >= 0, np.maximum(rows, 0)
         return Batch(
-            tokens=tokens,
-            mask=tokens != self.vocabulary.pad,
-            targets=targets,
-            target_mask=~self.vocabulary.special[targets],
+            tokens=rows[:, :-1],
+            mask=there[:, :-1],
+            targets=rows[:, 1:],
+            target_mask=there[:, 1:] & ~self.vocabulary.special[rows[:, 1:]],
         )
 
 
@@ -179,14 +195,16 @@ class CausalText(Text):
     opens: ClassVar[type[Rows]] = CausalRows
 
 
-def _tokenise(corpus, tokenizer: Tokenizer, length: int, file: pathlib.Path) -> None:
+def _tokenise(
+    corpus: Corpus, tokenizer: Tokenizer, length: int, pad: int, file: pathlib.Path
+) -> None:
     splits = {
         name: pack(
             tokenizer.encode(corpus.documents(name)),
             length=length,
             cls=tokenizer.cls,
             sep=tokenizer.sep,
-            pad=tokenizer.pad,
+            pad=pad,
         )
         for name in SPLITS
     }

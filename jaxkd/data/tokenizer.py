@@ -41,38 +41,51 @@ class Tokenizer:
 
     @property
     def pad(self) -> int:
-        return self.fast.pad_token_id
+        return self._first("pad", "eos", "sep")
 
     @property
     def cls(self) -> int:
-        return self.fast.cls_token_id
+        """What a row begins with: a decoder's beginning of text, or its end, if that is all."""
+        return self._first("cls", "bos", "eos")
 
     @property
     def sep(self) -> int:
-        return self.fast.sep_token_id
+        return self._first("sep", "eos")
 
     @property
     def mask(self) -> int:
-        return self.fast.mask_token_id
+        """[MASK]; where there is none, padding, which nothing masks with."""
+        return self._first("mask", "pad", "eos")
 
     @property
-    def unk(self) -> int:
-        return self.fast.unk_token_id
+    def unk(self) -> int | None:
+        """The id of unknown words; None where every text can be spelt."""
+        unknown = self.fast.unk_token_id
+        return None if unknown in (self.cls, self.sep) else unknown
+
+    def _first(self, *names: str) -> int:
+        found = (getattr(self.fast, f"{name}_token_id") for name in names)
+        return next(number for number in found if number is not None)
 
     @property
     def special_ids(self) -> frozenset[int]:
         """[PAD], [UNK], [CLS], [SEP], [MASK] and whatever else the tokenizer calls special."""
         return frozenset(self.fast.all_special_ids)
 
+    @property
+    def structural_ids(self) -> frozenset[int]:
+        """Special ids but that of unknown words, which are words of a text like any other."""
+        return self.special_ids - {self.unk}
+
     def encode(self, texts: Sequence[str]) -> list[Int[np.ndarray, " n"]]:
         """int32 ids of each text, nothing added before or after, nothing cut off.
 
-        WikiText's `<unk>` becomes the one id of [UNK].
+        WikiText's `<unk>` becomes the one id of [UNK]; without one it is spelt.
         """
         ids = []
         for start in range(0, len(texts), 64):
             known = [
-                text.replace(_UNKNOWN_WORD, self.fast.unk_token)
+                text if self.unk is None else text.replace(_UNKNOWN_WORD, self.fast.unk_token)
                 for text in texts[start : start + 64]
             ]
             encoded = self.fast.backend_tokenizer.encode_batch_fast(known, add_special_tokens=False)
@@ -111,16 +124,19 @@ def open_tokenizer(
     fingerprint: str,
     cache: pathlib.Path,
     trained_size: int = 8192,
+    masked: bool = True,
 ) -> Tokenizer:
     """The first that can be had of: a folder, the hub's, one trained on `texts()`.
 
     Args:
-      name_or_dir: a folder with vocab.txt or tokenizer.json; a hub id, looked for in
+      name_or_dir: a folder with vocab.txt, vocab.json or tokenizer.json; a hub id, looked for in
         `$JAXKD_DATA/tokenizers/<id>`, the local hub cache and the hub; or "trained".
       texts, fingerprint: the training split, read only if a vocabulary must be trained, and what
         identifies it.
       cache: a trained vocabulary is kept under `cache / "tokenizers"`.
       trained_size: entries of a trained vocabulary, at most.
+      masked: refuse a tokenizer without [MASK] and the other special tokens of masked language
+        models; else one that has an end of text is enough.
     Raises:
       FileNotFoundError: a folder without a vocabulary, or a path where nothing is.
       ValueError: the hub was asked and knows no such tokenizer; special tokens are missing;
@@ -132,7 +148,7 @@ def open_tokenizer(
         if folder is None:
             folder, origin = _hub_folder(name_or_dir)
         if folder is not None:
-            return _tokenizer(_open_folder(folder), origin, trained=False)
+            return _tokenizer(_open_folder(folder, masked), origin, trained=False, masked=masked)
         why = origin
     file = cache / "tokenizers" / f"{fingerprint}-{trained_size}" / "vocab.txt"
     if not file.exists():
@@ -200,11 +216,11 @@ def _folder(name: str) -> tuple[pathlib.Path | None, str]:
         if not folder.is_dir():
             return None, ""
     present = {path.name for path in folder.iterdir()}
-    if not present & {"vocab.txt", "tokenizer.json"}:
+    if not present & {"vocab.txt", "vocab.json", "tokenizer.json"}:
         raise FileNotFoundError(
-            f"{folder} holds {', '.join(sorted(present)[:8]) or 'nothing'}; a WordPiece tokenizer "
-            "is a folder with vocab.txt or tokenizer.json. Put one there, or give data.tokenizer "
-            "a hub id or 'trained'."
+            f"{folder} holds {', '.join(sorted(present)[:8]) or 'nothing'}; a tokenizer is a "
+            "folder with vocab.txt, vocab.json and merges.txt, or tokenizer.json. Put one there, "
+            "or give data.tokenizer a hub id or 'trained'."
         )
     return folder, f"folder {folder}"
 
@@ -226,17 +242,21 @@ def _hub_folder(name: str) -> tuple[pathlib.Path | None, str]:
         return None, f"{name} could not be had from the hub: {reason(error)}"
 
 
-def _open_folder(folder: pathlib.Path) -> Any:
+def _open_folder(folder: pathlib.Path, masked: bool) -> Any:
     import transformers
 
     settings = folder / "tokenizer_config.json"
     if not (folder / "tokenizer.json").exists():
+        if (folder / "vocab.json").exists():  # GPT-2's own files: bytes, merged
+            files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
+            return transformers.GPT2Tokenizer(vocab=files[0], merges=files[1])
         return _from_vocabulary(folder / "vocab.txt", settings)
     if settings.exists():
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     file = folder / "tokenizer.json"
     tokens = json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
-    _check(file, tokens)  # what is missing would be appended without a word
+    if masked:
+        _check(file, tokens)  # what is missing would be appended without a word
     return transformers.PreTrainedTokenizerFast(tokenizer_file=str(file), **_SPECIAL)
 
 
@@ -263,9 +283,14 @@ def _check(file: pathlib.Path, tokens: Container[str]) -> None:
         )
 
 
-def _tokenizer(fast: Any, origin: str, *, trained: bool) -> Tokenizer:
+def _tokenizer(fast: Any, origin: str, *, trained: bool, masked: bool = True) -> Tokenizer:
     missing = [name for name in _SPECIAL if getattr(fast, f"{name}_id") is None]
-    if missing:
+    if not masked and fast.eos_token_id is None and fast.sep_token_id is None:
+        raise ValueError(
+            f"the tokenizer ({origin}) has no eos_token to put between texts. Choose another "
+            "data.tokenizer, or 'trained'."
+        )
+    if missing and masked:
         raise ValueError(
             f"the tokenizer ({origin}) has no {' and no '.join(missing)}, which masked language "
             "models need. Choose another data.tokenizer, or 'trained'."

@@ -1,6 +1,8 @@
 """Rows fed to models that read from left to right: what is asked for, and of what."""
 
 import dataclasses
+import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +33,12 @@ def test_every_word_is_asked_for_once_and_nothing_else(opened):
     asked = []
     for batch in rows.batches("validation", 7):
         np.testing.assert_array_equal(batch.tokens[:, 1:], batch.targets[:, :-1])
-        np.testing.assert_array_equal(batch.mask, batch.tokens != its.pad)
+        assert not np.isin(batch.tokens[batch.mask], its.pad).any()
         assert not np.isin(batch.targets[batch.target_mask], structural).any()
         assert batch.target_mask[:, 0].sum() == (batch.tokens[:, 0] == its.cls).sum()
         asked += batch.targets[batch.target_mask].tolist()
     words = rows.splits["validation"]
-    assert asked == words[~np.isin(words, structural)].tolist()
+    assert asked == words[(words >= 0) & ~np.isin(words, structural)].tolist()
 
 
 def test_a_prediction_sees_only_what_stands_before_its_target(opened):
@@ -60,6 +62,7 @@ def test_masked_and_causal_rows_are_the_same_rows(opened):
     text, rows, cache = opened
     masked = MaskedText(**dataclasses.asdict(text)).open(cache)
     for split, wanted in rows.splits.items():
+        wanted = np.where(wanted < 0, rows.tokenizer.pad, wanted)
         np.testing.assert_array_equal(masked.splits[split], wanted)
     assert (masked.head, rows.head) == ("masked_lm", "causal_lm")
 
@@ -68,3 +71,24 @@ def test_the_unigram_line_is_counted_where_models_are(opened):
     _, rows, _ = opened
     found = rows.unigram_at_targets("validation", 7)
     np.testing.assert_allclose(found, rows.unigram("validation"), rtol=1e-6)
+
+
+GPT2 = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "tokenizers" / "gpt2"
+
+
+@pytest.mark.skipif(not GPT2.is_dir(), reason="$JAXKD_DATA/tokenizers/gpt2 is not here")
+def test_a_decoders_tokenizer_with_one_special_token_for_all(opened, tmp_path):
+    """GPT-2's end of text begins a row and ends it, and is no padding; <unk> is spelt."""
+    text, _, _ = opened
+    rows = dataclasses.replace(text, tokenizer=str(GPT2)).open(tmp_path)
+    its, end = rows.tokenizer, 50256
+    assert (its.cls, its.sep, its.unk, its.vocab_size) == (end, end, None, 50257)
+    batch = next(iter(rows.batches("train", 64)))
+    assert (batch.tokens[:, 0] == end).all() and batch.mask[:, 0].all()
+    assert (batch.targets[batch.target_mask] != end).all()
+    told = its.fast.decode(batch.targets[0][batch.target_mask[0]])
+    assert told.startswith("= Page 0 =")
+    with pytest.raises(ValueError, match="has no pad_token"):
+        MaskedText(**dataclasses.asdict(dataclasses.replace(text, tokenizer=str(GPT2)))).open(
+            tmp_path
+        )
