@@ -57,6 +57,7 @@ def sharded(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
     Each device keeps a share of every large array (`spread`), of the optimiser's too, and gathers
     what it is about to use; XLA puts the communication in. The batch counts as one: `accumulate`
     and LayerDrop mean what they mean on one device. State is donated, and comes out as it went in.
+    Losses fused with the head (`chunk`) are right, but not cut over the devices yet.
     Source: Rajbhandari et al. (2019), arXiv:1910.02054 (ZeRO, stage 3); Xu et al. (2021),
     arXiv:2105.04663 (GSPMD).
 

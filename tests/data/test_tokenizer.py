@@ -190,7 +190,9 @@ def test_trained_vocabulary_is_lower_case_and_has_whole_words_of_the_text():
 def test_folder_without_vocabulary_is_an_error(tmp_path):
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "merges.txt").touch()
-    with pytest.raises(FileNotFoundError, match=r"holds merges\.txt; .* vocab\.txt, vocab\.json and merges"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds merges\.txt; .* vocab\.txt, vocab\.json and merges"
+    ):
         opened(str(tmp_path / "t"), tmp_path)
     with pytest.raises(FileNotFoundError, match="missing is not a folder"):
         opened(str(tmp_path / "missing"), tmp_path)

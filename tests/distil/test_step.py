@@ -112,7 +112,7 @@ def test_losses_fused_with_the_head_give_the_same_step(wrap, accumulate):
         np.testing.assert_allclose(told_fused[name], value, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("chunk", [0, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(0, marks=pytest.mark.slow), 5])
 def test_a_ramp_follows_the_optimisers_step_and_can_start_at_zero(chunk):
     """Trap 16. What a resumed run would do: the state alone says where the ramp is."""
     batch, optimiser = tiny.batch(), optax.sgd(0.1)

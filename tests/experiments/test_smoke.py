@@ -10,8 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENTS = [
-    # What `prune` does is done on MiniLM in tests/hub/test_pretrained.py.
-    pytest.param(p.stem, marks=pytest.mark.slow if p.stem == "prune" else ())
+    pytest.param(p.stem, marks=pytest.mark.slow)  # a minute each
     for p in sorted((ROOT / "experiments").glob("*.py"))
 ]
 

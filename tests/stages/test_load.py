@@ -137,7 +137,7 @@ def test_text_is_asked_for_before_anything_runs(tmp_path):
 
 def test_a_model_that_predicts_no_masked_tokens_is_not_trained_to(tmp_path):
     gpt2 = families.FAMILIES["gpt2"][0](**SMALL)
-    with pytest.raises(ValueError, match="a gpt2 with the head causal_lm does not predict masked"):
+    with pytest.raises(ValueError, match="a gpt2 with the head causal_lm does not predict what"):
         run(distilling(tmp_path, Draw(model=gpt2), Prune(source="teacher")), tmp_path / "runs")
 
 

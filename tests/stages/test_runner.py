@@ -83,6 +83,7 @@ def test_a_run_leaves_what_the_readme_says(run, corpus, cache):
     np.testing.assert_allclose(told["perplexity"], np.exp(told["loss"]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_a_changed_option_only_what_hangs_on_it(run):
     before = finished(run())
     assert finished(run()) == before

@@ -25,7 +25,7 @@ COUNTS = [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4)), 8]
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("chunk", [0, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(0, marks=pytest.mark.slow), 5])
 def test_sharded_equals_jitted_on_ragged_rows(count, chunk):
     batch, optimiser = tiny.batch(rows=16), optax.sgd(0.1)
     params, taught = MODEL.init(0), TEACHER.init(1)
