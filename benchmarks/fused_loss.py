@@ -14,8 +14,8 @@ Peers: `torch` writes the loss down on whole logits; `trl` is GKDTrainer.general
 them; `liger N` is LigerFusedLinearJSDLoss, compiled, N positions at a time: its own default and
 ours. These have Jensen-Shannon only. bfloat16 is torch's autocast. Each side has the malloc
 settings that suit it (peers.py); `--untuned` gives torch glibc's own. Memory is the peak of
-resident memory in the second step over what was resident before it, all that the first one freed
-handed back.
+resident memory in a step over what was resident before it: in our first step, compiled before, and
+in torch's second, all that the first one freed handed back.
 """
 
 import gc
@@ -112,7 +112,7 @@ def serve_jax(options) -> None:
     compiled = step.lower(*given).compile()
 
     def check() -> dict[str, float]:
-        jax.block_until_ready(compiled(*given))
+        jax.block_until_ready(given)
         before = forget_peak()
         loss, (to_states, to_matrix) = jax.block_until_ready(compiled(*given))
         peak = resident(peak=True) - before
