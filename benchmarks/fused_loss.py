@@ -3,7 +3,6 @@
     pip install -c constraints.txt -e '.[export]' && pip install liger-kernel==0.8.5 trl==1.16.0
     python benchmarks/fused_loss.py                                   # Jensen-Shannon, float32
     python benchmarks/fused_loss.py --kind forward_kl --dtype bfloat16
-    python benchmarks/fused_loss.py --tokens 4096 --vocabulary 151936 --rounds 1   # memory
 
 Hidden states of a student (width 512) and a teacher (768) meet 30,522 tokens' vectors each; wanted
 are the loss and its gradient by the student's states and matrix. Both sides see the same numbers;
@@ -13,19 +12,14 @@ nothing is timed before the loss and the gradients' norms and products with rand
 Peers: `torch` writes the loss down on whole logits; `trl` is GKDTrainer.generalized_jsd_loss on
 them; `liger N` is LigerFusedLinearJSDLoss, compiled, N positions at a time: its own default and
 ours. These have Jensen-Shannon only. bfloat16 is torch's autocast. Each side has the malloc
-settings that suit it (peers.py); `--untuned` gives torch glibc's own. Memory is the peak of
-resident memory in a step over what was resident before it: in our first step, compiled before, and
-in torch's second, all that the first one freed handed back.
+settings that suit it (peers.py); `--untuned` gives torch glibc's own.
 """
 
-import gc
 import importlib.util
 import time
 
 import numpy as np
 import peers
-
-from jaxkd.core.allocator import release
 
 OURS = "jaxkd"
 STUDENT, TEACHER, TEMPERATURE = 512, 768, 1.0
@@ -45,22 +39,6 @@ def inputs(options) -> dict[str, np.ndarray]:
         "teacher_matrix": draw(options.vocabulary, TEACHER) * 2 * TEACHER**-0.5,
         "probe": draw(STUDENT),
     }
-
-
-def resident(peak: bool = False) -> int:
-    """Bytes of this process in memory, now or at most since `forget_peak`."""
-    with open("/proc/self/status") as lines:
-        line = next(x for x in lines if x.startswith("VmHWM" if peak else "VmRSS"))
-    return int(line.split()[1]) * 1024
-
-
-def forget_peak() -> int:
-    """Hand back what is free; what is resident then, from which the peak is counted anew."""
-    gc.collect()
-    release()
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    return resident()
 
 
 def told(loss, to_states, to_matrix, probe) -> dict[str, float]:
@@ -112,12 +90,9 @@ def serve_jax(options) -> None:
     compiled = step.lower(*given).compile()
 
     def check() -> dict[str, float]:
-        jax.block_until_ready(given)
-        before = forget_peak()
         loss, (to_states, to_matrix) = jax.block_until_ready(compiled(*given))
-        peak = resident(peak=True) - before
         found = told(loss, np.asarray(to_states), np.asarray(to_matrix), data["probe"])
-        return found | {"peak_bytes": peak}
+        return found
 
     def time_steps(steps: int) -> dict[str, float]:
         began = time.perf_counter()
@@ -185,13 +160,9 @@ def serve_torch(options) -> None:
         return value
 
     def check() -> dict[str, float]:
-        step()
-        states.grad = matrix.grad = None
-        before = forget_peak()
         value = step()
-        peak = resident(peak=True) - before
         found = told(value.detach(), states.grad.numpy(), matrix.grad.numpy(), data["probe"])
-        return found | {"peak_bytes": peak, "matmul_error": peers.matmul_error()}
+        return found | {"matmul_error": peers.matmul_error()}
 
     def time_steps(steps: int) -> dict[str, float]:
         began = time.perf_counter()
@@ -231,7 +202,6 @@ def main() -> None:
         words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     running = [peers.Peer(__file__, name, words, options.threads) for name in names]
     found = {peer.name: peer.ask("check") for peer in running}
-    memory = {name: numbers.pop("peak_bytes") for name, numbers in found.items()}
     exact = options.dtype == "float32"
     peers.agree(found, OURS, TOLERANCE[options.dtype], exact=exact)
     print("all agree:", {k: round(v, 5) for k, v in found[OURS].items()})
@@ -239,9 +209,6 @@ def main() -> None:
     for peer in running:
         peer.close()
     print(peers.table(times, OURS))
-    print("\n| step | peak memory MB | times ours |\n| --- | ---: | ---: |")
-    for name, size in memory.items():
-        print(f"| {name} | {size / 1e6:.0f} | {size / memory[OURS]:.1f} |")
 
 
 if __name__ == "__main__":
