@@ -9,6 +9,8 @@ A decoder of Llama's kind is trained on WikiText-2 from scratch; students of two
 the same random weights and are trained on the text, with the teacher's distribution at every word
 (word-level distillation) and without. Logits are never whole in memory (losses/fused.py).
 
+mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
+
 Original: efficient distillation of language models (COMS 6998), Llama-2-7b on WikiText: perplexity
 22.13, accuracy 0.434, among five 0.655; its students 226.51 and 182.03, 0.235 and 0.254, 0.394 and
 0.419. Their tokens are Llama's and their teacher was trained by others: the numbers stand beside

@@ -25,7 +25,6 @@ class LabelledRows(Rows):
 
     wanted = "SST-2"
     head = "sequence_classification"
-    labels = LABELS
 
     def draw(
         self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking | None

@@ -1,5 +1,6 @@
 """WikiText-2 as rows of tokens: tokenised once, cached, fingerprinted; fed masked or shifted."""
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -80,7 +81,7 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class Rows(abc.ABC):
     """The packed splits, and what is to be said of where they come from.
 
     What a model is to do with a row is `draw`'s business.
@@ -104,9 +105,9 @@ class Rows:
         """What fills rows up."""
         return tokenizer.pad
 
+    @abc.abstractmethod
     def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
         """A batch of these rows."""
-        raise NotImplementedError
 
     def training(self, *, seed: int, batch_size: int, masking: Masking) -> Training:
         """Shuffled batches of the training split without end."""

@@ -29,8 +29,7 @@ def fused(
     Positions that count are taken `chunk` at a time: logits of both models, values, and, if the sum
     is differentiated, their gradient at once, so that the backward pass has nothing to compute
     again. Memory is a few chunks of logits and the gradient of the student's matrix, however many
-    positions there are; time grows with those that count. A matrix sharded over its vocabulary
-    stays so.
+    positions there are; time grows with those that count.
     Source: the scheme of Liger's chunked losses (Hsu et al., 2024, arXiv:2410.10989), with any
     loss of this package, and a loop as long as the mask.
 
@@ -61,15 +60,9 @@ def fused(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _fused(
-    values: Values,
-    chunk: int,
-    weights: Mapping[str, Any],
-    student: Projection,
-    teacher: Projection | None,
-    labels: Array,
-    mask: Array,
+    values: Values, chunk: int, weights: Mapping[str, Any], *given: Any
 ) -> tuple[Any, dict[str, Any]]:
-    part = _Chunks(values, chunk, weights, student, teacher, labels, mask)
+    part = _Chunks(values, chunk, weights, *given)
 
     def turn(i: Any, totals: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(jnp.add, totals, part.totals(part.logits(i), i)[1])
@@ -78,16 +71,9 @@ def _fused(
     return sum(weights[name] * totals[name] for name in totals), totals
 
 
-def _forward(
-    values: Values,
-    chunk: int,
-    weights: Mapping[str, Any],
-    student: Projection,
-    teacher: Projection | None,
-    labels: Array,
-    mask: Array,
-) -> tuple[Any, Any]:
-    part = _Chunks(values, chunk, weights, student, teacher, labels, mask)
+def _forward(values: Values, chunk: int, *given: Any) -> tuple[Any, Any]:
+    part = _Chunks(values, chunk, *given)
+    weights, student = given[:2]
     features = part.student.features
     zeros = Projection(
         jnp.zeros_like(features),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.data.labelled import Labelled
 from jaxkd.data.text import Rows, Text
 from jaxkd.stages.display import Display
 
@@ -94,7 +95,7 @@ class Experiment:
     """A sentence made of stages."""
 
     title: str
-    data: Text | None  # none: its stages read no text
+    data: Text | Labelled | None  # none: its stages read no text
     stages: dict[str, Any]
     seeds: tuple[int, ...] = (0,)
     report: Report = dataclasses.field(default_factory=Report)
