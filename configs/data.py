@@ -14,6 +14,11 @@ def causal_wikitext2(length: int = 128, vocabulary: int = 8192) -> CausalText:
     return CausalText(length=length, tokenizer="trained", trained_size=vocabulary)
 
 
+def llama_wikitext2(length: int = 1025) -> CausalText:
+    """WikiText-2 from left to right, under Llama 2's own tokens."""
+    return CausalText(length=length, tokenizer="meta-llama/Llama-2-7b-hf")
+
+
 def sst2(embedded: bool = False) -> Labelled:
     """SST-2 under the tokens of bert-base-uncased that it uses; embedded: its stand-in."""
     if embedded:

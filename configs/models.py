@@ -30,8 +30,14 @@ def llama(size: str, role: str) -> llama_family.Config:
     """A teacher of Llama's kind, and students of a quarter and half its width (narrow, wide).
 
     The vocabulary follows the tokenizer, and is tied to the head: at these sizes it is most of the
-    parameters. smoke: for tests; mini: trains in minutes on two cores.
+    parameters. smoke: for tests; mini: trains in minutes on two cores. llama: students of
+    Llama-2-7b, with 0.47 and 1.36 billion parameters.
     """
+    if size == "llama":
+        width, inner = {"narrow": (1024, 4096), "wide": (2048, 5632)}[role]
+        return llama_family.Config(
+            layers=24, width=width, heads=16, feed_forward=inner, compute="bfloat16"
+        )
     width = {"smoke": 32, "mini": 256}[size]
     layers, share = {"teacher": (4, 1), "wide": (2, 2), "narrow": (2, 4)}[role]
     width //= share

@@ -24,6 +24,7 @@ from jaxkd.distil.terms import HardLabels, HiddenStates, SoftTargets
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
+from jaxkd.stages.export import Export
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.load import Draw, Load
 from jaxkd.stages.student import Initialise, Prune
@@ -113,6 +114,7 @@ def get_config(variant: str = "mini") -> Experiment:
     }
     shown = ("teacher", "seedling", "student", "alone", "scratch")
     stages["evaluate"] = Evaluate(models=shown)
+    stages["export"] = Export(model="student")
     labels = {
         "teacher": "teacher, fine-tuned",
         "seedling": "student from pretrained layers, before",

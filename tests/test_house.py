@@ -19,6 +19,7 @@ FENCES = {  # third-party package -> the rooms that may import it
     "flax": {"models"},
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
+    "array_record": {"data"},
     "safetensors": {"hub"},
     "orbax": {"checkpoint"},
     "torch": {"export", "hub"},  # hub: to read checkpoints in torch's own format

@@ -2,7 +2,9 @@
 
 import pathlib
 
+from jaxkd.data.labelled import LabelledRows
 from jaxkd.data.text import CausalRows, MaskedRows
+from jaxkd.export.torch_encoder import can_export
 from jaxkd.hub.folder import HUB
 from jaxkd.models import bert, families
 
@@ -14,9 +16,11 @@ def table() -> list[str]:
     lines = []
     for name, (config, _) in families.FAMILIES.items():
         heads = ", ".join(HUB[name].heads) if name in HUB else "– (checkpoints of ours)"
-        train = ", ".join(head for head in config.known_heads if head in ASKED) or "–"
+        asked = ASKED | ({LabelledRows.head} if issubclass(config, bert.Config) else set())
+        train = ", ".join(head for head in config.known_heads if head in asked) or "–"
         decode = "yes" if hasattr(config, "cache") else "–"
-        onnx = "masked_lm" if config is bert.Config else "–"
+        heads_of = [head for head in config.known_heads if can_export(config(head=head))]
+        onnx = ", ".join(heads_of) or "–"
         lines.append(f"| {name} | {heads} | {train} | {decode} | {onnx} |")
     return lines
 

@@ -38,14 +38,29 @@ def save(
     data: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint into `folder`, which must not exist; returns when it is on disk."""
+    if jax.process_count() > 1:  # Orbax takes an array on one device for a part of one
+        params, state = jax.tree.map(np.asarray, (params, state))
     items = {name: ocp.args.StandardSave(part) for name, part in parts_of(params).items()}
     items["model"] = ocp.args.JsonSave(model)
     if state is not None:
         items["state"] = ocp.args.StandardSave(state)
     if data is not None:
         items["data"] = ocp.args.JsonSave(data)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=_alone())
+    )
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
         checkpointer.save(folder.absolute(), args=ocp.args.Composite(**items))
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """This process does it, and waits for no other one there may be."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone-{own}"
+    )
 
 
 def load_part(folder: pathlib.Path, name: str, template: Any = None) -> Any:
@@ -61,7 +76,7 @@ def load_part(folder: pathlib.Path, name: str, template: Any = None) -> Any:
         there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         raise FileNotFoundError(f"{folder} has no element {name!r}. It has: {', '.join(there)}.")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         tree = checkpointer.metadata(path).item_metadata.tree if template is None else template
         tree = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
@@ -73,7 +88,8 @@ def load_part(folder: pathlib.Path, name: str, template: Any = None) -> Any:
 
 def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
     """The `model` or `data` element."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+    handler = ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
         return checkpointer.restore(folder.absolute() / name, args=ocp.args.JsonRestore())
 
 

@@ -43,5 +43,8 @@ class Outputs:
     attention: tuple[Any, ...] = ()  # N arrays [B, H, L, S]; none of blocks LayerDrop may skip
     cross: tuple[Any, ...] = ()  # N arrays [B, H, L, S], over what the encoder read
     vectors: tuple[Any, ...] = ()  # N x (queries [B, H, L, K], keys, values [B, G, L, K])
+    mixed: tuple[Any, ...] = ()  # N arrays [B, L, H K]: what each head found
+    inner: tuple[Any, ...] = ()  # N arrays [B, L, F]: channels of the feed-forward, if it has one
     encoder: "Outputs | None" = None  # of an encoder-decoder: no logits; hidden, attention
     projection: Projection | None = None  # of a head over the vocabulary: `logits` before products
+    sparse: Any = None  # a stored teacher's TopK or Draws, instead of logits (taught.py)

@@ -10,10 +10,13 @@ from jaxtyping import Int
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
+from jaxkd.core.taught import Taught
 
 Rows = Int[np.ndarray, "rows L"]
 # What is made of some rows, with randomness of its own: masks, or the same rows shifted.
 Draw = Callable[[Rows, np.random.Generator], Batch]
+# What a teacher said before of the rows with these numbers (store.py), as the batch shows them.
+Recall = Callable[[Int[np.ndarray, " B"], Batch], Taught]
 
 
 class Training:
@@ -32,13 +35,26 @@ class Training:
         seed: int,
         batch_size: int,
         lengths: Int[np.ndarray, " rows"] | None = None,
+        repeated: Callable[[Int[np.ndarray, " B"]], Batch] | None = None,
+        recall: Recall | None = None,
     ):
-        """With `lengths` a batch's rows are of like length (see `alike`)."""
+        """With `lengths` a batch's rows are of like length (see `alike`).
+
+        Args:
+          repeated: gives rows by their numbers, drawn alike in every epoch, instead of `draw`.
+          recall: what a teacher said of them before, to go with the batch.
+        """
         if len(rows) == 0:
             raise ValueError("the training split has no rows: its text is empty.")
 
         def make(step: int, chosen: Int[np.ndarray, " B"]) -> Batch:
-            return draw(rows[chosen], numpy_stream(seed, "masking", step))
+            if repeated is None:
+                batch = draw(rows[chosen], numpy_stream(seed, "masking", step))
+            else:
+                batch = repeated(chosen)
+            if recall is None:
+                return batch
+            return dataclasses.replace(batch, taught=recall(chosen, batch))
 
         # Grain moves row numbers; rows are fetched and drawn a batch at a time, which leaves the
         # cores to the training.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.feed import Evaluation, Training
+from jaxkd.data.feed import Evaluation, Recall, Training
 from jaxkd.data.masking import Masking, Vocabulary, unigram_nats
 from jaxkd.data.sst2 import LABELS, open_sst2
 from jaxkd.data.text import Rows
@@ -44,11 +44,15 @@ class LabelledRows(Rows):
             target_mask=counted,
         )
 
-    def training(self, *, seed: int, batch_size: int, masking: Masking) -> Training:
+    def training(
+        self, *, seed: int, batch_size: int, masking: Masking, recall: Recall | None = None
+    ) -> Training:
         rows = self.splits["train"]
         lengths = (rows[:, :-1] != self.vocabulary.pad).sum(1)
         draw = functools.partial(self.draw, how=masking)
-        return Training(rows, draw, seed=seed, batch_size=batch_size, lengths=lengths)
+        return Training(
+            rows, draw, seed=seed, batch_size=batch_size, lengths=lengths, recall=recall
+        )
 
     def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
         """By length, shortest first: the order does not matter to a mean."""

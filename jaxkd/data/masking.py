@@ -22,6 +22,7 @@ class Masking:
     smoothing: float = 0.7
     mask: float = 0.8  # of the chosen: shown as [MASK]
     random: float = 0.1  # of the chosen: shown as a random token; the rest stays
+    fixed: bool = False  # a row is masked alike in every epoch, so that a teacher can be stored
 
     def check(self) -> None:
         if not 0 < self.share < 1:

@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.feed import Evaluation, Training
+from jaxkd.core.random import numpy_stream
+from jaxkd.data.feed import Evaluation, Recall, Training
 from jaxkd.data.masking import Masking, Vocabulary, mask_rows, unigram_nats
 from jaxkd.data.packing import pack
 from jaxkd.data.tokenizer import Tokenizer, open_tokenizer
@@ -109,10 +111,29 @@ class Rows(abc.ABC):
     def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
         """A batch of these rows."""
 
-    def training(self, *, seed: int, batch_size: int, masking: Masking) -> Training:
+    def training(
+        self, *, seed: int, batch_size: int, masking: Masking, recall: Recall | None = None
+    ) -> Training:
         """Shuffled batches of the training split without end."""
-        draw = functools.partial(self.draw, how=masking)
-        return Training(self.splits["train"], draw, seed=seed, batch_size=batch_size)
+        return Training(
+            self.splits["train"],
+            functools.partial(self.draw, how=masking),
+            seed=seed,
+            batch_size=batch_size,
+            repeated=self._repeated(seed, masking),
+            recall=recall,
+        )
+
+    def repeated(self, numbers: Int[np.ndarray, " B"], seed: int, how: Masking) -> Batch:
+        """Rows of the training split by their numbers, as every epoch draws them.
+
+        Raises:
+          ValueError: if each epoch draws them anew.
+        """
+        return self.draw(self.splits["train"][numbers], numpy_stream(seed, "masking", 0), how)
+
+    def _repeated(self, seed: int, how: Masking) -> Any:
+        return None
 
     def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
         """One pass over a split, or over its first `rows`, the same for every model."""
@@ -156,6 +177,22 @@ class MaskedRows(Rows):
 
     def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
         return mask_rows(rows, how, self.vocabulary, rng)
+
+    def repeated(self, numbers: Int[np.ndarray, " B"], seed: int, how: Masking) -> Batch:
+        if not how.fixed:
+            raise ValueError(
+                "rows are masked anew in every epoch: what a teacher says of them cannot be "
+                "stored. Set masking.fixed=True in the stage that labels and in those that learn."
+            )
+        rows = self.splits["train"]
+        parts = [
+            self.draw(rows[i : i + 1], numpy_stream(seed, "masking of a row", int(i)), how)
+            for i in numbers
+        ]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def _repeated(self, seed: int, how: Masking) -> Any:
+        return functools.partial(self.repeated, seed=seed, how=how) if how.fixed else None
 
 
 class CausalRows(Rows):

@@ -15,6 +15,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.core.random import stream
 from jaxkd.distil.schedule import Ramp, at_step, extremes
+from jaxkd.distil.vocabulary_terms import HardLabels, SoftTargets
 
 
 @runtime_checkable
@@ -47,6 +48,30 @@ def check(terms: Terms) -> None:
             raise ValueError(f"terms.{name}.weight is {least}; weights are 0 or more.")
     if not any(extremes(term, "weight")[1] > 0 for term in terms.values()):
         raise ValueError("every term of the objective has weight 0: there is nothing to learn.")
+
+
+def check_stored(terms: Terms, kind: str = "") -> None:
+    """Raise ValueError for terms that a stored teacher cannot serve.
+
+    Args:
+      kind: of the store: states, scores, top_k or draws; empty: whichever.
+    """
+    layered = [name for name, term in terms.items() if not hasattr(term, "values")]
+    if layered:
+        raise ValueError(
+            f"terms {layered} look into the teacher's layers, and a store holds its predictions "
+            "only. Leave them out, or let the teacher run (labels='')."
+        )
+    if kind not in ("top_k", "draws"):
+        return
+    for name, term in terms.items():
+        if type(term) is HardLabels:
+            continue
+        if type(term) is not SoftTargets or extremes(term, "temperature") != (1.0, 1.0):
+            raise ValueError(
+                f"terms.{name}: of a teacher stored as {kind} only SoftTargets at temperature 1 is "
+                "known. Store its states (kind='states') for anything else."
+            )
 
 
 def at(terms: Terms, step: Any) -> Terms:
@@ -99,7 +124,7 @@ def loss(
             values,
             {name: weights[name] for name in fused},
             student.projection,
-            None if teacher is None else teacher.projection,
+            None if teacher is None else teacher.sparse or teacher.projection,
             batch.targets,
             batch.target_mask,
             chunk=chunk,

@@ -15,6 +15,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.random import stream
 from jaxkd.distil import objective
+from jaxkd.distil.teacher import said
 from jaxkd.models.model import Model, Params, forward, keep_blocks
 
 
@@ -77,9 +78,7 @@ def make_step(
         def part_loss(params: Params, part: Batch, index: Any) -> tuple[Any, dict[str, Any]]:
             noise = None if key is None else jax.random.fold_in(key, index)
             student = forward(model, params, part, keep=keep, dropout=noise)
-            taught = None
-            if teacher is not None:
-                taught = jax.lax.stop_gradient(forward(teacher, teacher_params, part))
+            taught = said(teacher, teacher_params, part)
             own = params.get("terms", {})
             return objective.loss(now, own, student, taught, part, count, chunk=chunk)
 

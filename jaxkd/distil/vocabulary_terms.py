@@ -10,6 +10,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
+from jaxkd.core.taught import Draws, TopK
 from jaxkd.distil.schedule import Ramp, check_ramps, extremes
 
 
@@ -30,13 +31,19 @@ class HardLabels:
         return losses.hard_labels(student, labels)
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        taught = None if teacher is None else teacher.logits
+        taught = None
+        if teacher is not None:
+            taught = teacher.logits if teacher.sparse is None else teacher.sparse
         return Mean.of(self.values(student.logits, taught, batch.targets), batch.target_mask).total
 
 
 @dataclasses.dataclass
 class SoftTargets(HardLabels):
-    """T^2 KL(teacher || student) at the target positions."""
+    """T^2 KL(teacher || student) at the target positions.
+
+    Against a stored teacher's likeliest tokens the KL over these and their tail; against draws the
+    cross-entropy, which in the mean is the KL plus the teacher's entropy. Both at T = 1.
+    """
 
     temperature: float = 1.0
 
@@ -48,6 +55,10 @@ class SoftTargets(HardLabels):
             )
 
     def values(self, student: Any, teacher: Any, labels: Any) -> Any:
+        if isinstance(teacher, TopK):
+            return losses.top_k_kl(student, teacher.ids, teacher.log_p)
+        if isinstance(teacher, Draws):
+            return losses.sampled_cross_entropy(student, teacher.ids)
         mine, its = losses.shared(student, teacher)
         return losses.soft_targets(mine, its, temperature=self.temperature)
 

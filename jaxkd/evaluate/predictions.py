@@ -9,6 +9,7 @@ import jax
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
+from jaxkd.distil.teacher import released, said
 from jaxkd.metrics import predictions as metrics
 from jaxkd.models.model import Model, Params, forward
 
@@ -27,6 +28,8 @@ def make_evaluate(
 
     Args:
       chunk: positions whose logits exist at once; 0: all.
+
+    Parameters may be held in fewer bits (distil/teacher.py).
     """
 
     def values(logits: Any, taught: Any, labels: Any) -> dict[str, Any]:
@@ -43,8 +46,8 @@ def make_evaluate(
 
     @jax.jit
     def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
-        mine = forward(model, params, batch)
-        its = None if teacher is None else forward(teacher, teacher_params, batch)
+        mine = forward(model, released(params), batch)
+        its = said(teacher, teacher_params, batch)
         mask = batch.target_mask
         if not chunk or mine.projection is None:
             found = values(mine.logits, None if its is None else its.logits, batch.targets)

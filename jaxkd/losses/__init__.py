@@ -17,4 +17,6 @@ from jaxkd.losses.hidden import squared_distance as squared_distance
 from jaxkd.losses.similarity import cka_distance as cka_distance
 from jaxkd.losses.similarity import contrastive as contrastive
 from jaxkd.losses.soft_targets import soft_targets as soft_targets
+from jaxkd.losses.sparse import sampled_cross_entropy as sampled_cross_entropy
+from jaxkd.losses.sparse import top_k_kl as top_k_kl
 from jaxkd.losses.vocabulary import shared as shared

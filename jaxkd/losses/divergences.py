@@ -170,16 +170,10 @@ def _check_alpha(alpha: float) -> None:
 def _log_mixture(log_a: Array, log_b: Array, weight: float) -> tuple[Array, Array]:
     """log(m / a) and log(m / b), m = weight a + (1 - weight) b; exactly 0 where a = b.
 
-    With d = log b - log a: m / a = 1 + (1 - weight)(e^d - 1) = e^d (1 + weight (e^-d - 1)), the
-    first for d <= 0 and the second for d > 0, so that nothing overflows.
+    With d = log b - log a: m / a = 1 + (1 - weight)(e^d - 1). Beyond e^80 one of the two has no
+    weight that float32 would notice, and d stops there, so that nothing overflows.
     """
-    both = (log_a > -jnp.inf) & (log_b > -jnp.inf)
-    d = jnp.where(both, log_b, 0.0) - jnp.where(both, log_a, 0.0)
-    low, high = jnp.where(d <= 0, d, 0.0), jnp.where(d > 0, d, 0.0)
-    near = jnp.where(  # log(m / the likelier of the two)
-        d <= 0, jnp.log1p((1 - weight) * jnp.expm1(low)), jnp.log1p(weight * jnp.expm1(-high))
-    )
-    to_a, to_b = near + high, near - low
-    # Where only one of them has weight, the mixture is that one's share.
-    only_a, only_b = jnp.log(weight), jnp.log1p(-weight)
-    return jnp.where(both, to_a, only_a), jnp.where(both, to_b, only_b)
+    both = (log_a > -jnp.inf) | (log_b > -jnp.inf)
+    d = jnp.clip(jnp.where(both, log_b, 0.0) - jnp.where(both, log_a, 0.0), -80.0, 80.0)
+    to_a = jnp.log1p((1 - weight) * jnp.expm1(d))
+    return to_a, to_a - d

@@ -1,11 +1,13 @@
 """Losses over a vocabulary without its logits: never more than a chunk of positions has them."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from jaxkd.core.outputs import Projection
@@ -18,7 +20,7 @@ def fused(
     values: Values,
     weights: Mapping[str, Any],
     student: Projection,
-    teacher: Projection | None,
+    teacher: Projection | Any,
     labels: Int[Array, "*B"],
     mask: Bool[Array, "*B"],
     *,
@@ -33,10 +35,15 @@ def fused(
     Source: the scheme of Liger's chunked losses (Hsu et al., 2024, arXiv:2410.10989), with any
     loss of this package, and a loop as long as the mask.
 
+    On a mesh (`jax.set_mesh`) whose devices divide the first axis, each device takes its own part
+    of the positions, with the whole matrix, and sums are added up over all.
+
     The teacher gets no gradient, nor do numbers that `values` brings along (a temperature).
 
     Args:
       values: any of the losses, unreduced; it sees logits as the dense losses do.
+      teacher: what its logits are made from; or arrays [*B, k] of what is known of it, which
+        `values` is given a chunk at a time; or None.
       weights: scalars by the names that `values` gives.
       chunk: positions; their logits, of both models and in float32, must fit.
     Returns: the weighted sum, and each total by name, which is not differentiated.
@@ -54,7 +61,31 @@ def fused(
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; at least one position has its logits at a time.")
     weights = {name: jnp.asarray(weight, jnp.float32) for name, weight in weights.items()}
-    loss, totals = _fused(values, min(chunk, mask.size), weights, student, teacher, labels, mask)
+    mesh = jax.sharding.get_abstract_mesh()
+    automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)  # not within a pmap
+    count = math.prod(mesh.axis_sizes) if automatic else 1
+    if count == 1 or not mask.ndim or mask.shape[0] % count:
+        whole = (values, min(chunk, mask.size), weights, student, teacher, labels, mask)
+        loss, totals = _fused(*whole)
+        return loss, jax.lax.stop_gradient(totals)
+
+    def of_one(weights: Any, student: Projection, teacher: Any, labels: Array, mask: Array) -> Any:
+        mine = _fused(values, min(chunk, mask.size), weights, student, teacher, labels, mask)
+        return jax.lax.psum(mine, mesh.axis_names)
+
+    rows, all_of_it = PartitionSpec(mesh.axis_names), PartitionSpec()
+
+    def parts(given: Any) -> Any:
+        if isinstance(given, Projection):
+            bias = None if given.bias is None else all_of_it
+            return Projection(rows, all_of_it, bias)
+        return jax.tree.map(lambda _: rows, given)
+
+    given = (weights, student, teacher, labels, mask)
+    specs = (jax.tree.map(lambda _: all_of_it, weights), *map(parts, given[1:]))
+    # Without the check of what varies: a loop's sums begin as zeros that do not.
+    each = jax.shard_map(of_one, in_specs=specs, out_specs=all_of_it, check_vma=False)
+    loss, totals = each(*given)
     return loss, jax.lax.stop_gradient(totals)
 
 
@@ -127,7 +158,7 @@ class _Chunks:
         chunk: int,
         weights: Mapping[str, Any],
         student: Projection,
-        teacher: Projection | None,
+        teacher: Projection | Any,
         labels: Array,
         mask: Array,
     ):
@@ -158,7 +189,10 @@ class _Chunks:
 
     def totals(self, logits: Array, i: Any) -> tuple[Any, dict[str, Any]]:
         rows, counted = self.rows(i)
-        taught = None if self.teacher is None else self._of(self.teacher, rows, counted)
+        if isinstance(self.teacher, Projection):
+            taught = self._of(self.teacher, rows, counted)
+        else:
+            taught = jax.tree.map(lambda x: self.at(x, rows, counted), self.teacher)
         found = self._values(logits, taught, self.at(self._labels, rows, counted))
         totals = {k: jnp.sum(jnp.where(counted, v, 0.0)) for k, v in found.items()}
         return sum(self._weights[name] * total for name, total in totals.items()), totals
@@ -168,9 +202,9 @@ class _Chunks:
         return Projection(features, projection.matrix, projection.bias).logits()
 
 
-def _flat(projection: Projection | None) -> Projection | None:
-    """Features [N, E], and the matrix in their type, once for all chunks."""
-    if projection is None:
-        return None
+def _flat(projection: Projection | Any) -> Projection | Any:
+    """Features [N, E], and the matrix in their type, once for all chunks; other arrays [N, k]."""
+    if not isinstance(projection, Projection):
+        return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), projection)
     features = projection.features.reshape(-1, projection.features.shape[-1])
     return Projection(features, projection.matrix.astype(features.dtype), projection.bias)

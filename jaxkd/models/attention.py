@@ -33,6 +33,8 @@ class Inside:
 
     attention: Any = None  # [B, H, L, S] weights, where `plain` computes them
     vectors: Any = None  # (queries [B, H, L, K], keys, values [B, G, L, K]), of itself
+    mixed: Any = None  # [B, L, H K] what each head found, before they are put together
+    inner: Any = None  # [B, L, F] channels of the feed-forward
     cross: Any = None  # [B, H, L, S'] weights over what an encoder read
     cache: Any = None  # what it needs to go on; None if it was given none
 
@@ -129,7 +131,7 @@ class Attention(nn.Module):
             ).swapaxes(1, 2)
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
         out = dense(self.width, self.output_bias, "output")(mixed)
-        return out, Inside(weights, vectors, cache=cache)
+        return out, Inside(weights, vectors, mixed, cache=cache)
 
 
 def shown(mask: Bool[Array, "B S"], rows: Int[Array, " L"] | None) -> Bool[Array, "B _ S"]:

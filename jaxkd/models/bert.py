@@ -113,10 +113,11 @@ class Block(nn.Module):
             name="attention",
         )(hidden, mask, train=train)
         hidden = norm(hidden + drop(mixed, "attention"), "attention_norm")
-        inner = FeedForward(
+        inner, channels = FeedForward(
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
             dropout=c.activation_dropout, name="feed_forward",
         )(hidden, train)  # fmt: skip
+        inside = dataclasses.replace(inside, inner=channels)
         return norm(hidden + drop(inner, "feed_forward"), "norm"), inside
 
 

@@ -159,7 +159,7 @@ class Block(nn.Module):
                 name="experts",
             )(inner)
         else:
-            inner = FeedForward(
+            inner, channels = FeedForward(
                 c.width,
                 c.feed_forward,
                 c.activation,
@@ -169,6 +169,7 @@ class Block(nn.Module):
                 bias=c.feed_forward_bias,
                 name="feed_forward",
             )(inner)
+            inside = dataclasses.replace(inside, inner=channels)
         return hidden + drop(inner), inside
 
 

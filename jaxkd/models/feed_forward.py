@@ -24,7 +24,11 @@ class FeedForward(nn.Module):
     dropout: float = 0.0  # after the activation
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "*B D"], train: bool = False) -> Float[Array, "*B D"]:
+    def __call__(
+        self, hidden: Float[Array, "*B D"], train: bool = False
+    ) -> tuple[Float[Array, "*B D"], Float[Array, "*B F"]]:
+        """The output, and what its channels were before `contract`."""
+
         def dense(features: int, name: str) -> nn.Dense:
             init = nn.initializers.truncated_normal(self.init_std)
             return nn.Dense(
@@ -34,7 +38,7 @@ class FeedForward(nn.Module):
         act, inner = activation(self.activation), dense(self.inner, "expand")(hidden)
         inner = act(dense(self.inner, "gate")(hidden)) * inner if self.gated else act(inner)
         inner = nn.Dropout(self.dropout, deterministic=not train)(inner)
-        return dense(self.width, "contract")(inner)
+        return dense(self.width, "contract")(inner), inner
 
 
 class Experts(nn.Module):
@@ -81,7 +85,7 @@ class Experts(nn.Module):
         returned = grouped_dot(inner, contract, sizes)
         returned = returned * share.ravel()[order, None].astype(self.dtype)
         mixed = jnp.zeros(tokens.shape, self.dtype).at[order // self.chosen].add(returned)
-        common = FeedForward(
+        common, _ = FeedForward(
             self.width, self.shared, self.activation, self.init_std, self.dtype,
             gated=True, bias=False, name="shared",
         )(tokens)  # fmt: skip

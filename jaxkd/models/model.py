@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from jaxkd.core.batch import Batch
-from jaxkd.core.outputs import Outputs
+from jaxkd.core.outputs import Outputs, Projection
 from jaxkd.core.random import stream
+from jaxkd.models.attention import Inside
 from jaxkd.models.heads import VocabularyHead
 from jaxkd.models.stack import listed_blocks, stack, stacked_blocks
 
@@ -102,6 +103,39 @@ def forward(
         block is really skipped (`lax.cond`), backward too, and passes its input on.
       dropout: key for dropout; None turns dropout off.
     """
+    outputs = states(model, params, batch, keep=keep, dropout=dropout)
+    logits, projection = predict(model, params, batch, outputs.hidden[-1], dropout=dropout)
+    return dataclasses.replace(outputs, logits=logits, projection=projection)
+
+
+def predict(
+    model: Model,
+    params: Params,
+    batch: Batch,
+    hidden: Float[Array, "B L D"],
+    *,
+    dropout: jax.Array | None = None,
+) -> tuple[Array | None, Projection | None]:
+    """What the head makes of the last hidden states: logits, and of which projection they are."""
+    if batch.target_positions is not None:
+        hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
+    own, token = {"params": params["head"]}, params["embed"]["token"]
+    if isinstance(model.head, VocabularyHead):
+        projection = model.head.apply(own, hidden, token, method="project")
+        return projection.logits(), projection
+    train, rngs = dropout is not None, _rngs(dropout, model.layers + 1)
+    return model.head.apply(own, hidden, token, batch.last_mask, train=train, rngs=rngs), None
+
+
+def states(
+    model: Model,
+    params: Params,
+    batch: Batch,
+    *,
+    keep: Bool[Array, " N"] | None = None,
+    dropout: jax.Array | None = None,
+) -> Outputs:
+    """All of `forward` but the head: no logits."""
     read, given = None, {}
     tokens, mask = batch.tokens, batch.mask
     if model.encoder is not None:
@@ -110,18 +144,7 @@ def forward(
         keep = None if keep is None else keep[model.encoder.layers :]
         given = {"memory": read.hidden[-1], "memory_mask": batch.mask}
     outputs = _through(model, params, tokens, mask, batch.segments, keep, dropout, {}, given)
-    hidden = outputs.hidden[-1]
-    if batch.target_positions is not None:
-        hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
-    own, token = {"params": params["head"]}, params["embed"]["token"]
-    if isinstance(model.head, VocabularyHead):
-        projection = model.head.apply(own, hidden, token, method="project")
-        logits = projection.logits()
-    else:
-        projection, train = None, dropout is not None
-        rngs = _rngs(dropout, model.layers + 1)
-        logits = model.head.apply(own, hidden, token, mask, train=train, rngs=rngs)
-    return dataclasses.replace(outputs, logits=logits, encoder=read, projection=projection)
+    return dataclasses.replace(outputs, encoder=read)
 
 
 def encode(
@@ -176,11 +199,11 @@ def _through(
     def one(hidden: Array, block: Params, i: Any, keep: Any) -> tuple[Array, Any]:
         if keep is None:
             hidden, inside = run(block, hidden, i)
-            return hidden, (hidden, inside.attention, inside.cross, inside.vectors)
+            return hidden, (hidden, inside)
         hidden = jax.lax.cond(
             keep, lambda block, x: run(block, x, i)[0], lambda _, x: x, block, hidden
         )
-        return hidden, (hidden, None, None, None)
+        return hidden, (hidden, Inside())
 
     first, count = hidden, model.layers
     if model.scan:
@@ -193,16 +216,19 @@ def _through(
 
         hidden, stacks = jax.lax.scan(body, hidden, (stacked, jnp.arange(count), keep))
         after = [jax.tree.map(lambda x, i=i: x[i], stacks) for i in range(count)]
+        # The last state is the scan's carry: taken out of the stack, it would send its gradient
+        # through an array of all states.
+        after[-1] = (hidden, after[-1][1])
     else:
         after = []
         for i, block in enumerate(listed_blocks(params["blocks"]) * (count if model.shared else 1)):
             hidden, seen = one(hidden, block, i, None if keep is None else keep[i])
             after.append(seen)
-    states, attention, cross, vectors = zip(*after, strict=True)
-    return Outputs(
-        logits=None,
-        hidden=(first, *states),
-        attention=attention if attention[0] is not None else (),
-        cross=cross if cross[0] is not None else (),
-        vectors=vectors if vectors[0] is not None else (),
-    )
+    states, insides = zip(*after, strict=True)
+
+    def of_all(name: str) -> tuple[Any, ...]:
+        found = tuple(getattr(inside, name) for inside in insides)
+        return found if found[0] is not None else ()
+
+    seen = {name: of_all(name) for name in ("attention", "cross", "vectors", "mixed", "inner")}
+    return Outputs(logits=None, hidden=(first, *states), **seen)

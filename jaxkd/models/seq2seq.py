@@ -152,13 +152,13 @@ class Block(nn.Module):
         hidden = add(mixed, "attention_norm")
         mixed, read = attend("cross", memory_mask, read, cross=True, memory=memory)
         hidden = add(mixed, "cross_norm")
-        inner = FeedForward(
+        inner, channels = FeedForward(
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
             dropout=c.activation_dropout, name="feed_forward",
         )(hidden, train)  # fmt: skip
         hidden = add(inner, "norm")
         caches = None if cache is None else (own.cache, read.cache)
-        return hidden, dataclasses.replace(own, cross=read.attention, cache=caches)
+        return hidden, dataclasses.replace(own, cross=read.attention, inner=channels, cache=caches)
 
 
 def build(config: Config, reader: Any = bert.Block, writer: Any = Block) -> Model:

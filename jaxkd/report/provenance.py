@@ -1,10 +1,17 @@
 """A report's tables of what was read, what ran where, and what was written for others."""
 
+import statistics
 from collections.abc import Mapping
 
 from jaxkd.report import spread
 from jaxkd.report.spread import ABSENT, mean_std, number
 from jaxkd.report.tables import Table, make_table, over_seeds, plain
+
+SPEEDS = {  # column -> what is logged, and by how much it is multiplied
+    "tokens/s": ("tokens_per_second", 1.0),
+    "useful TFLOP/s": ("teraflops_per_second", 1.0),
+    "MFU [%]": ("mfu", 100.0),
+}
 
 
 def data(results: Mapping) -> Table:
@@ -30,18 +37,20 @@ def where(results: Mapping) -> Table:
 
 
 def stages(results: Mapping) -> Table:
-    """Seconds a stage, and all together."""
+    """Seconds a stage, and all together; how fast trainings were."""
     rows, given = [], results.get("stages") or {}
     for name, stage in given.items():
         took = list((stage.get("seconds") or {}).values())
         resumed = stage.get("resumed")
+        steps = [str(step) for step in (resumed or {}).values() if step]
         rows.append(
             [
                 name,
                 stage.get("kind") or ABSENT,
                 mean_std(took, of=len(spread.seeds(results))),
                 f"{sum(took):,.1f}" if took else ABSENT,
-                ABSENT if resumed is None else str(sum(resumed.values())),
+                ", ".join(steps) or ABSENT,
+                *(_speed(results, name, *kind) for kind in SPEEDS.values()),
             ]
         )
     by_seed = [stage.get("seconds") or {} for stage in given.values()]
@@ -50,9 +59,21 @@ def stages(results: Mapping) -> Table:
     total = sum(sum(stage.values()) for stage in by_seed)
     of = len(spread.seeds(results))
     all_seeds = f"{total:,.1f}" if total else ABSENT
-    rows.append(["all stages", "", mean_std(a_seed, of=of), all_seeds, ""])
-    header = ("stage", "kind", "seconds a seed", "seconds, all seeds", "times resumed")
-    return make_table(results, header, rows, f"Wall-clock time. {over_seeds(results)}")
+    rows.append(["all stages", "", mean_std(a_seed, of=of), all_seeds, "", *[""] * len(SPEEDS)])
+    header = ("stage", "kind", "seconds a seed", "seconds, all seeds", "resumed at step", *SPEEDS)
+    caption = (
+        f"Wall-clock time. {over_seeds(results)} Speeds: the median window of each training. "
+        "TFLOP/s: products of matrices that were needed, without padding; MFU: their share of what "
+        "the machine could do."
+    )
+    return make_table(results, header, rows, caption)
+
+
+def _speed(results: Mapping, stage: str, metric: str, scale: float) -> str:
+    """Of each seed the median over its windows: the first one compiles."""
+    found = spread.curve(results, stage, "train", metric).values()
+    medians = [scale * statistics.median(steps.values()) for steps in found]
+    return mean_std(medians, of=len(spread.seeds(results))) if medians else ABSENT
 
 
 def exports(results: Mapping) -> Table:

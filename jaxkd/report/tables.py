@@ -20,6 +20,8 @@ NO_TERMS = {
     "learning_rate",
     "grad_norm",
     "step_seconds",
+    "teraflops_per_second",
+    "mfu",
 }
 NO_TERMS |= {"seconds", "unigram", "perplexity", "accuracy"}
 

@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +18,15 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from jaxkd.core import hosts
 from jaxkd.core.names import did_you_mean
 from jaxkd.stages import runner
 from jaxkd.stages.experiment import Experiment
 
 _EXPERIMENTS = pathlib.Path("experiments")
 
+_OPTIONS = ["config", "workdir", "tensorboard", "profile", "multihost", "coordinator", "processes",
+            "process", "show"]  # fmt: skip
 _USAGE = """\
 python run.py --config FILE[:VARIANT] [--config.FIELD=VALUE ...] [options]
 
@@ -31,6 +35,10 @@ python run.py --config FILE[:VARIANT] [--config.FIELD=VALUE ...] [options]
                             --config.stages.STAGE.FIELD=VALUE
   --workdir DIR             where runs are kept (default: runs)
   --tensorboard             also write TensorBoard files
+  --profile                 also trace some steps of each training: profile/SEED/STAGE in the
+                            run's folder, for TensorBoard (plugin xprof) or ui.perfetto.dev
+  --multihost               this process is one of several (docs/tpu_vm.md); where JAX cannot find
+                            the others: --coordinator=HOST:PORT --processes=N --process=I
   --show                    print the experiment's fields and stop
 
 A run that was stopped goes on when it is started again; what is done and unchanged is skipped.
@@ -43,7 +51,25 @@ def main(argv: Sequence[str]) -> int:
         print(_USAGE + "\nexperiments:\n" + _list_experiments())
         return 0
     try:
+        status = _main(argv)
+    except BaseException:
+        if not hosts.several():
+            raise
+        traceback.print_exc()
+        status = 1
+    if status and hosts.several():
+        # At its end a process waits for the others, and they may wait for it: leave at once.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
         return _run(argv)
+    except BrokenPipeError:  # `run.py --show | head`: who read has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'stopped'}")
         return 130
@@ -62,11 +88,16 @@ def _run(argv: Sequence[str]) -> int:
     config_flags.DEFINE_config_dataclass("config", experiment, flag_values=values, sys_argv=rest)
     flags.DEFINE_string("workdir", "runs", "", flag_values=values)
     flags.DEFINE_boolean("tensorboard", False, "", flag_values=values)
+    flags.DEFINE_boolean("profile", False, "", flag_values=values)
+    flags.DEFINE_boolean("multihost", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    flags.DEFINE_integer("processes", 0, "", flag_values=values)
+    flags.DEFINE_integer("process", -1, "", flag_values=values)
     flags.DEFINE_boolean("show", False, "", flag_values=values)
     try:
         left = values(rest)
     except flags.UnrecognizedFlagError as error:
-        hint = did_you_mean(error.flagname, ["config", "workdir", "tensorboard", "show"])
+        hint = did_you_mean(error.flagname, _OPTIONS)
         raise ValueError(f"no option --{error.flagname}. {hint}") from None
     except (flags.Error, TypeError) as error:
         raise ValueError(str(error)) from None
@@ -77,6 +108,8 @@ def _run(argv: Sequence[str]) -> int:
         print("\n".join(f"--config.{line}" for line in _fields(experiment)))
         return 0
 
+    if values.multihost or values.coordinator or values.processes or values.process >= 0:
+        hosts.start(values.coordinator, values.processes, values.process)
     stop_asked: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))
     signal.signal(signal.SIGINT, lambda *_: _interrupt(stop_asked))
@@ -93,6 +126,7 @@ def _run(argv: Sequence[str]) -> int:
         workdir=pathlib.Path(values.workdir),
         cache=cache,
         tensorboard=values.tensorboard,
+        profile=values.profile,
         stopping=lambda: bool(stop_asked),
     )
     return 0

@@ -79,6 +79,8 @@ def _told(values: Mapping[str, float]) -> str:
     shown = [f"loss {values['loss']:.4f}"] if "loss" in values else []
     if "tokens_per_second" in values:
         shown.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+    if "mfu" in values:
+        shown.append(f"MFU {100 * values['mfu']:.0f}%")
     if "accuracy" in values:
         shown.append(f"accuracy {values['accuracy']:.3f}")
     return "  ".join(shown)

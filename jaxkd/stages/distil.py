@@ -3,9 +3,15 @@
 import dataclasses
 from typing import Any
 
+from jaxkd.core.names import did_you_mean
 from jaxkd.distil import objective
+from jaxkd.distil.teacher import HELD, hold, megabytes
+from jaxkd.evaluate.predictions import make_evaluate
+from jaxkd.models import families
+from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
+from jaxkd.stages.label import Label, open_store, recall_from
 from jaxkd.stages.training import Training, check_head, check_tokenizer, load_model
 
 
@@ -16,20 +22,85 @@ class Distil(Training):
     teacher: str = "teacher"
     student: str = "seedling"
     terms: objective.Terms = dataclasses.field(default_factory=dict)
+    labels: str = ""  # stage that stored what the teacher says; empty: it says it in every step
+    teacher_held: str = "float32"  # or bfloat16, int8: its weights in less memory
 
     def inputs(self) -> tuple[str, ...]:
-        return (self.teacher, self.student)
+        stored = (self.labels,) if self.labels else ()
+        return (self.teacher, self.student, *stored)
 
     def check(self) -> None:
         super().check()
         objective.check(self.terms)
+        if self.teacher_held not in HELD:
+            raise ValueError(
+                f"teacher_held={self.teacher_held!r}. {did_you_mean(self.teacher_held, HELD)}"
+            )
+        if self.labels and self.teacher_held != "float32":
+            raise ValueError(
+                f"labels={self.labels!r} and teacher_held={self.teacher_held!r}: a stored teacher "
+                "is not held in memory. Give one of the two."
+            )
+
+    def check_among(self, earlier: dict[str, Any], data: Any) -> None:
+        if not self.labels:
+            return
+        stage = earlier[self.labels]
+        if not isinstance(stage, Label) or stage.teacher != self.teacher:
+            raise ValueError(
+                f"labels={self.labels!r}: that is no Label stage of the teacher {self.teacher!r}."
+            )
+        objective.check_stored(self.terms, stage.kind)
 
     def run(self, place: Place) -> dict[str, Any]:
-        teacher = load_model(place.beside(self.teacher), place.display.say)
+        if self.labels:
+            config, params = self._seedling(place)
+            label = place.stages[self.labels]
+            found = open_store(place, self.labels, self.teacher, label.masking)
+            # The text is masked as it was when the teacher was asked.
+            learner = dataclasses.replace(self, masking=label.masking)
+            teacher = self._head(place) if label.kind == "states" else None
+            recall = recall_from(found)
+            return learner.fit(place, config, params, self.terms, teacher=teacher, recall=recall)
+        # The teacher first: what is wrong with it is often wrong with the student cut from it.
+        teacher, told = self._held(place)
+        config, params = self._seedling(place)
+        return told | self.fit(place, config, params, self.terms, teacher=teacher)
+
+    def _seedling(self, place: Place) -> tuple[families.Config, Params]:
+        """The model that is to learn; its tokenizer goes on with it."""
         config, params = load_model(place.beside(self.student), place.display.say)
-        check_head(self.teacher, teacher[0], place.rows)
         check_head(self.student, config, place.rows)
-        check_tokenizer(place, self.teacher, teacher[0])
         check_tokenizer(place, self.student, config)
         tokenizer.keep(place.beside(self.student), place.folder)
-        return self.fit(place, config, params, self.terms, teacher=teacher)
+        return config, params
+
+    def _head(self, place: Place) -> tuple[families.Config, Params]:
+        """What makes predictions of the teacher's stored states: nothing of its blocks."""
+        config, params = load_model(place.beside(self.teacher), place.display.say)
+        embed = {"token": params["embed"]["token"]}
+        return config, {"embed": embed, "head": params["head"], "blocks": []}
+
+    def _held(self, place: Place) -> tuple[tuple[families.Config, Params], dict[str, Any]]:
+        """The teacher as it is kept in memory, and what that costs and loses."""
+        config, params = load_model(place.beside(self.teacher), place.display.say)
+        check_head(self.teacher, config, place.rows)
+        check_tokenizer(place, self.teacher, config)
+        if self.teacher_held == "float32":
+            return (config, params), {}
+        held = hold(params, self.teacher_held)
+        model = families.build(config)
+        batches = place.rows.batches("validation", self.batch_size, self.evaluate_rows)
+        lost = make_evaluate(model, model, chunk=self.chunk)(held, params, batches)
+        told = {
+            "teacher_megabytes": megabytes(held),
+            "teacher_megabytes_float32": megabytes(params),
+            "teacher_kl": lost["kl"],
+        }
+        place.display.say(
+            f"{place.name}: the teacher in {self.teacher_held} takes "
+            f"{told['teacher_megabytes']:.1f} MB instead of "
+            f"{told['teacher_megabytes_float32']:.1f}; its KL from itself in float32 is "
+            f"{lost['kl']:.2g} nats a target"
+        )
+        return (config, held), told

@@ -23,6 +23,7 @@ class Place:
     display: Display
     tensorboard: pathlib.Path | None = None
     stopping: Callable[[], bool] = lambda: False
+    profile: pathlib.Path | None = None  # where a trace of some steps is to go
 
     def beside(self, stage: str) -> pathlib.Path:
         """Another stage's folder."""
@@ -41,8 +42,10 @@ class Stage(Protocol):
     def run(self, place: Place) -> dict[str, Any]:
         """Do it, in `place.folder`; return the numbers for done.json."""
 
-    # Optional: `reads_text = True` refuses an experiment without data; `depends()` returns what
-    # beside settings, seed, data and inputs the result hangs on (files outside the run).
+    # Optional: `reads_text = True` refuses an experiment without data; `on_all_hosts = True` runs
+    # it on each of several hosts; `depends()` returns what beside settings, seed, data and inputs
+    # the result hangs on (files outside the run); `check_among(earlier stages, data)` raises
+    # ValueError for what does not go together.
 
 
 @dataclasses.dataclass
@@ -121,6 +124,8 @@ class Experiment:
                 )
             try:
                 stage.check()
+                if hasattr(stage, "check_among"):
+                    stage.check_among({n: self.stages[n] for n in earlier}, self.data)
             except ValueError as error:
                 raise ValueError(f"stage {name!r}: {error}") from error
             earlier.append(name)

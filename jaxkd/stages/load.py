@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Any
 
+from jaxkd.core.names import did_you_mean
 from jaxkd.distil.student import trim_vocabulary
 from jaxkd.models import families
 from jaxkd.models.bert import Config as Bert
+from jaxkd.models.config import DTYPES
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
@@ -21,6 +23,7 @@ class Load:
     name: str = ""  # HuggingFace folder, hub id, or the folder of a stage of ours
     head: str = ""  # put this head on it; empty: the one it has
     trim: bool = False  # keep only the tokens the data keeps (data.trim)
+    compute: str = ""  # what its products are computed in, float32 or bfloat16; empty: as it says
 
     def inputs(self) -> tuple[str, ...]:
         return ()
@@ -34,9 +37,14 @@ class Load:
                 "name is empty. Give a HuggingFace folder, a hub id or the folder of a stage: "
                 "--config.stages.STAGE.name=NAME."
             )
+        if self.compute and self.compute not in DTYPES:
+            raise ValueError(f"compute={self.compute!r}. {did_you_mean(self.compute, DTYPES)}")
 
     def run(self, place: Place) -> dict[str, Any]:
         config, params = open_model(self.name, place.display.say, head=self.head, seed=place.seed)
+        if self.compute:
+            config = dataclasses.replace(config, compute=self.compute)
+            config.check()
         tokenizer.fetch(self.name, place.folder, place.display.say)
         if self.trim:
             config, params = trim_to_data(place, config, params)

@@ -58,7 +58,9 @@ class Pretrain(Training):
         return self.fit(place, config, params, terms, layer_drop=self.layer_drop)
 
 
-def start(config: Config, place: Place, unigram_bias: bool) -> tuple[Config, Params]:
+def start(
+    config: families.Config, place: Place, unigram_bias: bool
+) -> tuple[families.Config, Params]:
     """A random model that fits the tokenizer; its bias perhaps the unigram distribution."""
     config = dataclasses.replace(config, vocabulary=place.rows.tokenizer.vocab_size)
     params = families.build(config).init(place.seed, place.name)
@@ -69,7 +71,7 @@ def start(config: Config, place: Place, unigram_bias: bool) -> tuple[Config, Par
     return config, params
 
 
-def check_vocabulary(config: Config, its: Tokenizer) -> None:
+def check_vocabulary(config: families.Config, its: Tokenizer) -> None:
     """Raise ValueError if the tokenizer has more tokens than the model."""
     size = its.vocab_size
     if config.vocabulary < size:

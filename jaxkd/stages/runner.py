@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rich.console import Console
+
+from jaxkd.core import hosts
 from jaxkd.data.text import Rows
 from jaxkd.report.write import summary, write
 from jaxkd.stages import results
 from jaxkd.stages.display import Display
 from jaxkd.stages.experiment import Experiment, Place
 
-FORMAT = 1  # of what stages leave behind; a higher one makes older results be redone
+FORMAT = 2  # of what stages leave behind; a higher one makes older results be redone
 
 
 def run(
@@ -30,6 +33,7 @@ def run(
     workdir: pathlib.Path,
     cache: pathlib.Path,
     tensorboard: bool = False,
+    profile: bool = False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> pathlib.Path:
     """All stages for all seeds, then results.json and the report; returns their folder.
@@ -39,7 +43,7 @@ def run(
     """
     experiment.check()
     folder = workdir / f"{name}-{variant}"
-    with contextlib.closing(Display(folder / "log.txt")) as display, _alone(folder):
+    with contextlib.closing(_display(folder)) as display, _alone(folder):
         display.say(f"{experiment.title}\n{folder}")
         rows = None if experiment.data is None else experiment.data.open(cache)
         if rows is not None:
@@ -57,11 +61,14 @@ def run(
                     display,
                     folder / "tensorboard" / str(seed) / stage_name if tensorboard else None,
                     stopping,
+                    folder / "profile" / str(seed) / stage_name if profile else None,
                 )
-                if stopping():
+                if hosts.agree(stopping()):
                     raise KeyboardInterrupt(f"stopped before {stage_name}; start again to go on")
                 title = f"[seed {seed}, {i}/{len(experiment.stages)}] {stage_name}"
                 _run_stage(stage, place, prints[stage_name], title)
+        if not hosts.first():
+            return folder
         collected = results.collect(
             experiment, folder, rows, name=name, variant=variant, command=command
         )
@@ -73,10 +80,14 @@ def run(
 
 
 def _run_stage(stage: Any, place: Place, fingerprint: str, title: str) -> None:
+    hosts.check_same(fingerprint, f"what stage {place.name!r} depends on")
     done = _read(place.folder / "done.json")
+    hosts.check_same(str(done), f"what {place.folder}/done.json says")
     if done is not None and done["fingerprint"] == fingerprint:
         place.display.say(f"{title}: done before ({done['seconds']:.0f} s)")
         return
+    if not hosts.first():
+        return _follow(stage, place, fingerprint)
     _make_room(place.folder, fingerprint)
     if _read(place.folder / "done.json") is not None:
         place.display.say(f"{title}: done before, taken back")
@@ -97,6 +108,35 @@ def _run_stage(stage: Any, place: Place, fingerprint: str, title: str) -> None:
     }
     write_json(record, place.folder / "done.json")  # last of all: now the stage is finished
     place.display.say(f"{title}: {seconds:.0f} s")
+
+
+def _follow(stage: Any, place: Place, fingerprint: str) -> None:
+    """What a process does that is not the first: trainings with it, and waits for all else.
+
+    Files tell what the first one does, so the hosts share a file system. If it dies, JAX ends the
+    others too.
+    """
+
+    def of_this(file: str) -> bool:
+        found = _read(place.folder / file)
+        return found is not None and found["fingerprint"] == fingerprint
+
+    def wait_for(file: str) -> None:
+        while not of_this(file):
+            if place.stopping():
+                raise KeyboardInterrupt(f"stopped while the first host was at {place.name}")
+            time.sleep(0.1)
+
+    wait_for("config.json")
+    if getattr(stage, "on_all_hosts", False) and not of_this("done.json"):
+        stage.run(place)
+    wait_for("done.json")
+
+
+def _display(folder: pathlib.Path) -> Display:
+    if hosts.first():
+        return Display(folder / "log.txt")
+    return Display(console=Console(quiet=True))
 
 
 def _make_room(folder: pathlib.Path, fingerprint: str) -> None:
@@ -149,6 +189,9 @@ def _announce(rows: Rows, display: Display) -> None:
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Refuse to run twice in one folder at once; the lock dies with the process."""
+    if not hosts.first():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:

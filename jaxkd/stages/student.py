@@ -5,13 +5,15 @@ from typing import Any, ClassVar
 
 from jaxkd.checkpoint.series import Series
 from jaxkd.core.tree import parameter_count
+from jaxkd.data.masking import Masking
 from jaxkd.distil.student import kept_blocks, prune
+from jaxkd.distil.width import choose, importance, narrowed, prune_width
 from jaxkd.models import families
 from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.pretrain import start
-from jaxkd.stages.training import load_model
+from jaxkd.stages.training import check_tokenizer, load_model
 
 
 @dataclasses.dataclass
@@ -33,6 +35,46 @@ class Prune:
         shorter = families.with_layers(config, len(kept))
         tokenizer.keep(place.beside(self.source), place.folder)
         return {"kept": kept} | leave(place, shorter, prune(params, kept))
+
+
+@dataclasses.dataclass
+class PruneWidth:
+    """Keep the heads, feed-forward channels and hidden channels that matter on some of the text."""
+
+    source: str  # stage whose model is pruned
+    heads: int = 0  # to keep, of each block; 0: all
+    feed_forward: int = 0  # channels to keep, of each block; 0: all
+    width: int = 0  # hidden channels to keep; 0: all
+    batches: int = 8  # of the training split, to see what matters
+    batch_size: int = 16
+
+    reads_text: ClassVar[bool] = True
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def check(self) -> None:
+        if self.batches < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"batches={self.batches}, batch_size={self.batch_size}: what matters is seen on at "
+                "least one row."
+            )
+        if not (self.heads or self.feed_forward or self.width):
+            raise ValueError("nothing is pruned: give heads, feed_forward or width what to keep.")
+
+    def run(self, place: Place) -> dict[str, Any]:
+        config, params = load_model(place.beside(self.source), place.display.say)
+        narrow = narrowed(config, self.heads, self.feed_forward, self.width)
+        check_tokenizer(place, self.source, config)
+        feed = place.rows.training(
+            seed=place.seed, batch_size=self.batch_size, masking=Masking(smoothing=0.0)
+        )
+        shown = (feed[i] for i in range(self.batches))
+        model = families.build(config)
+        kept = choose(config, narrow, importance(model, model.arrange(params), shown))
+        tokenizer.keep(place.beside(self.source), place.folder)
+        chosen = {"kept_heads": [list(map(int, of)) for of in kept.heads]}
+        return chosen | leave(place, narrow, prune_width(config, params, kept))
 
 
 @dataclasses.dataclass

@@ -11,21 +11,25 @@ import jax
 
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
+from jaxkd.core import hosts
 from jaxkd.core.batch import Batch
+from jaxkd.data.feed import Recall
 from jaxkd.data.masking import Masking
 from jaxkd.data.text import Rows
 from jaxkd.distil import objective
 from jaxkd.distil.step import State, initial_state, make_step
+from jaxkd.distil.teacher import released
 from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.hub import folder as hub
-from jaxkd.models import families
+from jaxkd.models import decoder, families
 from jaxkd.models.model import Model, Params, forward
 from jaxkd.models.stack import unstack
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.train import loop, parallel
+from jaxkd.train import flops, loop, parallel
 from jaxkd.train.log import MetricLog
 from jaxkd.train.optimiser import AdamW
+from jaxkd.train.profile import Profiled
 
 
 @dataclasses.dataclass
@@ -47,10 +51,12 @@ class Training:
     patience: int = 0  # stop after so many evaluations without a better loss, and keep the best
 
     reads_text: ClassVar[bool] = True
+    on_all_hosts: ClassVar[bool] = True
 
     def check(self) -> None:
-        parallel.check_batch(self.batch_size, self.accumulate)
         parallel.way(self.parallel)
+        devices = 1 if self.parallel == "jitted" else 0
+        parallel.check_batch(self.batch_size, self.accumulate, devices)
         self.optimiser.check()
         self.masking.check()
         if self.chunk < 0:
@@ -68,15 +74,21 @@ class Training:
         *,
         teacher: tuple[families.Config, Params] | None = None,
         layer_drop: float = 0.0,
+        recall: Recall | None = None,
     ) -> dict[str, Any]:
-        """Train from `params`, or go on from the last good checkpoint; save the last state."""
+        """Train from `params`, or go on from the last good checkpoint; save the last state.
+
+        With `recall` what the teacher says comes from a store; of `teacher` then only its head and
+        token embedding are looked at, if it is given at all.
+        """
         run_step, place_arrays = parallel.way(self.parallel)
         model = families.build(config)
         families.check_shapes(model, params, f"stage {place.name!r}")
         taught, teacher_params = None, None
         if teacher is not None:
             taught = families.build(teacher[0])
-            teacher_params = place_arrays(taught.arrange(teacher[1]))
+            its = teacher[1] if recall else taught.arrange(teacher[1])
+            teacher_params = place_arrays(its)
         params = model.arrange(params)
         batches = place.rows.batches("validation", self.batch_size, self.evaluate_rows)
         own = _of_terms(terms, place.seed, (model, params), (taught, teacher_params), batches)
@@ -97,17 +109,19 @@ class Training:
         series = Series(place.folder / "checkpoint", warn=place.display.say)
         best = Series(place.folder / "best", keep=1, warn=place.display.say)
         check_space(series.folder, 4 * 3 * layerwise.nbytes(params))
-        log = MetricLog(place.folder / "metrics.jsonl", place.tensorboard)
+        log = MetricLog(place.folder / "metrics.jsonl", place.tensorboard, silent=not hosts.first())
         described = families.describe(config)
 
         state, resumed = _resume(series, initial_state(params, optimiser), model)
+        hosts.check_same(str(resumed), f"the step at which {place.name!r} goes on")
         state = place_arrays(state)
         log.rewind(resumed)
         if resumed:
             place.display.say(f"{place.name}: going on from step {resumed}")
         place.display.start(place.name, self.steps, resumed)
 
-        measure = make_evaluate(model, taught, top=place.rows.top, chunk=self.chunk)
+        asked = None if recall else taught  # a store knows the training split alone
+        measure = make_evaluate(model, asked, top=place.rows.top, chunk=self.chunk)
 
         def evaluate(done: int, state: State) -> Mapping[str, float]:
             return measure(state.params, teacher_params, batches)
@@ -117,23 +131,41 @@ class Training:
             place.display.step(done, values)
 
         def save(done: int, state: State, position: dict[str, Any]) -> None:
-            series.save(done, _model_of(state), described, state=_rest_of(state), data=position)
+            state = hosts.gathered(state)
+            if hosts.first():
+                series.save(done, _model_of(state), described, state=_rest_of(state), data=position)
 
         def improved(done: int, state: State) -> None:
-            if self.patience:
-                best.save(done, _model_of(state), described)
+            if not self.patience:
+                return
+            model_alone = hosts.gathered(_model_of(state))
+            if hosts.first():
+                best.save(done, model_alone, described)
 
         plan = loop.Plan(
             self.steps, self.log_every, self.save_every, self.evaluate_every, self.patience
         )
-        hooks = loop.Hooks(tell, save, evaluate, improved, place.stopping)
+        models = [flops.Part(3, model, params, causal=_is_causal(config), blocks=1 - layer_drop)]
+        if asked is not None:
+            shapes = jax.eval_shape(released, teacher_params)
+            models.append(flops.Part(1, taught, shapes, causal=_is_causal(teacher[0])))
+        devices = 1 if self.parallel == "jitted" else jax.device_count()
+        hooks = loop.Hooks(
+            tell, save, evaluate, improved, hosts.Agreed(place.stopping),
+            flops.Needed(models), flops.peak(config.compute, devices),
+        )  # fmt: skip
         feed = place.rows.training(
-            seed=place.seed, batch_size=self.batch_size, masking=self.masking
+            seed=place.seed, batch_size=self.batch_size, masking=self.masking, recall=recall
         )
-        losses = [row["loss"] for row in log.rows() if row["split"] == "validation"]
+        told = [row for row in log.rows() if row["split"] == "validation"]
+        # The first host may be about to forget what lies after.
+        losses = [row["loss"] for row in told if row["step"] <= resumed]
+        compiled = run_step(step)
+        if place.profile is not None:
+            compiled = Profiled(compiled, place.profile)
         try:
             state = loop.run(
-                run_step(step),
+                compiled,
                 state,
                 teacher_params,
                 feed,
@@ -149,9 +181,15 @@ class Training:
                 f"config.stages.{place.name}.optimiser.learning_rate, or lengthen its warmup."
             ) from None
         finally:
+            if place.profile is not None:
+                compiled.close()
             log.close()
             place.display.stop()
         return {"steps": int(state.step), "resumed_at": resumed}
+
+
+def _is_causal(config: families.Config) -> bool:
+    return isinstance(config, decoder.Config)
 
 
 def _resume(series: Series, fresh: State, model: Model) -> tuple[State, int]:

@@ -14,12 +14,15 @@ class MetricLog:
 
     file: pathlib.Path
     tensorboard: pathlib.Path | None = None
+    silent: bool = False  # another process writes
 
     def __post_init__(self) -> None:
         self._writer = None
 
     def rewind(self, step: int) -> None:
         """Forget what lies after `step` (it will be run again), and a line cut off by a kill."""
+        if self.silent:
+            return
         kept = [json.dumps(row) for row in self.rows() if row["step"] <= step]
         unfinished = self.file.with_suffix(".tmp")
         unfinished.write_text("".join(f"{line}\n" for line in kept))
@@ -36,6 +39,8 @@ class MetricLog:
                     return
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        if self.silent:
+            return
         with open(self.file, "a") as stream:
             stream.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
         if self.tensorboard is not None:

@@ -32,6 +32,8 @@ class Hooks:
     evaluate: Callable[[int, Any], Mapping[str, float]]  # its "loss" decides about patience
     improved: Callable[[int, Any], None] = lambda step, state: None
     stopping: Callable[[], bool] = lambda: False  # True: save and raise KeyboardInterrupt
+    needed: Callable[[Any], float] = lambda batch: 0.0  # FLOPs of a step on that batch (flops.py)
+    peak: float = math.nan  # FLOP/s there could be
 
 
 class NotFinite(FloatingPointError):
@@ -61,14 +63,14 @@ def run(
     """
     losses = list(losses or [])
     batches = feed.start(done)
-    window = _Window(done)
+    window = _Window(done, hooks.peak)
     while done < plan.steps and not _exhausted(losses, plan.patience):
         batch = next(batches)
         state, metrics = step(state, teacher, batch)
         # The window before this step is read now, while the device works on this one.
         if done % plan.log_every == 0:
             window.emit(hooks.log)
-        window.add(metrics, np.size(batch.tokens))
+        window.add(metrics, np.size(batch.tokens), hooks.needed(batch))
         done += 1
         evaluating = done == plan.steps or (plan.evaluate_every and done % plan.evaluate_every == 0)
         stopping = hooks.stopping()
@@ -96,13 +98,15 @@ def _exhausted(losses: list[float], patience: int) -> bool:
 class _Window:
     """Metrics of the steps since the last line of the log, still on the device."""
 
-    def __init__(self, done: int):
-        self._done, self._pending, self._tokens = done, [], 0
+    def __init__(self, done: int, peak: float):
+        self._done, self._peak, self._pending = done, peak, []
+        self._tokens, self._flops = 0, 0.0
         self._since = time.perf_counter()
 
-    def add(self, metrics: dict[str, Mean], tokens: int) -> None:
+    def add(self, metrics: dict[str, Mean], tokens: int, flops: float) -> None:
         self._pending.append(metrics)
         self._tokens += tokens
+        self._flops += flops
 
     def resume(self) -> None:
         """Leave out of the speed what was not training."""
@@ -121,6 +125,10 @@ class _Window:
         merged = {name: sum((r[name] for r in rows), Mean(0.0, 0.0)) for name in rows[0]}
         seconds = time.perf_counter() - self._since
         speed = {"tokens_per_second": self._tokens / seconds, "step_seconds": seconds / len(rows)}
+        if self._flops:
+            speed["teraflops_per_second"] = self._flops / seconds / 1e12
+            if math.isfinite(self._peak):
+                speed["mfu"] = self._flops / seconds / self._peak
         log(self._done, "train", {k: float(m.compute()) for k, m in merged.items()} | speed)
-        self._pending, self._tokens = [], 0
+        self._pending, self._tokens, self._flops = [], 0, 0.0
         self._since = time.perf_counter()

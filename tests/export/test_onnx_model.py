@@ -13,26 +13,16 @@ import torch
 
 from jaxkd.core.tree import map_named
 from jaxkd.export.onnx_model import export_onnx
-from jaxkd.export.torch_bert import ACTIVATIONS, to_torch
+from jaxkd.export.torch_encoder import ACTIVATIONS, to_torch
 from jaxkd.export.verify import ExportMismatch, verify_folder, verify_onnx
 from jaxkd.hub import folder as hub_folder
 from jaxkd.models import bert
+from tests.models.tiny import encoder, random_params
 
 CONFIG = bert.Config(
     vocabulary=37, layers=2, width=24, heads=3, feed_forward=40, max_length=11, dropout=0.0
 )
 SHALLOW = dataclasses.replace(CONFIG, layers=1)
-
-
-def random_params(config, seed=0):
-    """Every parameter random, biases and norms too, so that swapping any two shows."""
-    rng = np.random.default_rng(seed)
-
-    def draw(name, leaf):
-        values = 0.2 * rng.normal(size=leaf.shape) + (1.0 if name.endswith("scale") else 0.0)
-        return jnp.asarray(values, jnp.float32)
-
-    return map_named(draw, jax.eval_shape(lambda: bert.build(config).init(0)))
 
 
 def with_one_changed(params, name, index, to):
@@ -86,6 +76,27 @@ def test_transformers_opens_the_folder_and_computes_what_jax_computes(folder, pa
     verified = verify_folder(folder, CONFIG, params)
     assert verified["max_abs_difference"] <= 1e-4
     assert verified["shapes"] == [[3, 6], [1, 6], [3, 11], [1, 11]]
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        ("bert", "sequence_classification"),
+        pytest.param("distilbert", "masked_lm", marks=pytest.mark.slow),
+        ("roberta", "token_classification"),
+        ("albert", "masked_lm"),
+    ],
+)
+def test_every_encoder_is_the_same_in_onnxruntime(tmp_path, family, head):
+    config = encoder(family, head)
+    params = random_params(config)
+    export_onnx(config, params, tmp_path / "model.onnx")
+    assert len(verify_onnx(tmp_path / "model.onnx", config, params)["shapes"]) == 4
+    sizes = [
+        np.prod(tensor.dims) for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer
+    ]
+    blocks = 1 if family == "albert" else config.layers  # ALBERT's one block is in the file once
+    assert sizes.count(config.width * config.feed_forward) == 2 * blocks
 
 
 DISTINCT = sorted({function: name for name, function in ACTIVATIONS.items()}.values())
@@ -163,7 +174,7 @@ def test_a_mismatch_says_which_logit_differs_and_by_how_much(file, params):
 
 def test_verification_fails_when_one_number_of_the_file_changed(file, params, tmp_path):
     model = onnx.load(file)
-    bias = next(t for t in model.graph.initializer if t.name == "cls.predictions.bias")
+    bias = next(t for t in model.graph.initializer if t.name == "head.bias")
     values = onnx.numpy_helper.to_array(bias).copy()
     values[0] += 2e-4
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))

@@ -54,7 +54,7 @@ def loss_and_gradient(config, params, given, **more):
     "family, dropped",
     [
         ("bert", "some dropped"),
-        ("albert", "dropout"),
+        slow("albert", "dropout"),
         slow("bert", "all run"),
         slow("bert", "dropout"),
         slow("qwen3", "all run"),

@@ -1,10 +1,12 @@
 """Small models and batches that tests of several rooms share."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.core.batch import Batch
-from jaxkd.models import bert
+from jaxkd.core.tree import map_named
+from jaxkd.models import bert, families
 
 
 def config(**changes) -> bert.Config:
@@ -30,3 +32,24 @@ def batch(rows: int = 8, length: int = 12, targets: int = 4, seed: int = 0, voca
         target_positions=jnp.array(positions, jnp.int32),
         target_mask=jnp.array(np.arange(targets) < counted[:, None]),
     )
+
+
+def random_params(config, seed: int = 0):
+    """Every parameter random, biases and norms too, so that swapping any two shows."""
+    rng = np.random.default_rng(seed)
+
+    def draw(name, leaf):
+        values = 0.2 * rng.normal(size=leaf.shape) + (1.0 if name.endswith("scale") else 0.0)
+        return jnp.asarray(values, jnp.float32)
+
+    return map_named(draw, jax.eval_shape(lambda: families.build(config).init(0)))
+
+
+def encoder(family: str, head: str):
+    """Of every encoder's kind; ALBERT's embedding has another width than its block."""
+    narrow = {"embedding_width": 10} if family == "albert" else {}
+    kind = families.FAMILIES[family][0]
+    return kind(
+        vocabulary=37, layers=3, width=24, heads=3, feed_forward=40, max_length=14, head=head,
+        labels=("a", "b", "c"), **narrow,
+    )  # fmt: skip

@@ -125,7 +125,7 @@ def test_references_stand_beside_the_values_they_name(results):
 def test_seconds_are_summed_over_stages_and_seeds(results):
     table = provenance.stages(results)
     assert table.rows[-1][2:4] == ("460 ± 20", "1,380.0")  # 440 460 480 a seed
-    assert column(table, "times resumed") == ["1", "–", ""]
+    assert column(table, "resumed at step") == ["1", "–", ""]
 
 
 def test_exported_files_stand_with_who_opened_them_and_the_worst_difference(results):

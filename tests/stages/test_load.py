@@ -97,6 +97,7 @@ def test_a_stage_that_was_cut_off_is_no_model(named, tmp_path):
         run(pruning(first / "0" / "pruned"), tmp_path / "second")
 
 
+@pytest.mark.slow
 def test_another_model_under_the_same_name_is_loaded_anew(named, tmp_path):
     done = run(pruning(named), tmp_path / "runs")
     token = load_model(done / "0" / "pruned")[1]["embed"]["token"]

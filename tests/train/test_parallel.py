@@ -25,7 +25,8 @@ COUNTS = [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4)), 8]
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("chunk", [pytest.param(0, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("chunk", [0, 5])
+@pytest.mark.slow
 def test_sharded_equals_jitted_on_ragged_rows(count, chunk):
     batch, optimiser = tiny.batch(rows=16), optax.sgd(0.1)
     params, taught = MODEL.init(0), TEACHER.init(1)
@@ -37,6 +38,22 @@ def test_sharded_equals_jitted_on_ragged_rows(count, chunk):
     chex.assert_trees_all_close(found.params, wanted.params, rtol=1e-6, atol=1e-6)
     for name, mean in told.items():
         np.testing.assert_allclose(metrics[name].compute(), mean.compute(), rtol=1e-5)
+
+
+def test_losses_fused_with_the_head_give_each_device_its_own_positions():
+    seen = []
+
+    class Seen(HardLabels):
+        def values(self, student, teacher, labels):
+            seen.append(student.shape)
+            return super().values(student, teacher, labels)
+
+    devices, batch = jax.local_devices()[:4], tiny.batch(rows=16)
+    optimiser = optax.sgd(0.1)
+    made = make_step(MODEL, {"ce": Seen()}, optimiser, seed=0, chunk=10**6)
+    state = parallel.spread(initial_state(MODEL.init(0), optimiser), devices)
+    parallel.sharded(made, devices)(state, None, batch)
+    assert {shape[0] for shape in seen} == {batch.targets.size // 4}
 
 
 @pytest.mark.parametrize("count", COUNTS[1:])

@@ -1,4 +1,4 @@
-"""The torch bridge computes what JAX and transformers compute, under HuggingFace's names."""
+"""The torch bridge computes what JAX and transformers compute, for every encoder and head."""
 
 import dataclasses
 import importlib
@@ -13,26 +13,15 @@ import transformers
 from transformers.activations import ACT2FN
 
 from jaxkd.core.batch import Batch
-from jaxkd.core.tree import map_named
-from jaxkd.export.torch_bert import ACTIVATIONS, PADDING_BIAS, Layer, to_torch
+from jaxkd.export.torch_encoder import ACTIVATIONS, HEADS, PADDING_BIAS, to_torch
 from jaxkd.hub import bert as hub
-from jaxkd.models import activations, bert
+from jaxkd.models import activations, bert, families, llama
 from jaxkd.models.model import forward
+from tests.models.tiny import encoder, random_params
 
 CONFIG = bert.Config(
     vocabulary=37, layers=2, width=24, heads=3, feed_forward=40, max_length=11, dropout=0.0
 )
-
-
-def random_params(config, seed=0):
-    """Every parameter random, biases and norms too, so that swapping any two shows."""
-    rng = np.random.default_rng(seed)
-
-    def draw(name, leaf):
-        values = 0.2 * rng.normal(size=leaf.shape) + (1.0 if name.endswith("scale") else 0.0)
-        return jnp.asarray(values, jnp.float32)
-
-    return map_named(draw, jax.eval_shape(lambda: bert.build(config).init(0)))
 
 
 def random_batch(rows=3, length=9, seed=1):
@@ -45,7 +34,7 @@ def run_torch(config, params, tokens, mask):
 
 
 def run_jax(config, params, tokens, mask):
-    model, batch = bert.build(config), Batch(jnp.asarray(tokens), jnp.asarray(mask))
+    model, batch = families.build(config), Batch(jnp.asarray(tokens), jnp.asarray(mask))
     return np.asarray(jax.jit(lambda p: forward(model, p, batch).logits)(params))
 
 
@@ -95,17 +84,33 @@ def test_a_layer_computes_what_our_block_computes():
     block = bert.build(CONFIG).block
     wanted, _ = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
     whole = to_torch(CONFIG, random_params(CONFIG))
-    layer: Layer = whole.bert["encoder"]["layer"][0]
+    layer = whole.blocks[0]
     bias = torch.tensor(np.where(mask, 0.0, PADDING_BIAS)[:, None, None, :].astype(np.float32))
     found = layer(torch.tensor(hidden), bias).numpy()
     np.testing.assert_allclose(found[mask], np.asarray(wanted)[mask], rtol=0, atol=1e-5)
 
 
-def test_state_dict_has_the_names_and_shapes_of_transformers_without_the_tied_copies():
-    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**hub.FAMILY.to_hub(CONFIG)))
-    ours = to_torch(CONFIG, random_params(CONFIG)).state_dict()
-    wanted = {k: v.shape for k, v in theirs.state_dict().items() if k not in TIED}
-    assert {k: v.shape for k, v in ours.items()} == wanted
+CASES = [(family, head) for family in ("bert", "distilbert", "roberta", "albert") for head in HEADS]
+
+
+@pytest.mark.parametrize(("family", "head"), CASES)
+def test_every_encoder_and_head_computes_what_jax_computes(family, head):
+    config = encoder(family, head)
+    params, (tokens, mask) = random_params(config), random_batch()
+    tokens = np.where(mask, tokens, config.pad)
+    found = run_torch(config, params, tokens, mask)
+    wanted = run_jax(config, params, tokens, mask)
+    counted = mask if found.ndim == 3 else slice(None)
+    np.testing.assert_allclose(found[counted], wanted[counted], rtol=0, atol=1e-4)
+    assert found.std() > 0.1  # so that 1e-4 means something
+
+
+@pytest.mark.parametrize(
+    "config", [llama.Config(), bert.Config(head="bare")], ids=["llama", "bare"]
+)
+def test_what_the_bridge_has_not_is_refused_with_another_way(config):
+    with pytest.raises(ValueError, match="found .* with the head .* HuggingFace folder instead"):
+        to_torch(config, {})
 
 
 def test_tokens_in_padding_and_its_length_change_no_logit():
@@ -144,7 +149,7 @@ def test_the_bridge_is_float32_whatever_the_config_computes_in():
 def test_writing_into_the_torch_model_leaves_our_parameters_alone():
     params = random_params(CONFIG)
     before = np.array(params["embed"]["token"])
-    to_torch(CONFIG, params).bert["embeddings"].word_embeddings.weight.data.zero_()
+    to_torch(CONFIG, params).embed.token.weight.data.zero_()
     np.testing.assert_array_equal(params["embed"]["token"], before)
 
 
@@ -165,6 +170,6 @@ def test_parameters_of_another_shape_are_refused_by_name():
 
 def test_without_torch_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "jaxkd.export.torch_bert")
+    monkeypatch.delitem(sys.modules, "jaxkd.export.torch_encoder")
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxkd\[export\]'"):
-        importlib.import_module("jaxkd.export.torch_bert")
+        importlib.import_module("jaxkd.export.torch_encoder")

@@ -1,0 +1,104 @@
+"""Two processes on one machine are one run; if one dies, the other ends too, and both go on."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxkd.stages.training import load_model
+from tests.stages import small
+
+ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # each is a whole run or two, by two processes
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("multihost")
+    small.write_corpus(folder / "corpus")
+    return folder
+
+
+def start(place: pathlib.Path, workdir: str, *words: str, devices: int = 1) -> subprocess.Popen:
+    command = [
+        sys.executable, "run.py", "--config", "tests/stages/small.py",
+        f"--config.data.dir={place / 'corpus'}", f"--workdir={place / workdir}",
+        "--config.stages.teacher.parallel=sharded", "--config.stages.student.parallel=sharded",
+        *words,
+    ]  # fmt: skip
+    env = os.environ | {
+        "JAXKD_CACHE": str(place / "cache"),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def start_both(place: pathlib.Path, workdir: str) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = ("--multihost", f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    return [start(place, workdir, *where, f"--process={i}") for i in range(2)]
+
+
+def finished(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        told, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, told
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    """One process with the two devices."""
+    finished([start(place, "alone", devices=2)])
+    return place / "alone" / "small-small" / "0"
+
+
+def assert_same(folder: pathlib.Path, wanted: pathlib.Path) -> None:
+    for stage in ("teacher", "student"):
+        found, told = (load_model(at / stage)[1] for at in (folder, wanted))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, told)
+
+
+def test_two_processes_get_the_parameters_of_one(place, alone):
+    finished(start_both(place, "both"))
+    folder = place / "both" / "small-small" / "0"
+    assert_same(folder, alone)
+    rows, wanted = (
+        [
+            json.loads(line)["loss"]
+            for line in (at / "student/metrics.jsonl").read_text().split("\n")
+            if line
+        ]
+        for at in (folder, alone)
+    )
+    np.testing.assert_allclose(rows, wanted, rtol=1e-5)  # and each line is there once
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_if_one_dies_the_other_ends_with_an_error_and_both_go_on(place, alone, killed):
+    workdir = f"killed-{killed}"
+    folder = place / workdir / "small-small" / "0"
+    processes = start_both(place, workdir)
+    deadline = time.monotonic() + 240
+    while not (folder / "teacher/checkpoint/00000004.sha256.json").exists():
+        assert time.monotonic() < deadline, "the moment to kill never came"
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    os.kill(processes[killed].pid, signal.SIGKILL)
+    processes[killed].communicate()
+    told, _ = processes[1 - killed].communicate(timeout=240)
+    assert processes[1 - killed].returncode not in (0, None), told
+    finished(start_both(place, workdir))
+    assert_same(folder, alone)
