@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
+from jaxkd.core.axes import TENSOR
 from jaxkd.core.outputs import Projection
 
 # (student's logits [C, V], teacher's [C, U] or None, labels [C]) -> name -> values [C]
@@ -36,7 +37,9 @@ def fused(
     loss of this package, and a loop as long as the mask.
 
     On a mesh (`jax.set_mesh`) whose devices divide the first axis, each device takes its own part
-    of the positions, with the whole matrix, and sums are added up over all.
+    of the positions, with the whole matrix, and sums are added up over all. Where the mesh has an
+    axis TENSOR, its devices take the same positions and each a part of the vocabulary: nobody has
+    the whole matrix, or the logits of all tokens.
 
     The teacher gets no gradient, nor do numbers that `values` brings along (a temperature).
 
@@ -63,7 +66,8 @@ def fused(
     weights = {name: jnp.asarray(weight, jnp.float32) for name, weight in weights.items()}
     mesh = jax.sharding.get_abstract_mesh()
     automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)  # not within a pmap
-    count = math.prod(mesh.axis_sizes) if automatic else 1
+    axes = [axis for axis in mesh.axis_names if axis != TENSOR] if automatic else []
+    count = math.prod(mesh.shape[axis] for axis in axes)
     if count == 1 or not mask.ndim or mask.shape[0] % count:
         whole = (values, min(chunk, mask.size), weights, student, teacher, labels, mask)
         loss, totals = _fused(*whole)
@@ -71,9 +75,9 @@ def fused(
 
     def of_one(weights: Any, student: Projection, teacher: Any, labels: Array, mask: Array) -> Any:
         mine = _fused(values, min(chunk, mask.size), weights, student, teacher, labels, mask)
-        return jax.lax.psum(mine, mesh.axis_names)
+        return jax.lax.psum(mine, axes)
 
-    rows, all_of_it = PartitionSpec(mesh.axis_names), PartitionSpec()
+    rows, all_of_it = PartitionSpec(tuple(axes)), PartitionSpec()
 
     def parts(given: Any) -> Any:
         if isinstance(given, Projection):
@@ -84,7 +88,9 @@ def fused(
     given = (weights, student, teacher, labels, mask)
     specs = (jax.tree.map(lambda _: all_of_it, weights), *map(parts, given[1:]))
     # Without the check of what varies: a loop's sums begin as zeros that do not.
-    each = jax.shard_map(of_one, in_specs=specs, out_specs=all_of_it, check_vma=False)
+    each = jax.shard_map(
+        of_one, in_specs=specs, out_specs=all_of_it, axis_names=set(axes), check_vma=False
+    )
     loss, totals = each(*given)
     return loss, jax.lax.stop_gradient(totals)
 
@@ -108,7 +114,7 @@ def _forward(values: Values, chunk: int, *given: Any) -> tuple[Any, Any]:
     features = part.student.features
     zeros = Projection(
         jnp.zeros_like(features),
-        jnp.zeros(student.matrix.shape, jnp.float32),
+        _by_token(jnp.zeros(student.matrix.shape, jnp.float32)),
         None if student.bias is None else jnp.zeros(student.bias.shape, jnp.float32),
     )
 
@@ -116,14 +122,14 @@ def _forward(values: Values, chunk: int, *given: Any) -> tuple[Any, Any]:
         totals, sums = carried
         rows, counted = part.rows(i)
         gradient, more = jax.grad(part.totals, has_aux=True)(part.logits(i), i)
-        gradient = gradient.T  # [V, C], as the products want it
+        gradient = _by_token(gradient.T)  # [V, C], as the products want it
         small = gradient.astype(features.dtype)
         to_features = jnp.matmul(small.T, part.student.matrix, preferred_element_type=jnp.float32)
         mine = part.at(features, rows, counted)
         to_matrix = jnp.matmul(small, mine, preferred_element_type=jnp.float32)
         sums = Projection(
             sums.features.at[rows].set(to_features.astype(features.dtype), mode="drop"),
-            sums.matrix + to_matrix,
+            _by_token(sums.matrix + to_matrix),
             None if sums.bias is None else sums.bias + gradient.sum(1),
         )
         return jax.tree.map(jnp.add, totals, more), sums
@@ -199,7 +205,17 @@ class _Chunks:
 
     def _of(self, projection: Projection, rows: Array, counted: Array) -> Array:
         features = self.at(projection.features, rows, counted)
-        return Projection(features, projection.matrix, projection.bias).logits()
+        logits = Projection(features, projection.matrix, projection.bias).logits()
+        return jnp.moveaxis(_by_token(jnp.moveaxis(logits, -1, 0)), 0, -1)
+
+
+def _by_token(array: Array) -> Array:
+    """[V, ...], cut by tokens over the devices that share the vocabulary, if there are such."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    if kinds.get(TENSOR) != AxisType.Auto:
+        return array
+    return jax.lax.with_sharding_constraint(array, PartitionSpec(TENSOR))
 
 
 def _flat(projection: Projection | Any) -> Projection | Any:
@@ -207,4 +223,5 @@ def _flat(projection: Projection | Any) -> Projection | Any:
     if not isinstance(projection, Projection):
         return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), projection)
     features = projection.features.reshape(-1, projection.features.shape[-1])
-    return Projection(features, projection.matrix.astype(features.dtype), projection.bias)
+    matrix = _by_token(projection.matrix.astype(features.dtype))
+    return Projection(features, matrix, projection.bias)

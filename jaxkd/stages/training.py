@@ -47,6 +47,7 @@ class Training:
     evaluate_every: int = 200
     evaluate_rows: int = 256  # of the validation split, while training; 0: all
     parallel: str = "auto"  # jitted, pmapped, sharded; auto: pmapped on several devices
+    tensor: int = 1  # sharded: devices that share each block and the vocabulary
     chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
     patience: int = 0  # stop after so many evaluations without a better loss, and keep the best
 
@@ -54,8 +55,8 @@ class Training:
     on_all_hosts: ClassVar[bool] = True
 
     def check(self) -> None:
-        parallel.way(self.parallel)
-        devices = 1 if self.parallel == "jitted" else 0
+        parallel.way(self.parallel, self.tensor)
+        devices = 1 if self.parallel == "jitted" else jax.device_count() // self.tensor
         parallel.check_batch(self.batch_size, self.accumulate, devices)
         self.optimiser.check()
         self.masking.check()
@@ -81,7 +82,7 @@ class Training:
         With `recall` what the teacher says comes from a store; of `teacher` then only its head and
         token embedding are looked at, if it is given at all.
         """
-        run_step, place_arrays = parallel.way(self.parallel)
+        run_step, place_arrays = parallel.way(self.parallel, self.tensor)
         model = families.build(config)
         families.check_shapes(model, params, f"stage {place.name!r}")
         taught, teacher_params = None, None

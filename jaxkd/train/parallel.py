@@ -1,16 +1,16 @@
 """One step, on one device or on all of them; nothing else places arrays or cuts batches."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxkd.core.axes import DATA
 from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
-
-AXIS = "data"
+from jaxkd.train.placement import check_tensor, mesh_of, placed, replicated, spread
 
 
 def jitted(step: Callable) -> Callable:
@@ -26,7 +26,7 @@ def pmapped(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
     """The same step on several devices: state and teacher replicated, the batch cut evenly.
 
     State goes in and comes out without a device axis and is donated, so checkpoints and metrics
-    look the same on any number of devices. The step sums over `AXIS` itself.
+    look the same on any number of devices. The step sums over `DATA` itself.
 
     Raises (when called):
       ValueError: if the batch does not divide over the devices.
@@ -34,11 +34,11 @@ def pmapped(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
     devices = devices or jax.local_devices()
 
     def one_of_many(state: Any, teacher: Any, batch: Batch) -> Any:
-        return step(state, teacher, batch, AXIS)
+        return step(state, teacher, batch, DATA)
 
     mapped = jax.pmap(
         one_of_many,
-        axis_name=AXIS,
+        axis_name=DATA,
         in_axes=(None, None, 0),
         out_axes=(None, None),
         devices=devices,
@@ -51,13 +51,17 @@ def pmapped(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
     return split
 
 
-def sharded(step: Callable, devices: Sequence[jax.Device] | None = None) -> Callable:
+def sharded(
+    step: Callable, devices: Sequence[jax.Device] | None = None, tensor: int = 1
+) -> Callable:
     """The same step with state and teacher spread over the devices, and the batch cut evenly.
 
     Each device keeps a share of every large array (`spread`), of the optimiser's too, and gathers
     what it is about to use; XLA puts the communication in. The batch counts as one: `accumulate`
     and LayerDrop mean what they mean on one device. State is donated, and comes out as it went in.
     Losses fused with the head (`chunk`) take each device's own positions.
+    With `tensor` > 1 so many devices share each block and the vocabulary: each has some of the
+    heads, channels and tokens (`placement.CUT`), of the logits too, and they take the same rows.
     Over several hosts every process gives the whole batch, and its devices take their rows of it.
     Source: Rajbhandari et al. (2019), arXiv:1910.02054 (ZeRO, stage 3); Xu et al. (2021),
     arXiv:2105.04663 (GSPMD).
@@ -65,8 +69,8 @@ def sharded(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
     Raises (when called):
       ValueError: if the batch does not divide over the devices.
     """
-    devices = devices or jax.devices()
-    rows, everywhere = (NamedSharding(_mesh(devices), PartitionSpec(*x)) for x in ((AXIS,), ()))
+    mesh = mesh_of(devices or jax.devices(), tensor)
+    rows, everywhere = (NamedSharding(mesh, PartitionSpec(*x)) for x in ((DATA,), ()))
     compiled = None
 
     def alone(state: Any, teacher: Any, batch: Batch) -> Any:
@@ -74,46 +78,14 @@ def sharded(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
 
     def call(state: Any, teacher: Any, batch: Batch) -> Any:
         nonlocal compiled
-        check_batch(batch.rows, 1, len(devices))
+        check_batch(batch.rows, 1, mesh.shape[DATA])
         if compiled is None:
             kept = jax.tree.map(lambda x: x.sharding, state)
             compiled = jax.jit(alone, donate_argnums=0, out_shardings=(kept, everywhere))
-        with jax.set_mesh(rows.mesh):
-            return compiled(state, teacher, jax.tree.map(lambda x: _placed(x, rows), batch))
+        with jax.set_mesh(mesh):
+            return compiled(state, teacher, jax.tree.map(lambda x: placed(x, rows), batch))
 
     return call
-
-
-def spread(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
-    """Each array cut over the devices along its longest axis that divides; small ones on all."""
-    devices = devices or jax.devices()
-
-    def where(leaf: Any) -> NamedSharding:
-        fitting = [n for n in np.shape(leaf) if n % len(devices) == 0 and n > 0]
-        axes = [None] * np.ndim(leaf)
-        if fitting:
-            axes[np.shape(leaf).index(max(fitting))] = AXIS
-        return NamedSharding(_mesh(devices), PartitionSpec(*axes))
-
-    return jax.tree.map(lambda leaf: _placed(leaf, where(leaf)), tree)
-
-
-def replicated(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
-    """The arrays on every device, so that no step has to send them again."""
-    mesh = _mesh(devices or jax.local_devices())
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def _placed(leaf: Any, where: NamedSharding) -> jax.Array:
-    """The array there; every process has all of it, and gives its own devices their part."""
-    if where.is_fully_addressable:
-        return jax.device_put(leaf, where)
-    whole = np.asarray(leaf)
-    return jax.make_array_from_callback(whole.shape, where, lambda part: whole[part])
-
-
-def _mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
-    return jax.sharding.Mesh(np.array(devices), (AXIS,))
 
 
 # How a step runs, and where its state and teacher lie.
@@ -124,13 +96,19 @@ WAYS = {
 }
 
 
-def way(name: str) -> tuple[Callable, Callable]:
+def way(name: str, tensor: int = 1) -> tuple[Callable, Callable]:
     """A way to run steps and to place arrays; "auto" is pmapped where there are several devices,
-    and sharded where there are several hosts.
+    and sharded where there are several hosts or several devices to a block.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name; for a `tensor` that does not divide the devices.
     """
+    if tensor != 1:
+        if name not in ("auto", "sharded"):
+            raise ValueError(f"tensor={tensor} and parallel={name!r}: blocks are cut by 'sharded'.")
+        check_tensor(jax.device_count(), tensor)
+        run, place = WAYS["sharded"]
+        return functools.partial(run, tensor=tensor), functools.partial(place, tensor=tensor)
     if name == "auto":
         name = "pmapped" if jax.device_count() > 1 else "jitted"
         name = "sharded" if jax.process_count() > 1 else name
