@@ -17,7 +17,7 @@ from jaxkd.data.sst2 import LABELS, open_sst2
 from jaxkd.data.text import Rows
 from jaxkd.data.tokenizer import open_tokenizer
 
-SHORTEST = 16  # tokens a batch has at least; it doubles until the longest row fits
+SHORTEST = 8  # tokens a batch has at least, and what its width is a multiple of
 
 
 class LabelledRows(Rows):
@@ -30,10 +30,8 @@ class LabelledRows(Rows):
         self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking | None
     ) -> Batch:
         tokens, labels = rows[:, :-1], rows[:, -1]
-        longest, width = int((tokens != self.vocabulary.pad).sum(1).max()), SHORTEST
-        while width < longest:
-            width *= 2
-        tokens = tokens[:, :width]
+        longest = int((tokens != self.vocabulary.pad).sum(1).max())
+        tokens = tokens[:, : padded_width(longest)]
         mask = tokens != self.vocabulary.pad
         # A row that fills up a batch has no token, and no label either.
         counted = mask.any(1)
@@ -69,6 +67,18 @@ class LabelledRows(Rows):
 
     def unigram_at_targets(self, split: str, batch_size: int) -> float:
         return self.unigram(split)
+
+
+def padded_width(longest: int) -> int:
+    """Tokens of a batch whose longest row has so many: powers of two, and their halves between.
+
+    Each width is compiled once; widths closer together would save little padding.
+
+    >>> [padded_width(longest) for longest in (5, 9, 17, 25, 33, 49)]
+    [8, 16, 24, 32, 48, 64]
+    """
+    step = max(SHORTEST, (1 << (longest - 1).bit_length()) // 4)
+    return -(-longest // step) * step
 
 
 @dataclasses.dataclass

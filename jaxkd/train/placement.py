@@ -51,8 +51,8 @@ def spread(tree: Any, devices: Sequence[jax.Device] | None = None, tensor: int =
     it divides, and the other axes over the rest.
 
     >>> lies = spread({"token": jax.numpy.zeros((6, 8))}, jax.devices()[:1])["token"]
-    >>> lies.sharding.spec
-    PartitionSpec(None, 'data')
+    >>> tuple(lies.sharding.spec)
+    (None, 'data')
     """
     mesh = mesh_of(devices or jax.devices(), tensor)
     others = mesh.shape[DATA]
