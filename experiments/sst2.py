@@ -55,11 +55,11 @@ VARIANTS = {
         keep="0,2,4,5",
         layers=4,
         teacher=dict(
-            steps=2000, batch_size=32, save_every=500, evaluate_every=500, evaluate_rows=0,
+            steps=4200, batch_size=32, save_every=600, evaluate_every=600, evaluate_rows=0,
             optimiser=AdamW(learning_rate=1e-4),
         ),
         student=dict(
-            steps=3000, batch_size=32, save_every=500, evaluate_every=500, evaluate_rows=0,
+            steps=4800, batch_size=32, save_every=600, evaluate_every=600, evaluate_rows=0,
             optimiser=AdamW(learning_rate=2e-4),
         ),
     ),
@@ -100,7 +100,7 @@ def get_config(variant: str = "mini") -> Experiment:
         }
 
     stages: dict[str, object] = {
-        "loaded": Load(name=size.source, head=head, trim=True)
+        "loaded": Load(name=size.source, head=head, trim=True, compute="bfloat16")
         if size.source
         else Draw(model=dataclasses.replace(models.bert("tiny"), head=head), fit=True),
         "teacher": FineTune(source="loaded", **copy(size.teacher)),

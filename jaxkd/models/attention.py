@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxkd.models.dense import dense
 from jaxkd.models.rotary import Rotary
 
 # plain: one product of all queries with all keys. chunked: the same for some queries at a time,
@@ -88,13 +89,11 @@ class Attention(nn.Module):
         k = self.head_width or self.width // self.heads
         groups = self.kv_heads or self.heads
 
-        def dense(features: int, bias: bool, name: str) -> nn.Dense:
-            init = nn.initializers.truncated_normal(self.init_std)
-            return nn.Dense(features, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
+        own = dict(dtype=self.dtype, init_std=self.init_std)
 
         def project(source: Array, name: str, heads: int) -> Float[Array, "B H _ K"]:
             # Heads before positions: both products below are then plain batched matrix products.
-            found = dense(heads * k, self.bias, name)(source)
+            found = dense(heads * k, name, bias=self.bias, **own)(source)
             return found.reshape(*source.shape[:2], heads, k).swapaxes(1, 2)
 
         query = project(hidden, "query", self.heads)
@@ -130,7 +129,7 @@ class Attention(nn.Module):
                 *by_position, mask=shown(mask, rows)[:, None], implementation=self.kind
             ).swapaxes(1, 2)
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
-        out = dense(self.width, self.output_bias, "output")(mixed)
+        out = dense(self.width, "output", bias=self.output_bias, **own)(mixed)
         return out, Inside(weights, vectors, mixed, cache=cache)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
 from jaxkd.models.attention import Attention, Inside
+from jaxkd.models.dense import dense
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
 
@@ -81,7 +82,7 @@ class Embed(nn.Module):
         hidden = nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name="norm")(hidden)
         hidden = nn.Dropout(c.dropout, deterministic=not train)(hidden)
         if c.factorised:
-            hidden = nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="widen")(hidden)
+            hidden = dense(c.width, "widen", dtype=c.dtype, init_std=c.init_std)(hidden)
         return hidden
 
 

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxkd.models.activations import activation
+from jaxkd.models.dense import dense
 from jaxkd.models.grouped import grouped_dot
 
 
@@ -29,16 +30,11 @@ class FeedForward(nn.Module):
     ) -> tuple[Float[Array, "*B D"], Float[Array, "*B F"]]:
         """The output, and what its channels were before `contract`."""
 
-        def dense(features: int, name: str) -> nn.Dense:
-            init = nn.initializers.truncated_normal(self.init_std)
-            return nn.Dense(
-                features, use_bias=self.bias, dtype=self.dtype, kernel_init=init, name=name
-            )
-
-        act, inner = activation(self.activation), dense(self.inner, "expand")(hidden)
-        inner = act(dense(self.inner, "gate")(hidden)) * inner if self.gated else act(inner)
+        own = dict(dtype=self.dtype, init_std=self.init_std, bias=self.bias)
+        act, inner = activation(self.activation), dense(self.inner, "expand", **own)(hidden)
+        inner = act(dense(self.inner, "gate", **own)(hidden)) * inner if self.gated else act(inner)
         inner = nn.Dropout(self.dropout, deterministic=not train)(inner)
-        return dense(self.width, "contract")(inner), inner
+        return dense(self.width, "contract", **own)(inner), inner
 
 
 class Experts(nn.Module):
@@ -64,8 +60,7 @@ class Experts(nn.Module):
     def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         init = nn.initializers.truncated_normal(self.init_std)
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
+        own = dict(dtype=self.dtype, init_std=self.init_std, bias=False)
 
         def weights(name: str, *shape: int) -> Float[Array, "E N M"]:
             return self.param(name, init, (self.experts, *shape)).astype(self.dtype)
@@ -73,7 +68,7 @@ class Experts(nn.Module):
         gate, expand = (weights(name, self.width, self.inner) for name in ("gate", "expand"))
         contract = weights("contract", self.inner, self.width)
         tokens = hidden.reshape(-1, self.width)
-        told = jax.nn.softmax(dense(self.experts, "router")(tokens).astype(jnp.float32))
+        told = jax.nn.softmax(dense(self.experts, "router", **own)(tokens).astype(jnp.float32))
         share, expert = jax.lax.top_k(told, self.chosen)  # [N, chosen]
         if self.normalised:
             share = share / share.sum(-1, keepdims=True)
@@ -89,5 +84,5 @@ class Experts(nn.Module):
             self.width, self.shared, self.activation, self.init_std, self.dtype,
             gated=True, bias=False, name="shared",
         )(tokens)  # fmt: skip
-        common = jax.nn.sigmoid(dense(1, "shared_gate")(tokens)) * common
+        common = jax.nn.sigmoid(dense(1, "shared_gate", **own)(tokens)) * common
         return (mixed + common).reshape(hidden.shape)

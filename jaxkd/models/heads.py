@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float
 
 from jaxkd.core.outputs import Projection
 from jaxkd.models.activations import activation
+from jaxkd.models.dense import dense
 
 
 def _dense(config: Any, width: int, name: str, bias: bool = True) -> nn.Dense:
-    init = nn.initializers.truncated_normal(config.init_std)
-    return nn.Dense(width, use_bias=bias, dtype=config.dtype, kernel_init=init, name=name)
+    return dense(width, name, dtype=config.dtype, init_std=config.init_std, bias=bias)
 
 
 class VocabularyHead(nn.Module):
