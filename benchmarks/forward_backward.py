@@ -6,9 +6,9 @@
 Forward, backward, clipping and AdamW of 4 layers of width 512 with a two-class head, 16 x 128
 tokens, no dropout. Both sides start from the same weights and see the same batch; nothing is timed
 before losses, gradient norms and the gradients' products with fixed random weights agree (float32:
-1e-4; bfloat16: 2e-2 of the norm). torch runs
-eagerly and compiled, float32 through oneDNN (`set_float32_matmul_precision("medium")`, its error
-printed), bfloat16 by autocast; each side has the malloc settings that suit it (peers.py).
+1e-4; bfloat16: 2e-2 of the norm). torch runs eagerly and compiled, float32 through oneDNN where
+that is float32 (peers.py), bfloat16 by autocast; each side has the malloc settings that suit it
+(peers.py).
 """
 
 import json
@@ -106,7 +106,7 @@ def serve_torch(folder: pathlib.Path, dtype: str, *, compiled: bool, threads: in
     import transformers
 
     torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("medium")
+    peers.fast_float32()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model = transformers.BertForSequenceClassification.from_pretrained(folder).train()

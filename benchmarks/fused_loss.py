@@ -108,7 +108,7 @@ def serve_torch(options) -> None:
     import torch.nn.functional as F
 
     torch.set_num_threads(options.threads)
-    torch.set_float32_matmul_precision("medium")
+    peers.fast_float32()
     data = inputs(options)
     low = options.dtype == "bfloat16"
     states, matrix = (

@@ -80,6 +80,15 @@ def matmul_error() -> float:
     return float((a @ b - exact).norm() / exact.norm())
 
 
+def fast_float32() -> None:
+    """torch's fastest products of float32: by oneDNN ("medium"), where that computes in float32."""
+    import torch
+
+    torch.set_float32_matmul_precision("medium")
+    if matmul_error() > 1e-6:  # a CPU with bfloat16 tiles takes them
+        torch.set_float32_matmul_precision("highest")
+
+
 def agree(
     found: Mapping[str, Mapping[str, float]],
     ours: str,

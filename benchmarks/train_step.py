@@ -9,11 +9,10 @@ same weights and see the same batch; nothing is timed before their losses, gradi
 updated weights agree.
 
 The torch peers: `torch` is what DistilBERT's trainer does with transformers' `BertForMaskedLM`
-(logits everywhere, then selected); `torch gathered` computes the head at the masked positions
-only, which transformers does not offer, to show how much of the ratio is that idea alone. Each is
-tried eagerly and with torch.compile. Each side has the malloc settings
-that suit it (peers.py); matrix products go through oneDNN
-(`set_float32_matmul_precision("medium")`; its error is printed and must stay that of float32).
+(logits everywhere, then selected); `torch gathered` computes the head at the masked positions only,
+which transformers does not offer, to show how much of the ratio is that idea alone. Each is tried
+eagerly and with torch.compile. Each side has the malloc settings that suit it (peers.py); matrix
+products go through oneDNN where those are float32 (peers.py; their error is printed).
 Source of the method: Kalibera and Jones, "Rigorous benchmarking in reasonable time" (2013), in
 its simplest form: paired, interleaved, median.
 """
@@ -129,7 +128,7 @@ def serve_torch(folder: pathlib.Path, *, gathered: bool, compiled: bool, threads
     import transformers
 
     torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("medium")
+    peers.fast_float32()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     load = transformers.BertForMaskedLM.from_pretrained

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxkd.models.dense import dense
+from jaxkd.models.dense import Dense
 from jaxkd.models.rotary import Rotary
 
 # plain: one product of all queries with all keys. chunked: the same for some queries at a time,
@@ -89,11 +89,11 @@ class Attention(nn.Module):
         k = self.head_width or self.width // self.heads
         groups = self.kv_heads or self.heads
 
-        own = dict(dtype=self.dtype, init_std=self.init_std)
+        own = (self.dtype, self.init_std)
 
         def project(source: Array, name: str, heads: int) -> Float[Array, "B H _ K"]:
             # Heads before positions: both products below are then plain batched matrix products.
-            found = dense(heads * k, name, bias=self.bias, **own)(source)
+            found = Dense(heads * k, *own, self.bias, name=name)(source)
             return found.reshape(*source.shape[:2], heads, k).swapaxes(1, 2)
 
         query = project(hidden, "query", self.heads)
@@ -129,7 +129,7 @@ class Attention(nn.Module):
                 *by_position, mask=shown(mask, rows)[:, None], implementation=self.kind
             ).swapaxes(1, 2)
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
-        out = dense(self.width, "output", bias=self.output_bias, **own)(mixed)
+        out = Dense(self.width, *own, self.output_bias, name="output")(mixed)
         return out, Inside(weights, vectors, mixed, cache=cache)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
 from jaxkd.models.attention import Attention, Inside
-from jaxkd.models.dense import dense
+from jaxkd.models.dense import Dense
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
 
@@ -82,7 +82,7 @@ class Embed(nn.Module):
         hidden = nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name="norm")(hidden)
         hidden = nn.Dropout(c.dropout, deterministic=not train)(hidden)
         if c.factorised:
-            hidden = dense(c.width, "widen", dtype=c.dtype, init_std=c.init_std)(hidden)
+            hidden = Dense(c.width, c.dtype, c.init_std, name="widen")(hidden)
         return hidden
 
 

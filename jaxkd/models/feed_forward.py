@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxkd.models.activations import activation
-from jaxkd.models.dense import dense
+from jaxkd.models.dense import Dense
 from jaxkd.models.grouped import grouped_dot
 
 
@@ -29,12 +29,14 @@ class FeedForward(nn.Module):
         self, hidden: Float[Array, "*B D"], train: bool = False
     ) -> tuple[Float[Array, "*B D"], Float[Array, "*B F"]]:
         """The output, and what its channels were before `contract`."""
-
-        own = dict(dtype=self.dtype, init_std=self.init_std, bias=self.bias)
-        act, inner = activation(self.activation), dense(self.inner, "expand", **own)(hidden)
-        inner = act(dense(self.inner, "gate", **own)(hidden)) * inner if self.gated else act(inner)
+        own = (self.dtype, self.init_std, self.bias)
+        act, inner = activation(self.activation), Dense(self.inner, *own, name="expand")(hidden)
+        if self.gated:
+            inner = act(Dense(self.inner, *own, name="gate")(hidden)) * inner
+        else:
+            inner = act(inner)
         inner = nn.Dropout(self.dropout, deterministic=not train)(inner)
-        return dense(self.width, "contract", **own)(inner), inner
+        return Dense(self.width, *own, name="contract")(inner), inner
 
 
 class Experts(nn.Module):
@@ -60,7 +62,7 @@ class Experts(nn.Module):
     def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         init = nn.initializers.truncated_normal(self.init_std)
 
-        own = dict(dtype=self.dtype, init_std=self.init_std, bias=False)
+        own = (self.dtype, self.init_std, False)
 
         def weights(name: str, *shape: int) -> Float[Array, "E N M"]:
             return self.param(name, init, (self.experts, *shape)).astype(self.dtype)
@@ -68,7 +70,7 @@ class Experts(nn.Module):
         gate, expand = (weights(name, self.width, self.inner) for name in ("gate", "expand"))
         contract = weights("contract", self.inner, self.width)
         tokens = hidden.reshape(-1, self.width)
-        told = jax.nn.softmax(dense(self.experts, "router", **own)(tokens).astype(jnp.float32))
+        told = jax.nn.softmax(Dense(self.experts, *own, name="router")(tokens).astype(jnp.float32))
         share, expert = jax.lax.top_k(told, self.chosen)  # [N, chosen]
         if self.normalised:
             share = share / share.sum(-1, keepdims=True)
@@ -84,5 +86,5 @@ class Experts(nn.Module):
             self.width, self.shared, self.activation, self.init_std, self.dtype,
             gated=True, bias=False, name="shared",
         )(tokens)  # fmt: skip
-        common = jax.nn.sigmoid(dense(1, "shared_gate", **own)(tokens)) * common
+        common = jax.nn.sigmoid(Dense(1, *own, name="shared_gate")(tokens)) * common
         return (mixed + common).reshape(hidden.shape)

@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float
 
 from jaxkd.core.outputs import Projection
 from jaxkd.models.activations import activation
-from jaxkd.models.dense import dense
+from jaxkd.models.dense import Dense
 
 
-def _dense(config: Any, width: int, name: str, bias: bool = True) -> nn.Dense:
-    return dense(width, name, dtype=config.dtype, init_std=config.init_std, bias=bias)
+def _dense(config: Any, width: int, name: str, bias: bool = True) -> Dense:
+    return Dense(width, config.dtype, config.init_std, bias, name=name)
 
 
 class VocabularyHead(nn.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxkd.models import seq2seq
 from jaxkd.models.attention import Attention, Cache, Inside
-from jaxkd.models.dense import dense
+from jaxkd.models.dense import Dense
 from jaxkd.models.model import Model
 
 
@@ -60,7 +60,7 @@ class Lstm(nn.Module):
         init = nn.initializers.truncated_normal(self.init_std)
         inner, outer = ((hidden.shape[-1], 4 * self.width), (self.width, 4 * self.width))
         # All steps' products with the input at once; only the recurrence is step by step.
-        driven = dense(inner[1], "input", dtype=self.dtype, init_std=self.init_std)(hidden)
+        driven = Dense(inner[1], self.dtype, self.init_std, name="input")(hidden)
         kernel = self.param("recurrent", init, outer).astype(self.dtype)
         if state is None:
             state = (jnp.zeros((hidden.shape[0], self.width), jnp.float32),) * 2

@@ -1,74 +1,87 @@
-"""The dense layers' product: float32 as ever, bfloat16 rounded once, wherever it stands."""
+"""Dense layers: float32 as Flax's, bfloat16 rounded once, wherever they stand."""
 
-import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jaxkd.models.dense import dense, dot_general
+from jaxkd.models.dense import Dense, affine
 
-# One row, fewer than a vector register, odd ones, more than a tile.
+# One row, fewer than a vector register, odd ones, more than a tile; wider and narrower outputs.
 SHAPES = [((1, 1), 1), ((3, 8), 5), ((2, 3, 17), 33), ((2, 2, 5, 64), 130), ((130, 257), 16)]
 
 
 def setting(shape, width, dtype):
+    """Inputs, kernel, bias, and a cotangent of the output."""
     rng = np.random.default_rng(0)
-    drawn = (rng.normal(size=size) for size in (shape, (shape[-1], width), (*shape[:-1], width)))
-    return [jnp.array(values, dtype) for values in drawn]
+    shapes = (shape, (shape[-1], width), (width,), (*shape[:-1], width))
+    return [jnp.array(rng.normal(size=size), dtype) for size in shapes]
 
 
-def product(inputs, kernel):
-    return dot_general(inputs, kernel, (((inputs.ndim - 1,), (0,)), ((), ())))
+def exact(*given):
+    """The output and the three gradients of its sum with the probe, in float64."""
+    inputs, kernel, bias, probe = (np.asarray(x, np.float64) for x in given)
+    rows, out = inputs.reshape(-1, inputs.shape[-1]), probe.reshape(-1, probe.shape[-1])
+    return inputs @ kernel + bias, probe @ kernel.T, rows.T @ out, out.sum(0)
 
 
-def exact(inputs, kernel, probe):
-    """The product and both gradients of its sum with `probe`, in float64."""
-    inputs, kernel, probe = (np.asarray(x, np.float64) for x in (inputs, kernel, probe))
-    flat = inputs.reshape(-1, inputs.shape[-1])
-    return inputs @ kernel, probe @ kernel.T, flat.T @ probe.reshape(-1, probe.shape[-1])
-
-
-def ours(inputs, kernel, probe):
-    found, back = jax.vjp(product, inputs, kernel)
+def ours(inputs, kernel, bias, probe):
+    found, back = jax.vjp(affine, inputs, kernel, bias)
     return found, *back(probe)
 
 
-def assert_rounded(found, expected, inner):
-    """To the nearest bfloat16 (a relative 2^-8) of a sum of `inner` products in float32."""
+def assert_rounded(found, expected, terms):
+    """To the nearest bfloat16 (a relative 2^-8) of a sum of so many products in float32."""
     assert found.dtype == jnp.bfloat16
-    size = np.sqrt(inner) * 2.0**-18  # of a cancelling sum's own error
-    np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2.0**-8, atol=size)
+    cancelled = np.sqrt(terms) * 2.0**-18
+    np.testing.assert_allclose(
+        np.asarray(found, np.float64), expected, rtol=2.0**-8, atol=cancelled
+    )
 
 
 @pytest.mark.parametrize(("shape", "width"), SHAPES)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["op by op", "jitted"])
-def test_bfloat16_products_and_gradients_are_rounded_once(shape, width, wrap):
+def test_bfloat16_outputs_and_gradients_are_rounded_once(shape, width, wrap):
     given = setting(shape, width, jnp.bfloat16)
     rows = int(np.prod(shape[:-1]))
-    for found, expected, inner in zip(
-        wrap(ours)(*given), exact(*given), (shape[-1], width, rows), strict=True
-    ):
-        assert_rounded(found, expected, inner)
+    terms = (shape[-1] + 1, width, rows, rows)
+    for found, expected, many in zip(wrap(ours)(*given), exact(*given), terms, strict=True):
+        assert_rounded(found, expected, many)
 
 
-@pytest.mark.parametrize(("shape", "width"), SHAPES)
-def test_float32_is_jax_s_own(shape, width):
-    inputs, kernel, probe = setting(shape, width, jnp.float32)
-    plain = functools.partial(jnp.tensordot, axes=1)
-    expected, back = jax.vjp(plain, inputs, kernel)
-    for found, right in zip(ours(inputs, kernel, probe), (expected, *back(probe)), strict=True):
-        np.testing.assert_array_equal(found, right)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_parameters_and_outputs_are_those_of_flax(bias, dtype):
+    """The same draw from the same key, the same names; in float32 the same bits."""
+    init = nn.initializers.truncated_normal(0.02)
+    theirs = nn.Dense(24, use_bias=bias, dtype=dtype, kernel_init=init, bias_init=init)
+    mine = Dense(24, dtype, 0.02, bias)
+    inputs = jax.random.normal(jax.random.key(1), (2, 3, 16))
+    params = theirs.init(jax.random.key(0), inputs)
+    drawn = mine.init(jax.random.key(0), inputs)
+    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, params)
+    np.testing.assert_array_equal(drawn["params"]["kernel"], params["params"]["kernel"])
+
+    def run(layer):
+        found, back = jax.vjp(layer.apply, params, inputs)
+        return found, *back(jnp.cos(jnp.arange(found.size).reshape(found.shape)).astype(dtype))
+
+    expected = run(theirs)
+    for found, right in zip(jax.tree.leaves(run(mine)), jax.tree.leaves(expected), strict=True):
+        assert found.dtype == right.dtype
+        if dtype == jnp.float32:  # bfloat16 they round more often
+            np.testing.assert_array_equal(found, right)
 
 
 def test_it_stands_in_loops_branches_and_maps():
-    inputs, kernel, probe = setting((4, 6, 32), 48, jnp.bfloat16)
-    _, expected, _ = exact(inputs, kernel, probe)
+    inputs, kernel, bias, probe = setting((4, 6, 32), 48, jnp.bfloat16)
+    _, expected, _, _ = exact(inputs, kernel, bias, probe)
 
     def to_inputs(inputs, kernel, probe):
-        return ours(inputs, kernel, probe)[1]
+        return ours(inputs, kernel, bias, probe)[1]
 
     def scanned(inputs, kernel, probe):
         return jax.lax.map(lambda pair: to_inputs(pair[0], kernel, pair[1]), (inputs, probe))
@@ -85,17 +98,27 @@ def test_it_stands_in_loops_branches_and_maps():
         assert_rounded(found, expected, 48)
 
 
+@pytest.mark.parametrize("width", [16, 64])
+def test_gradients_can_be_transposed(width):
+    """XLA fails as it runs where a transpose becomes part of a product of this kind."""
+    given = setting((2, 16, 32), width, jnp.bfloat16)
+    turned = jax.jit(lambda *given: [x.astype(jnp.float32).T for x in ours(*given)])(*given)
+    for found, right in zip(turned, ours(*given), strict=True):
+        np.testing.assert_array_equal(found, right.astype(jnp.float32).T)
+
+
 def test_on_a_cpu_every_bfloat16_product_is_into_float32():
     """What its instructions do, forward and backward; into bfloat16, XLA would convert first."""
-    layer = dense(16, "layer", dtype=jnp.bfloat16, init_std=0.02)
+    layer = Dense(16, jnp.bfloat16, 0.02)
     inputs = jnp.ones((2, 3, 8))
     params = layer.init(jax.random.key(0), inputs)
 
     def loss(params, inputs):
         return layer.apply(params, inputs).astype(jnp.float32).sum()
 
-    lowered = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, inputs).as_text()
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    lowered = step.lower(params, inputs).as_text()
     products = re.findall(r"stablehlo.dot_general.* : \((.*), (.*)\) -> (.*)", lowered)
-    assert len(products) == 2  # the forward product's value is not used
+    assert len(products) == 3
     for left, right, result in products:
         assert "bf16" in left and "bf16" in right and "xf32" in result
