@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxkd.models.dense import Dense
+from jaxkd.models.places import Places, token_positions
 from jaxkd.models.rotary import Rotary
 
 # plain: one product of all queries with all keys. chunked: the same for some queries at a time,
@@ -40,12 +41,6 @@ class Inside:
     cache: Any = None  # what it needs to go on; None if it was given none
 
 
-def token_positions(mask: Bool[Array, "B S"], start: Any, length: int) -> Int[Array, "B L"]:
-    """0, 1, 2 ... over tokens, so that padding moves nothing; of `length` columns from `start`."""
-    counted = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
-    return jax.lax.dynamic_slice_in_dim(counted, start, length, axis=1)
-
-
 class Attention(nn.Module):
     """Softmax(q k / sqrt(K)) v with a padding mask; a row that attends to nothing gives the mean.
 
@@ -72,19 +67,19 @@ class Attention(nn.Module):
     def __call__(
         self,
         hidden: Float[Array, "B L D"],
-        mask: Bool[Array, "B S"],
+        mask: Bool[Array, "B S"] | None,
         *,
         train: bool,
         memory: Float[Array, "B S D"] | None = None,
         cache: Cache | None = None,
-        start: Any = 0,
+        places: Places | None = None,
     ) -> tuple[Float[Array, "B L D"], Inside]:
         """What was attended to, and how: weights (`plain` only), vectors, the cache after this.
 
         Args:
-          mask: of the positions attended to: all S there is room for, where a cache is given.
+          mask: of the positions attended to; `places` say so instead where there is a cache of
+            these tokens themselves.
           memory: for `cross`; needed once, a cache then has its keys and values.
-          start: how many positions the cache has seen.
         """
         k = self.head_width or self.width // self.heads
         groups = self.kv_heads or self.heads
@@ -106,37 +101,39 @@ class Attention(nn.Module):
             query = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="query_norm")(query)
             key = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="key_norm")(key)
         if self.rotary is not None:
-            positions = token_positions(mask, start, hidden.shape[1])
+            positions = places.positions if places else token_positions(mask, 0, hidden.shape[1])
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         vectors = (query, key, value)
         if cache is not None:
             if not self.cross:
                 key, value = (
-                    jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=2)
+                    jax.lax.dynamic_update_slice_in_dim(
+                        old, new.astype(old.dtype), places.start, axis=2
+                    )
                     for old, new in ((cache.keys, key), (cache.values, value))
                 )
             cache = Cache(key, value)
-        rows = start + jnp.arange(hidden.shape[1]) if self.causal else None
+        seen = places.shown if places else shown(mask, self.causal)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         weights = None
         if self.kind == "plain":
-            mixed, weights = attend(query, key, value, shown(mask, rows), drop)
+            mixed, weights = attend(query, key, value, seen, drop)
         elif self.kind == "chunked":
-            mixed = attend_chunked(query, key, value, mask, rows)
+            mixed = attend_chunked(query, key, value, seen)
         else:
             by_position = (x.swapaxes(1, 2) for x in (query, key, value))
             mixed = jax.nn.dot_product_attention(
-                *by_position, mask=shown(mask, rows)[:, None], implementation=self.kind
+                *by_position, mask=seen[:, None], implementation=self.kind
             ).swapaxes(1, 2)
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
         out = Dense(self.width, *own, self.output_bias, name="output")(mixed)
         return out, Inside(weights, vectors, mixed, cache=cache)
 
 
-def shown(mask: Bool[Array, "B S"], rows: Int[Array, " L"] | None) -> Bool[Array, "B _ S"]:
-    """Which positions each query sees: tokens, and with `rows` (its own place) none after it."""
-    seen = mask[:, None, :]
-    return seen if rows is None else seen & (jnp.arange(mask.shape[1]) <= rows[:, None])
+def shown(mask: Bool[Array, "B S"], causal: bool) -> Bool[Array, "B _ S"]:
+    """Which positions each query sees: tokens, and if `causal` none after its own."""
+    every = jnp.arange(mask.shape[1])
+    return mask[:, None, :] & (every <= every[:, None]) if causal else mask[:, None, :]
 
 
 def attend(
@@ -168,8 +165,7 @@ def attend_chunked(
     query: Float[Array, "B H L K"],
     key: Float[Array, "B G S K"],
     value: Float[Array, "B G S K"],
-    mask: Bool[Array, "B S"],
-    rows: Int[Array, " L"] | None,
+    shown: Bool[Array, "B _ S"],
 ) -> Float[Array, "B H L K"]:
     """`attend` for CHUNK queries at a time; the weights are not kept for the backward pass.
 
@@ -186,8 +182,8 @@ def attend_chunked(
 
     @jax.checkpoint
     def one(chunk: tuple[Array, Array | None]) -> Array:
-        return attend(chunk[0], key, value, shown(mask, chunk[1]))[0]
+        return attend(chunk[0], key, value, shown if chunk[1] is None else chunk[1])[0]
 
-    chunks = (cut(query, 2), None if rows is None else cut(rows, 0))
+    chunks = (cut(query, 2), None if shown.shape[1] == 1 else cut(shown, 1))
     mixed = jnp.moveaxis(jax.lax.map(one, chunks), 0, 2)
     return mixed.reshape(*query.shape[:2], count * size, -1)[:, :, :length]

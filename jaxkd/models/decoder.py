@@ -13,9 +13,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import Attention, Cache, Inside, token_positions
+from jaxkd.models.attention import Attention, Cache, Inside
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
+from jaxkd.models.places import Places, token_positions
 from jaxkd.models.rotary import KINDS, Rotary
 
 
@@ -58,6 +59,10 @@ class Config(config.Config):
         zeros = jnp.zeros((rows, self.kv_heads or self.heads, room, width), self.dtype)
         return Cache(zeros, zeros)
 
+    def follow(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
+        """The cache once beam k goes on from beam parents[k]: columns are told apart by masks."""
+        return cache
+
     def norm(self, name: str) -> nn.Module:
         kind = nn.RMSNorm if self.rms_norm else nn.LayerNorm
         return kind(self.norm_epsilon, dtype=self.dtype, name=name)
@@ -89,19 +94,22 @@ class Embed(nn.Module):
     def __call__(
         self,
         tokens: Int[Array, "B L"],
-        mask: Bool[Array, "B S"],
+        mask: Bool[Array, "B L"] | None,
         segments: Int[Array, "B L"] | None = None,
         *,
         train: bool = False,
-        start: Any = 0,  # column of the mask at which the tokens begin
+        places: Places | None = None,
     ) -> Float[Array, "B L D"]:
+        """`places` of a cached step stand for the mask."""
         c = self.config
-        c.check_length(mask.shape[1])
+        if places is None:
+            c.check_length(tokens.shape[1])
         init = nn.initializers.truncated_normal(c.init_std)
         hidden = self.param("token", init, (c.vocabulary, c.width))[tokens]
         if not c.rotary:
             position = self.param("position", init, (c.max_length, c.width))
-            hidden = hidden + position[token_positions(mask, start, tokens.shape[1])]
+            its = places.positions if places else token_positions(mask, 0, tokens.shape[1])
+            hidden = hidden + position[its]
         return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype))
 
 
@@ -114,13 +122,13 @@ class Block(nn.Module):
     def __call__(
         self,
         hidden: Float[Array, "B L D"],
-        mask: Bool[Array, "B S"],
+        mask: Bool[Array, "B L"] | None,
         *,
         train: bool = False,
         cache: Cache | None = None,
-        start: Any = 0,
+        places: Places | None = None,
     ) -> tuple[Float[Array, "B L D"], Inside]:
-        """With a cache, which has seen `start` positions, `mask` is of all it has room for."""
+        """With a cache, `places` stand for the mask."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         width = c.head_width or c.width // c.heads
@@ -142,7 +150,7 @@ class Block(nn.Module):
             rotary=rotary if c.rotary else None,
             query_norm=c.norm_epsilon if c.query_norm else 0.0,
             name="attention",
-        )(c.norm("attention_norm")(hidden), mask, train=train, cache=cache, start=start)
+        )(c.norm("attention_norm")(hidden), mask, train=train, cache=cache, places=places)
         hidden = hidden + drop(mixed)
         inner = c.norm("norm")(hidden)
         if c.experts:

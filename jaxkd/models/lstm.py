@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import seq2seq
 from jaxkd.models.attention import Attention, Cache, Inside
 from jaxkd.models.dense import Dense
 from jaxkd.models.model import Model
+from jaxkd.models.places import Places
 
 
 @dataclasses.dataclass
@@ -39,6 +40,16 @@ class Config(seq2seq.Config):
         """A layer's state before the first token, and room for `memory` keys and values."""
         state = jnp.zeros((rows, self.width), jnp.float32)
         return (state, state), super().cache(rows, 0, memory)[1]
+
+    def follow(self, cache: tuple[Any, Cache], parents: Int[Array, "B K"]) -> tuple[Any, Cache]:
+        """The states once beam k goes on from beam parents[k], a row's beams one after another."""
+
+        def chosen(state: Float[Array, "N W"]) -> Float[Array, "M W"]:
+            of_row = state.reshape(len(parents), -1, self.width)
+            return jnp.take_along_axis(of_row, parents[..., None], axis=1).reshape(-1, self.width)
+
+        state, read = cache
+        return (chosen(state[0]), chosen(state[1])), read
 
 
 class Lstm(nn.Module):
@@ -106,21 +117,24 @@ class Writer(nn.Module):
     def __call__(
         self,
         hidden: Float[Array, "B T D"],
-        mask: Bool[Array, "B S"],
+        mask: Bool[Array, "B T"] | None,
         *,
         memory: Float[Array, "B M D"] | None,
         memory_mask: Bool[Array, "B M"],
         train: bool = False,
         cache: tuple[Any, Cache] | None = None,
-        start: Any = 0,
+        places: Places | None = None,
     ) -> tuple[Float[Array, "B T D"], Inside]:
-        """`memory` is needed once: a cache then has its keys and values."""
+        """`memory` is needed once: a cache then has its keys and values. With a cache, `places`
+        stand for the mask; tokens side by side each have a state of their own."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         state, read = cache or (None, None)
-        here = jax.lax.dynamic_slice_in_dim(mask, start, hidden.shape[1], axis=1)
-        out, state = Lstm(c.width, c.init_std, c.dtype, name="lstm")(hidden, here, state)
-        hidden = hidden + drop(out)
+        here, steps = places.here if places else mask, hidden
+        if places and places.beside:
+            here, steps = here.reshape(-1, 1), hidden.reshape(-1, 1, c.width)
+        out, state = Lstm(c.width, c.init_std, c.dtype, name="lstm")(steps, here, state)
+        hidden = hidden + drop(out.reshape(hidden.shape))
         mixed, read = Attention(
             c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention,
             cross=True, name="cross",

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -19,6 +18,7 @@ from jaxkd.models import bert, config, heads
 from jaxkd.models.attention import Attention, Cache, Inside
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
+from jaxkd.models.places import Places
 
 
 @dataclasses.dataclass
@@ -71,6 +71,10 @@ class Config(config.Config):
         own, read = zeros(room), zeros(memory)
         return Cache(own, own), Cache(read, read)
 
+    def follow(self, cache: tuple[Any, Cache], parents: Int[Array, "B K"]) -> tuple[Any, Cache]:
+        """The cache once beam k goes on from beam parents[k]: columns are told apart by masks."""
+        return cache
+
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:
     """Sines in the first half of the dimensions, cosines in the second (Marian's order)."""
@@ -89,11 +93,11 @@ class Embed(nn.Module):
     def __call__(
         self,
         tokens: Int[Array, "B L"],
-        mask: Bool[Array, "B S"],
+        mask: Bool[Array, "B L"] | None,
         segments: None = None,
         *,
         train: bool = False,
-        start: Any = 0,  # column at which the tokens begin
+        places: Places | None = None,
         token: Float[Array, "V D"] | None = None,  # the writer's table, for the reader to share
     ) -> Float[Array, "B L D"]:
         c = self.config
@@ -104,13 +108,14 @@ class Embed(nn.Module):
             token = self.param("token", init, (c.source_vocabulary, c.width))
         hidden = token[tokens] * (math.sqrt(c.width) if c.scaled_embedding else 1.0)
         if c.positions != "none":
-            c.check_length(mask.shape[1])
+            if places is None:
+                c.check_length(tokens.shape[1])
             if c.positions == "learned":
                 rows = c.max_length + c.position_offset
                 table = self.param("position", init, (rows, c.width))[c.position_offset :]
             else:
                 table = jnp.asarray(sinusoids(c.max_length, c.width))
-            hidden = hidden + jax.lax.dynamic_slice_in_dim(table, start, tokens.shape[1])
+            hidden = hidden + (table[places.positions] if places else table[: tokens.shape[1]])
         if c.embedding_norm:
             hidden = nn.LayerNorm(c.norm_epsilon, name="norm")(hidden)
         return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype))
@@ -125,20 +130,21 @@ class Block(nn.Module):
     def __call__(
         self,
         hidden: Float[Array, "B T D"],
-        mask: Bool[Array, "B S"],
+        mask: Bool[Array, "B T"] | None,
         *,
         memory: Float[Array, "B M D"] | None,
         memory_mask: Bool[Array, "B M"],
         train: bool = False,
         cache: tuple[Cache, Cache] | None = None,
-        start: Any = 0,
+        places: Places | None = None,
     ) -> tuple[Float[Array, "B T D"], Inside]:
-        """`memory` is needed once: a cache then has its keys and values."""
+        """`memory` is needed once: a cache then has its keys and values. With a cache, `places`
+        stand for the mask."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
 
-        def attend(name: str, mask: Bool[Array, "B S"], cache: Cache | None, **more: Any) -> Any:
-            given = {k: more.pop(k) for k in ("memory", "start") if k in more}
+        def attend(name: str, mask: Array | None, cache: Cache | None, **more: Any) -> Any:
+            given = {k: more.pop(k) for k in ("memory", "places") if k in more}
             return Attention(
                 c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention,
                 name=name, **more,
@@ -148,7 +154,7 @@ class Block(nn.Module):
             return nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name=name)(hidden + drop(x))
 
         own, read = cache or (None, None)
-        mixed, own = attend("attention", mask, own, causal=True, start=start)
+        mixed, own = attend("attention", mask, own, causal=True, places=places)
         hidden = add(mixed, "attention_norm")
         mixed, read = attend("cross", memory_mask, read, cross=True, memory=memory)
         hidden = add(mixed, "cross_norm")

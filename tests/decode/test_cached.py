@@ -9,6 +9,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.decode.cached import advance, empty
 from jaxkd.models import families
 from jaxkd.models.model import encode, forward
+from jaxkd.models.places import in_a_row
 from tests.hub import test_seq2seq as seq2seq
 from tests.hub.test_decoders import LENGTHS, config, inputs
 from tests.models import tiny
@@ -24,16 +25,19 @@ def test_a_cached_step_gives_what_the_whole_gives(case, left):
     length, room = max(LENGTHS), max(LENGTHS) + 3
     whole = forward(model, params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
     allowed = jnp.pad(jnp.array(mask), ((0, 0), (0, room - length)))
-    step = jax.jit(lambda tokens, caches: advance(model, params, tokens, allowed, caches))
-    caches = empty(settings, len(LENGTHS), room)
-    found = []
+
+    @jax.jit
+    def step(tokens, start, caches):
+        places = in_a_row(allowed, start, tokens.shape[1])
+        return advance(model, params, tokens, places, caches)
+
+    caches, found = empty(settings, len(LENGTHS), room), []
     for first, last in ((0, 4), *((i, i + 1) for i in range(4, length))):  # a prompt, then steps
-        piece, caches = step(jnp.array(tokens[:, first:last], jnp.int32), caches)
+        piece, caches = step(jnp.array(tokens[:, first:last], jnp.int32), first, caches)
         found.append(piece.logits)
         for mine, its in zip(piece.hidden, whole.hidden, strict=True):
             here = mask[:, first:last]
             np.testing.assert_allclose(mine[here], its[:, first:last][here], atol=1e-5)
-    assert int(caches.seen) == length
     np.testing.assert_allclose(np.concatenate(found, 1)[mask], whole.logits[mask], atol=1e-4)
 
 
@@ -48,14 +52,13 @@ def test_an_encoder_decoder_reads_once_and_writes_step_by_step(family):
     memory = encode(model, params, given).hidden[-1]
 
     @jax.jit
-    def step(tokens, caches, memory):
-        return advance(
-            model, params, tokens, allowed, caches, memory=memory, memory_mask=given.mask
-        )
+    def step(tokens, start, caches, memory):
+        places = in_a_row(allowed, start, tokens.shape[1])
+        return advance(model, params, tokens, places, caches, memory=memory, memory_mask=given.mask)
 
     caches, found = empty(settings, 4, room, memory.shape[1]), []
     for first, last in ((0, 3), *((i, i + 1) for i in range(3, length))):
-        piece, caches = step(given.decoder_tokens[:, first:last], caches, memory)
+        piece, caches = step(given.decoder_tokens[:, first:last], first, caches, memory)
         memory = None  # from now on the caches have its keys and values
         found.append(piece.logits)
         for mine, its in zip(piece.hidden, whole.hidden, strict=True):

@@ -1,0 +1,142 @@
+"""Beam search against enumeration, and against transformers' generate."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from jaxkd.core.batch import Batch
+from jaxkd.decode.beam import Beam, searcher
+from jaxkd.hub import folder
+from jaxkd.models import families
+from jaxkd.models.model import forward
+from tests.hub import test_decoders as decoders
+from tests.hub import test_seq2seq as seq2seq
+
+SMALL = dict(vocabulary=5, layers=2, width=16, heads=2, max_length=16, init_std=0.5, pad=0)
+READS = dict(encoder_layers=1, start=1, end=2)
+END = 2
+
+
+def small(family, **changes):
+    own = READS if family in ("marian", "bart", "lstm") else {}
+    hidden = {} if family == "lstm" else dict(feed_forward=24)
+    config = families.FAMILIES[family][0](**(SMALL | own | hidden | dict(dropout=0.0) | changes))
+    model = families.build(config)
+    return model, config, model.init(0)
+
+
+def rows(lengths=(5, 2, 1), left=False):
+    tokens = np.random.default_rng(0).integers(3, 5, (len(lengths), max(lengths)))
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    mask = np.ascontiguousarray(mask[:, ::-1]) if left else mask
+    return Batch(jnp.array(np.where(mask, tokens, 0), jnp.int32), jnp.array(mask))
+
+
+def after(model, params, prompt, continuation, read):
+    """Log-probability of each token of each continuation [N, T] of one prompt."""
+    count, length = continuation.shape
+    text = jnp.concatenate([jnp.repeat(prompt[None], count, 0), continuation], axis=1)
+    full = jnp.ones(text.shape, bool)
+    if read is None:
+        logits = forward(model, params, Batch(text, full)).logits
+    else:
+        source = jnp.repeat(read[None], count, 0)
+        given = Batch(source, jnp.ones(source.shape, bool), decoder_tokens=text, decoder_mask=full)
+        logits = forward(model, params, given).logits
+    told = jax.nn.log_softmax(logits[:, -length - 1 : -1])
+    return np.array(jnp.take_along_axis(told, continuation[..., None], axis=-1)[..., 0])
+
+
+def enumerated(model, params, prompt, read, longest, penalty):
+    """Every continuation that ends or is as long as can be, by score: {tokens: score}."""
+    every = np.array(list(itertools.product(range(SMALL["vocabulary"]), repeat=longest)))
+    each = after(model, params, prompt, jnp.array(every, jnp.int32), read)
+    found = {}
+    for tokens, told in zip(every.tolist(), each, strict=True):
+        length = tokens.index(END) + 1 if END in tokens else longest
+        found[tuple(tokens[:length])] = told[:length].sum() / length**penalty
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "marian", "bart", "lstm"])
+@pytest.mark.parametrize("penalty", [0.0, 1.3])
+def test_a_beam_as_wide_as_all_is_enumeration(family, penalty):
+    model, config, params = small(family)
+    batch, longest, best = rows(left=family == "llama"), 4, 12
+    beam = Beam(
+        width=300, max_tokens=longest, length_penalty=penalty, early_stopping="never", n_best=best
+    )
+    found = searcher(model, config, beam, ends=[END], segment=3)(params, batch)
+    for i, mask in enumerate(np.array(batch.mask)):
+        own = batch.tokens[i][mask]
+        prompt, read = (own, None) if model.encoder is None else (jnp.array([config.start]), own)
+        right = enumerated(model, params, prompt, read, longest, penalty)[:best]
+        for j, (tokens, score) in enumerate(right):
+            assert int(found.lengths[i, j]) == len(tokens)
+            assert tuple(found.tokens[i, j, : len(tokens)].tolist()) == tokens
+            np.testing.assert_allclose(found.scores[i, j], score, atol=2e-5)
+            whole = score * len(tokens) ** penalty
+            np.testing.assert_allclose(found.log_probability[i, j], whole, atol=1e-4)
+            assert not np.any(found.tokens[i, j, len(tokens) :])
+
+
+CASES = [
+    ("gpt2", dict(num_beams=4)),
+    ("llama, grouped", dict(num_beams=3, early_stopping=True, length_penalty=0.6)),
+    ("llama, grouped", dict(num_beams=4, min_new_tokens=5, length_penalty=0.2)),
+    ("qwen3", dict(num_beams=4, early_stopping="never", length_penalty=1.5)),
+    ("qwen2_moe", dict(num_beams=2, length_penalty=-1.0)),
+    ("marian", dict(num_beams=4, early_stopping=True)),
+    ("marian, other encoder", dict(num_beams=5, early_stopping="never", length_penalty=0.0)),
+    ("bart", dict(num_beams=4, bad_words_ids=[[8], [9]])),
+    ("bart, scaled", dict(num_beams=1, early_stopping=True)),
+]
+
+
+def ours_of(given):
+    words = {"num_beams": "width", "min_new_tokens": "min_tokens"}
+    given = {words.get(k, k): v for k, v in given.items() if k != "bad_words_ids"}
+    if "early_stopping" in given:
+        given["early_stopping"] = str(given["early_stopping"]).lower()
+    return Beam(**given, max_tokens=12, n_best=given["width"])
+
+
+@pytest.mark.parametrize(("case", "given"), CASES)
+def test_beams_and_scores_are_those_of_transformers(case, given, tmp_path):
+    """The end token is one that the model likes, so that sequences end early, late and never."""
+    reads = case in seq2seq.CASES
+    torch_model = (
+        seq2seq.reference(case, tmp_path)
+        if reads
+        else decoders.reference(case, "causal_lm", tmp_path)
+    )
+    tokens, mask = seq2seq.side(seq2seq.READ) if reads else decoders.inputs(left=True)
+    torch_model.generation_config.forced_eos_token_id = None
+    fed = dict(inputs=torch.tensor(tokens), attention_mask=torch.tensor(mask).long())
+    prompt, width = 1 if reads else tokens.shape[1], given["num_beams"]
+    free = torch_model.generate(**fed, max_new_tokens=12, num_beams=width, eos_token_id=60)
+    end = int(free[0, prompt + 3])
+    settings = transformers.GenerationConfig(
+        max_new_tokens=12, eos_token_id=end, pad_token_id=1,
+        decoder_start_token_id=seq2seq.SIZES["start"], num_return_sequences=given["num_beams"],
+        output_scores=True, return_dict_in_generate=True, do_sample=False, **given,
+    )  # fmt: skip
+    expected = torch_model.generate(**fed, generation_config=settings)
+    config, params = folder.load(str(tmp_path))
+    barred = [word for (word,) in given.get("bad_words_ids", [])]
+    search = searcher(
+        families.build(config), config, ours_of(given), ends=[end], pad=1, barred=barred, segment=5
+    )
+    found = search(params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
+    theirs = expected.sequences[:, prompt:].reshape(len(tokens), width, -1).numpy()
+    np.testing.assert_array_equal(found.tokens[..., : theirs.shape[-1]], theirs)
+    assert np.all(found.tokens[..., theirs.shape[-1] :] == 1)
+    if width > 1:
+        scores = expected.sequences_scores.reshape(len(tokens), width)
+        np.testing.assert_allclose(found.scores, scores, atol=1e-4)
+    assert 1 <= np.min(found.lengths) < 12
