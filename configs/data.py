@@ -1,6 +1,7 @@
 """Data sets by name."""
 
 from jaxkd.data.labelled import Labelled
+from jaxkd.data.pairs import Pairs
 from jaxkd.data.text import CausalText, MaskedText, Text
 
 
@@ -24,6 +25,13 @@ def sst2(embedded: bool = False) -> Labelled:
     if embedded:
         return Labelled(source="embedded", tokenizer="trained", trained_size=1024, trim=True)
     return Labelled(trim=True)
+
+
+def multi30k(embedded: bool = False) -> Pairs:
+    """Multi30k, English to German, under subwords of both; embedded: words to be reversed."""
+    if embedded:
+        return Pairs(source="embedded", trained_size=600, read=48, write=48, rows=512)
+    return Pairs(trained_size=4000, read=64, write=80)
 
 
 def embedded(length: int = 64, rows: int = 0, kind: type[Text] = MaskedText) -> Text:

@@ -1,6 +1,9 @@
 """Model sizes by name."""
 
 from jaxkd.models import llama as llama_family
+from jaxkd.models import lstm as lstm_family
+from jaxkd.models import marian as marian_family
+from jaxkd.models import seq2seq
 from jaxkd.models.bert import Config
 
 
@@ -44,4 +47,24 @@ def llama(size: str, role: str) -> llama_family.Config:
     return llama_family.Config(
         layers=layers, width=width, heads=max(2, width // 32), feed_forward=3 * width,
         max_length=128, tied=True,
+    )  # fmt: skip
+
+
+def translator(kind: str, size: str, role: str) -> seq2seq.Config:
+    """A teacher that reads and writes, and a student of a seventh or a quarter of its parameters.
+
+    Vocabulary and its special tokens follow the tokenizer. kind: transformer (in Marian's form) or
+    lstm. smoke: for tests; mini: a teacher trains in half an hour on one core.
+    """
+    widths = {"smoke": {"teacher": 32, "student": 16}, "mini": {"teacher": 256, "student": 128}}
+    width = widths[size][role]
+    layers = {"teacher": 3, "student": 1}[role] if size == "mini" else 1
+    # So wide that token vectors times sqrt(width), and what a layer gives, have about variance 1.
+    common = dict(width=width, init_std=width**-0.5, compute="bfloat16")
+    if kind == "lstm":
+        layers = min(layers, 2)
+        return lstm_family.Config(layers=layers, encoder_layers=layers, dropout=0.2, **common)
+    return marian_family.Config(
+        layers=layers, encoder_layers=layers, heads=max(2, width // 64), feed_forward=4 * width,
+        max_length=80, dropout=0.1, **common,
     )  # fmt: skip

@@ -40,6 +40,7 @@ class Size:
     layers: int  # as many, for the student from random weights
     teacher: dict[str, object]
     student: dict[str, object]
+    freeze: tuple[str, ...] = ()  # of what is pretrained
 
 
 VARIANTS = {
@@ -52,15 +53,16 @@ VARIANTS = {
     ),
     "mini": Size(
         source="sentence-transformers/all-MiniLM-L6-v2",
-        keep="0,2,4,5",
-        layers=4,
+        keep="0,1,2,4,5",
+        layers=5,
+        freeze=("embed/token", "embed/position"),
         teacher=dict(
-            steps=4200, batch_size=32, save_every=600, evaluate_every=600, evaluate_rows=0,
+            steps=2100, batch_size=64, save_every=300, evaluate_every=300, evaluate_rows=0,
             optimiser=AdamW(learning_rate=1e-4),
         ),
         student=dict(
-            steps=4800, batch_size=32, save_every=600, evaluate_every=600, evaluate_rows=0,
-            optimiser=AdamW(learning_rate=2e-4),
+            steps=2600, batch_size=64, save_every=325, evaluate_every=325, evaluate_rows=0,
+            optimiser=AdamW(learning_rate=1.5e-4),
         ),
     ),
     "base": Size(
@@ -103,12 +105,16 @@ def get_config(variant: str = "mini") -> Experiment:
         "loaded": Load(name=size.source, head=head, trim=True, compute="bfloat16")
         if size.source
         else Draw(model=dataclasses.replace(models.bert("tiny"), head=head), fit=True),
-        "teacher": FineTune(source="loaded", **copy(size.teacher)),
+        "teacher": FineTune(source="loaded", freeze=size.freeze, **copy(size.teacher)),
         "seedling": Prune(source="loaded", keep=size.keep),
         "student": Distil(
-            teacher="teacher", student="seedling", terms=copy(TERMS), **copy(size.student)
+            teacher="teacher",
+            student="seedling",
+            terms=copy(TERMS),
+            freeze=size.freeze,
+            **copy(size.student),
         ),
-        "alone": FineTune(source="seedling", **copy(size.student)),
+        "alone": FineTune(source="seedling", freeze=size.freeze, **copy(size.student)),
         "random": Initialise(like="loaded", layers=size.layers),
         "scratch": FineTune(source="random", **copy(size.student)),
     }

@@ -107,6 +107,11 @@ class Rows(abc.ABC):
         """What fills rows up."""
         return tokenizer.pad
 
+    @property
+    def fits(self) -> dict[str, int]:
+        """Settings of a model made for these rows."""
+        return {"vocabulary": self.tokenizer.vocab_size}
+
     @abc.abstractmethod
     def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
         """A batch of these rows."""

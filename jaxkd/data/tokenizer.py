@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.data.hub_files import hub_files, reason
+from jaxkd.data.subwords import train_subwords
 from jaxkd.data.trimming import trim_wordpiece, used_tokens
 
 _SPECIAL = {
@@ -92,6 +93,10 @@ class Tokenizer:
             ids += [np.array(each.ids, np.int32) for each in encoded]
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text these ids spell, special tokens left out."""
+        return self.fast.decode(ids, skip_special_tokens=True).strip()
+
     def trimmed(
         self, counts: Int[np.ndarray, " V"]
     ) -> tuple["Tokenizer", Int[np.ndarray, " kept"]]:
@@ -125,6 +130,7 @@ def open_tokenizer(
     cache: pathlib.Path,
     trained_size: int = 8192,
     masked: bool = True,
+    lossless: bool = False,
 ) -> Tokenizer:
     """The first that can be had of: a folder, the hub's, one trained on `texts()`.
 
@@ -137,6 +143,8 @@ def open_tokenizer(
       trained_size: entries of a trained vocabulary, at most.
       masked: refuse a tokenizer without [MASK] and the other special tokens of masked language
         models; else one that has an end of text is enough.
+      lossless: where a vocabulary must be trained, one that gives the text back as it was
+        (subwords.py), instead of a lower-case WordPiece one.
     Raises:
       FileNotFoundError: a folder without a vocabulary, or a path where nothing is.
       ValueError: the hub was asked and knows no such tokenizer; special tokens are missing;
@@ -150,6 +158,17 @@ def open_tokenizer(
         if folder is not None:
             return _tokenizer(_open_folder(folder, masked), origin, trained=False, masked=masked)
         why = origin
+    told = f"trained on the corpus ({why})"
+    if lossless:
+        folder = cache / "tokenizers" / f"{fingerprint}-{trained_size}-subwords"
+        file = folder / "tokenizer.json"
+        if not file.exists():
+            found = train_subwords(texts(), trained_size, tuple(_SPECIAL.values()))
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = folder / f".{os.getpid()}.json"
+            unfinished.write_text(found.to_str(), encoding="utf-8")
+            os.replace(unfinished, file)
+        return _tokenizer(_open_folder(folder, masked), told, trained=True, masked=masked)
     file = cache / "tokenizers" / f"{fingerprint}-{trained_size}" / "vocab.txt"
     if not file.exists():
         vocabulary = train_vocabulary(texts(), trained_size)
@@ -157,7 +176,7 @@ def open_tokenizer(
         unfinished = file.with_name(f".vocab.{os.getpid()}.txt")
         unfinished.write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
         os.replace(unfinished, file)
-    return _tokenizer(_from_vocabulary(file), f"trained on the corpus ({why})", trained=True)
+    return _tokenizer(_from_vocabulary(file), told, trained=True)
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> list[str]:

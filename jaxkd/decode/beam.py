@@ -101,6 +101,7 @@ def searcher(
     pad: int = 0,
     barred: Sequence[int] = (),
     segment: int = 16,
+    devices: int = 1,
 ) -> Callable[..., Decoded]:
     """The search as a function of parameters and rows; one compilation a shape of rows.
 
@@ -114,12 +115,16 @@ def searcher(
     `batch.tokens`. Prompts may be padded on either side.
     Raises:
       ValueError: if `beam` is no beam; when called, if a prompt and its continuation are longer
-        than the model's positions.
+        than the model's positions, or rows do not divide over the devices.
     """
     beam.check()
     steps = _Steps(model, config, beam, tuple(ends), pad, tuple(barred))
-    begin = jax.jit(steps.begin)
-    go_on = jax.jit(steps.go_on, static_argnames="until")
+    if devices == 1:
+        begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on, static_argnums=2)
+    else:
+        on = dict(devices=jax.local_devices()[:devices])
+        begin = jax.pmap(steps.begin, in_axes=(None, 0, 0, 0), **on)
+        go_on = jax.pmap(steps.go_on, in_axes=(None, 0, None), static_broadcasted_argnums=2, **on)
 
     def search(
         params: Params,
@@ -127,19 +132,39 @@ def searcher(
         prompt: Int[Array, "B P"] | None = None,
         prompt_mask: Bool[Array, "B P"] | None = None,
     ) -> Decoded:
-        if prompt is None and model.encoder is not None:
-            prompt = jnp.full((batch.rows, 1), config.start, jnp.int32)
-        elif prompt is None:
-            prompt, prompt_mask = batch.tokens, batch.mask
-        if prompt_mask is None:
-            prompt_mask = jnp.ones(prompt.shape, bool)
-        state = begin(params, batch, prompt, prompt_mask)
-        while int(state.count) < beam.max_tokens and bool(state.open.any()):
-            until = min(int(state.count) + segment, beam.max_tokens)
-            state = go_on(params, state, until=until)
-        return steps.decoded(state)
+        given = (batch, *prompt_of(model, config, batch, prompt, prompt_mask))
+        if devices > 1:
+            given = jax.tree.map(functools.partial(_cut, devices), given)
+        state = begin(params, *given)
+        # All devices count alike until their rows are done.
+        while (done := int(jnp.max(state.count))) < beam.max_tokens and bool(state.open.any()):
+            state = go_on(params, state, min(done + segment, beam.max_tokens))
+        found = state.found
+        if devices > 1:
+            found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+        return steps.decoded(found)
 
     return search
+
+
+def prompt_of(
+    model: Model, config: Config, batch: Batch, prompt: Array | None, mask: Array | None
+) -> tuple[Array, Array]:
+    """What is gone on from: a prompt, an encoder-decoder's first token, or a decoder's rows."""
+    if prompt is None and model.encoder is not None:
+        prompt = jnp.full((batch.rows, 1), config.start, jnp.int32)
+    elif prompt is None:
+        prompt, mask = batch.tokens, batch.mask
+    return prompt, jnp.ones(prompt.shape, bool) if mask is None else mask
+
+
+def _cut(devices: int, rows: Array) -> Array:
+    if len(rows) % devices:
+        raise ValueError(
+            f"{len(rows)} rows do not divide over {devices} devices. Choose batch_size as a "
+            "multiple of them."
+        )
+    return rows.reshape(devices, -1, *rows.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,7 +212,7 @@ class _Steps:
         )
         return self._choose(state, jnp.repeat(outputs.logits, width, axis=1))
 
-    def go_on(self, params: Params, state: _State, *, until: int) -> _State:
+    def go_on(self, params: Params, state: _State, until: int) -> _State:
         """One token after the other, until there are so many or all rows are done."""
         rows, prompt = state.prompt.shape
         room = prompt + (until - 1) * self.beam.width
@@ -281,9 +306,9 @@ class _Steps:
         possible = running[:, 0] / length**beam.length_penalty
         return ~full | (possible > found.scores.min(1))
 
-    def decoded(self, state: _State) -> Decoded:
+    def decoded(self, found: _Found) -> Decoded:
         """The n best of those that ended."""
-        best = jax.tree.map(lambda x: x[:, : self.beam.n_best], state.found)
+        best = jax.tree.map(lambda x: x[:, : self.beam.n_best], found)
         after = jnp.arange(self.beam.max_tokens) >= best.lengths[..., None]
         tokens = jnp.where(after, self.pad, best.tokens)
         return Decoded(tokens, best.lengths, best.log_probability, best.scores)

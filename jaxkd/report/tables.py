@@ -93,6 +93,26 @@ def wanted(results: Mapping) -> str:
     return at(results, "data", "wanted") or "WikiText"
 
 
+def _written() -> list[tuple[str, str, float]]:
+    """Title, name and factor of what is measured of texts a model wrote, each way it wrote them."""
+    kinds = [
+        ("BLEU", "bleu", 1.0),
+        ("chrF", "chrf", 1.0),
+        ("ROUGE-1 [%]", "rouge1", 100.0),
+        ("ROUGE-2 [%]", "rouge2", 100.0),
+        ("ROUGE-L [%]", "rougeL", 100.0),
+        ("exact match [%]", "exact", 100.0),
+    ]
+    return [
+        (f"{title}, {way}", f"{name}_{way}", scale)
+        for title, name, scale in kinds
+        for way in ("greedy", "beam")
+    ]
+
+
+WRITTEN = _written()
+
+
 def not_its_numbers(results: Mapping) -> str:
     return f"Text: the embedded Python prose. These are not {wanted(results)} numbers."
 
@@ -113,6 +133,7 @@ def names(metric: str) -> str:
         "accuracy": "accuracy [fraction]",
         "accuracy_5": "accuracy among five [fraction]",
         "agreement": "agreement with teacher [fraction]",
+        **{metric: title for title, metric, _ in WRITTEN},
         spread.UNDER: "distance under the unigram line",
     }
     return words.get(metric, metric.replace("_", " ")) + (" [nats]" if metric in NATS else "")
@@ -163,8 +184,14 @@ def _cell(results: Mapping, model: str, split: str, metric: str, scale: float = 
     return mean_std([scale * value for value in found], of=len(spread.seeds(results)))
 
 
-def outcome(results: Mapping, split: str = "validation", compact: bool = False) -> Table:
+def first_split(results: Mapping) -> str:
+    """The split whose results stand first, and in the README."""
+    return at(results, "report", "split") or "validation"
+
+
+def outcome(results: Mapping, split: str = "", compact: bool = False) -> Table:
     """Every model with its size and what it reached; `compact` is the README's, fewer columns."""
+    split = split or first_split(results)
     columns: dict[str, Callable[[str, Mapping], str]] = {
         "model": lambda name, model: label(results, name),
         "layers": lambda name, model: plain(model.get("layers")),
@@ -182,6 +209,11 @@ def outcome(results: Mapping, split: str = "validation", compact: bool = False) 
         ("agreement with teacher [%]", "agreement", 100.0),
     ]
     models = results.get("models") or {}
+    measured += [
+        (title, metric, scale)
+        for title, metric, scale in WRITTEN
+        if any(spread.values(results, name, split, metric) for name in models)
+    ]
     ranked = any(spread.values(results, name, split, "accuracy_5") for name in models)
     for title, metric, scale in measured:
         columns[title] = lambda name, model, metric=metric, scale=scale: _cell(

@@ -168,7 +168,7 @@ def sections(results: Mapping) -> list[Section]:
     if at(results, "report", "references"):
         parts = (*originals(results), tables.references(results))
         made.append(Section("Beside the original", parts))
-    for split in sorted(evaluated - {"validation"}):
+    for split in sorted(evaluated - {tables.first_split(results)}):
         made.append(Section(f"Results, {split} split", (tables.outcome(results, split),)))
     if results.get("exports"):
         made.append(Section("Files for others", (provenance.exports(results),)))

@@ -27,7 +27,7 @@ class Distil(Training):
 
     def inputs(self) -> tuple[str, ...]:
         stored = (self.labels,) if self.labels else ()
-        return (self.teacher, self.student, *stored)
+        return (self.teacher, self.student, *stored, *self.chosen())
 
     def check(self) -> None:
         super().check()
@@ -43,8 +43,14 @@ class Distil(Training):
             )
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
+        super().check_among(earlier, data)
         if not self.labels:
             return
+        if self.targets:
+            raise ValueError(
+                f"labels={self.labels!r} and targets={self.targets!r}: what was stored is of the "
+                "references. Leave labels empty: the teacher then tells of the new targets."
+            )
         stage = earlier[self.labels]
         if not isinstance(stage, Label) or stage.teacher != self.teacher:
             raise ValueError(

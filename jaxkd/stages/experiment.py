@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.labelled import Labelled
+from jaxkd.data.pairs import Pairs
 from jaxkd.data.text import Rows, Text
 from jaxkd.stages.display import Display
 
@@ -91,6 +92,7 @@ class Report:
     comparisons: tuple[Comparison, ...] = ()
     references: tuple[Reference, ...] = ()
     reference_source: str = ""
+    split: str = "validation"  # whose results stand first
 
 
 @dataclasses.dataclass
@@ -98,7 +100,7 @@ class Experiment:
     """A sentence made of stages."""
 
     title: str
-    data: Text | Labelled | None  # none: its stages read no text
+    data: Text | Labelled | Pairs | None  # none: its stages read no text
     stages: dict[str, Any]
     seeds: tuple[int, ...] = (0,)
     report: Report = dataclasses.field(default_factory=Report)

@@ -17,7 +17,7 @@ class FineTune(Training):
     layer_drop: float = 0.0  # probability of each block to be skipped in a step
 
     def inputs(self) -> tuple[str, ...]:
-        return (self.source,)
+        return (self.source, *self.chosen())
 
     def check(self) -> None:
         super().check()

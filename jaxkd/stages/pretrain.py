@@ -31,7 +31,7 @@ class Pretrain(Training):
     unigram_bias: bool = True  # start the output bias at the log frequency of each token
 
     def inputs(self) -> tuple[str, ...]:
-        return ()
+        return self.chosen()
 
     def depends(self) -> Any:
         return depends_on(self.source) if self.source else families.describe(self.model)["family"]
@@ -62,11 +62,12 @@ def start(
     config: families.Config, place: Place, unigram_bias: bool
 ) -> tuple[families.Config, Params]:
     """A random model that fits the tokenizer; its bias perhaps the unigram distribution."""
-    config = dataclasses.replace(config, vocabulary=place.rows.tokenizer.vocab_size)
+    config = dataclasses.replace(config, **place.rows.fits)
     params = families.build(config).init(place.seed, place.name)
     if unigram_bias and "bias" in params["head"]:
         counts = place.rows.vocabulary.counts + 1.0
         bias = jnp.asarray(jnp.log(counts / counts.sum()), jnp.float32)
+        bias = bias.reshape(params["head"]["bias"].shape)  # Marian's has a row
         params = params | {"head": params["head"] | {"bias": bias}}
     return config, params
 

@@ -49,8 +49,12 @@ def collect(
             told["seconds"][str(seed)] = done["seconds"]
             told["resumed"][str(seed)] = done["metrics"].get("resumed_at", 0)
             for model, numbers in done["metrics"].get("models", {}).items():
-                splits = numbers.pop("splits")
-                models.setdefault(model, numbers | {"seeds": {}})["seeds"][str(seed)] = splits
+                # Several stages may have measured a model, each something else.
+                told_of = models.setdefault(model, {"seeds": {}})
+                splits = told_of["seeds"].setdefault(str(seed), {})
+                for split, measured in numbers.pop("splits").items():
+                    splits[split] = splits.get(split, {}) | measured
+                told_of |= numbers
             if (at / "metrics.jsonl").exists():
                 lines = list(MetricLog(at / "metrics.jsonl").rows())
                 curves.setdefault(stage, {})[str(seed)] = lines

@@ -26,6 +26,7 @@ from jaxkd.models.model import Model, Params, forward
 from jaxkd.models.stack import unstack
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
+from jaxkd.stages.targets import with_chosen
 from jaxkd.train import flops, loop, parallel
 from jaxkd.train.log import MetricLog
 from jaxkd.train.optimiser import AdamW
@@ -50,6 +51,7 @@ class Training:
     tensor: int = 1  # sharded: devices that share each block and the vocabulary
     chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
     patience: int = 0  # stop after so many evaluations without a better loss, and keep the best
+    targets: str = ""  # Choose stage whose targets are learned; empty: the references
 
     reads_text: ClassVar[bool] = True
     on_all_hosts: ClassVar[bool] = True
@@ -65,6 +67,14 @@ class Training:
         for name in ("steps", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+    def chosen(self) -> tuple[str, ...]:
+        """The stage whose targets are learned, for `inputs`."""
+        return (self.targets,) if self.targets else ()
+
+    def check_among(self, earlier: dict[str, Any], data: Any) -> None:
+        if self.targets and not getattr(earlier[self.targets], "gives_targets", False):
+            raise ValueError(f"targets={self.targets!r}: that is no Choose stage.")
 
     def fit(
         self,
@@ -155,7 +165,8 @@ class Training:
             tell, save, evaluate, improved, hosts.Agreed(place.stopping),
             flops.Needed(models), flops.peak(config.compute, devices),
         )  # fmt: skip
-        feed = place.rows.training(
+        shown = with_chosen(place, self.targets) if self.targets else place.rows
+        feed = shown.training(
             seed=place.seed, batch_size=self.batch_size, masking=self.masking, recall=recall
         )
         told = [row for row in log.rows() if row["split"] == "validation"]

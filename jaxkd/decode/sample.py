@@ -1,0 +1,157 @@
+"""Sampling: continuations drawn from a model, or its likeliest token each time."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxkd.core.batch import Batch
+from jaxkd.decode.beam import Decoded, prompt_of
+from jaxkd.decode.cached import advance, empty
+from jaxkd.decode.candidates import NEVER
+from jaxkd.models.config import Config
+from jaxkd.models.model import Model, Params, encode
+from jaxkd.models.places import in_a_row
+
+
+@dataclasses.dataclass
+class Sample:
+    """How tokens are drawn. What is left out by top_k is left out before top_p looks."""
+
+    max_tokens: int = 64  # new ones at most, the end token counted
+    min_tokens: int = 0  # the end token does not come before
+    temperature: float = 1.0  # of the distribution drawn from; 0: always the likeliest (greedy)
+    top_k: int = 0  # draw among so many of the likeliest; 0: all
+    top_p: float = 1.0  # draw among the fewest that have this share together
+
+    def check(self) -> None:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}: the "
+                "first two are 0 or more, the third above 0 and at most 1."
+            )
+        if not 0 <= self.min_tokens <= self.max_tokens or self.max_tokens < 1:
+            raise ValueError(
+                f"min_tokens is {self.min_tokens} and max_tokens {self.max_tokens}: at least one "
+                "token, and no more at least than at most."
+            )
+
+
+def truncated(logits: Float[Array, "B V"], sample: Sample) -> Float[Array, "B V"]:
+    """Logits at the sample's temperature; -inf for tokens that are not drawn.
+
+    Of equal logits at a limit all stay.
+    Source: Fan, Lewis, Dauphin (2018) for top-k; Holtzman et al. (2020) for top-p.
+
+    >>> truncated(jnp.log(jnp.array([[0.5, 0.3, 0.2]])), Sample(top_p=0.6))[0, 2]
+    Array(-inf, dtype=float32)
+    """
+    logits = logits / sample.temperature
+    if sample.top_k and sample.top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, sample.top_k)[0][:, -1:]
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    if sample.top_p < 1:
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        share = jax.nn.softmax(ordered)
+        kept = jnp.cumsum(share, axis=-1) - share < sample.top_p  # by those before: one at least
+        least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    return logits
+
+
+def sampler(
+    model: Model,
+    config: Config,
+    sample: Sample,
+    *,
+    ends: Sequence[int],
+    pad: int = 0,
+    barred: Sequence[int] = (),
+) -> Callable[..., Decoded]:
+    """Drawing as a pure function of parameters, rows and a key for each row.
+
+    A row's tokens hang on its own key alone, not on the rows beside it.
+
+    Args: as for `beam.searcher`.
+    Returns: draw(params, batch, keys, prompt=None, prompt_mask=None) -> Decoded, with one
+      continuation a row, its log-probability under the model at temperature 1 with nothing left
+      out, which is its score too. To be jitted or pmapped by the caller, or used in a step.
+    Raises:
+      ValueError: if `sample` is none; when called, if a prompt and its continuation are longer
+        than the model's positions.
+    """
+    sample.check()
+    ending = jnp.array(tuple(ends), jnp.int32)
+
+    def choose(logits: Array, count: Any, keys: Any) -> tuple[Array, Array]:
+        """The next token of each row, and its log-probability."""
+        told = jax.nn.log_softmax(logits)
+        bars = jnp.zeros(logits.shape[-1]).at[jnp.array(tuple(barred), jnp.int32)].set(NEVER)
+        bars = bars.at[ending].add(jnp.where(count + 1 < sample.min_tokens, NEVER, 0.0))
+        if sample.temperature == 0:
+            token = jnp.argmax(logits + bars, axis=-1)
+        else:
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, count))(keys)
+            token = jax.vmap(jax.random.categorical)(keys, truncated(logits + bars, sample))
+        token = token.astype(jnp.int32)
+        return token, jnp.take_along_axis(told, token[:, None], axis=-1)[:, 0]
+
+    def draw(
+        params: Params,
+        batch: Batch,
+        keys: Any,
+        prompt: Int[Array, "B P"] | None = None,
+        prompt_mask: Bool[Array, "B P"] | None = None,
+    ) -> Decoded:
+        prompt, mask = prompt_of(model, config, batch, prompt, prompt_mask)
+        rows, length = prompt.shape
+        room = length + sample.max_tokens - 1  # the last token is not fed
+        given, memory = {}, 0
+        if model.encoder is not None:
+            read = encode(model, params, batch).hidden[-1]
+            given, memory = dict(memory=read), read.shape[1]
+        heard = {} if model.encoder is None else {"memory_mask": batch.mask}
+        caches = empty(config, rows, room, memory)
+        seen = jnp.pad(mask, ((0, 0), (0, room - length)))
+        last = length - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+        outputs, caches = advance(
+            model, params, prompt, in_a_row(seen, 0, length), caches,
+            at=last[:, None], **given, **heard,
+        )  # fmt: skip
+        token, told = choose(outputs.logits[:, 0], 0, keys)
+        tokens = jnp.full((rows, sample.max_tokens), pad, jnp.int32).at[:, 0].set(token)
+        # A row is open until its end token; the others' steps leave it as it is.
+        begun = (jnp.ones((), jnp.int32), tokens, jnp.ones(rows, jnp.int32), told,
+                 ~jnp.isin(token, ending), seen, caches)  # fmt: skip
+
+        def more(state: Any) -> Any:
+            return (state[0] < sample.max_tokens) & state[4].any()
+
+        def step(state: Any) -> Any:
+            count, tokens, lengths, told, open_, seen, caches = state
+            column = length + count - 1
+            seen = seen.at[:, column].set(True)
+            fed = jax.lax.dynamic_slice_in_dim(tokens, count - 1, 1, axis=1)
+            outputs, caches = advance(
+                model, params, fed, in_a_row(seen, column, 1), caches, **heard
+            )
+            token, more = choose(outputs.logits[:, 0], count, keys)
+            tokens = tokens.at[:, count].set(jnp.where(open_, token, pad))
+            lengths, told = lengths + open_, told + jnp.where(open_, more, 0.0)
+            open_ &= ~jnp.isin(token, ending)
+            return count + 1, tokens, lengths, told, open_, seen, caches
+
+        _, tokens, lengths, told, *_ = jax.lax.while_loop(more, step, begun)
+        return Decoded(tokens[:, None], lengths[:, None], told[:, None], told[:, None])
+
+    return draw
+
+
+def greedy(model: Model, config: Config, max_tokens: int, **given: Any) -> Callable[..., Decoded]:
+    """Always the likeliest token: as `sampler`, jitted, without keys."""
+    draw = sampler(model, config, Sample(max_tokens=max_tokens, temperature=0.0), **given)
+    return jax.jit(functools.partial(draw, keys=None))

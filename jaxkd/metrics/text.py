@@ -1,0 +1,80 @@
+"""Texts a model wrote against references: BLEU and chrF, ROUGE, exact match."""
+
+from collections.abc import Sequence
+
+import sacrebleu
+from rouge_score import rouge_scorer
+
+References = Sequence[Sequence[str]]  # of each text, one or several
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
+def bleu(texts: Sequence[str], references: References) -> float:
+    """Corpus BLEU, 0 to 100, of sacrebleu with its own tokens (13a).
+
+    Source: Papineni et al. (2002); Post (2018), arXiv:1804.08771.
+
+    >>> bleu(["the cat sat on the mat"], [["the cat sat on the mat"]])
+    100.0
+    """
+    _check(texts, references)
+    return round(sacrebleu.corpus_bleu(list(texts), _by_place(references)).score, 10)
+
+
+def chrf(texts: Sequence[str], references: References) -> float:
+    """Corpus chrF2, 0 to 100, of sacrebleu. Source: Popović (2015)."""
+    _check(texts, references)
+    return round(sacrebleu.corpus_chrf(list(texts), _by_place(references)).score, 10)
+
+
+_SMOOTHED = sacrebleu.BLEU(smooth_method="add-k", smooth_value=1, effective_order=True)
+
+
+def sentence_bleu(text: str, references: Sequence[str]) -> float:
+    """BLEU of one text, 0 to 100, with one added to the counts of all but single words.
+
+    Source: Lin and Och (2004), as sequence-level interpolation needs it (Kim and Rush, 2016).
+    """
+    return _SMOOTHED.sentence_score(text, list(references)).score
+
+
+def rouge(texts: Sequence[str], references: References) -> dict[str, float]:
+    """Mean F of ROUGE-1, -2 and -L, 0 to 1, with stems; of several references the best.
+
+    Source: Lin (2004); Google's rouge-score.
+    """
+    _check(texts, references)
+    scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
+    each = [
+        scorer.score_multi(list(told), text) for text, told in zip(texts, references, strict=True)
+    ]
+    return {name: sum(one[name].fmeasure for one in each) / len(each) for name in ROUGE}
+
+
+def exact_match(texts: Sequence[str], references: References) -> float:
+    """Share of texts that are one of their references, but for spaces around and between words.
+
+    >>> exact_match(["a  b ", "c"], [["a b"], ["d"]])
+    0.5
+    """
+    _check(texts, references)
+    same = (
+        " ".join(text.split()) in {" ".join(each.split()) for each in told}
+        for text, told in zip(texts, references, strict=True)
+    )
+    return sum(same) / len(texts)
+
+
+def _check(texts: Sequence[str], references: References) -> None:
+    if not texts or len(texts) != len(references):
+        raise ValueError(
+            f"{len(texts)} texts and {len(references)} lists of references: one list a text, and "
+            "at least one text."
+        )
+
+
+def _by_place(references: References) -> list[list[str | None]]:
+    """First references of all texts, then second ones; None where a text has fewer."""
+    most = max(map(len, references))
+    return [[told[i] if i < len(told) else None for told in references] for i in range(most)]

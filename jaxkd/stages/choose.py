@@ -1,0 +1,100 @@
+"""Which of a teacher's sentences a student learns: the best, the nearest to the reference, all."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.core.random import numpy_stream
+from jaxkd.data.pairs import NOTHING
+from jaxkd.metrics.text import sentence_bleu
+from jaxkd.stages.experiment import Place
+from jaxkd.stages.generate import Generate, hypotheses
+from jaxkd.stages.targets import FILE
+
+HOW = ("best", "closest", "n_best")
+
+
+@dataclasses.dataclass
+class Choose:
+    """New targets of the training split, out of what a `Generate` stage wrote.
+
+    best: the hypothesis of the highest score (sequence-level distillation). closest: that nearest
+    the reference by smoothed sentence BLEU (sequence-level interpolation). n_best: each source as
+    often as it has hypotheses, these drawn by the teacher's probabilities among them, so that the
+    mean over the rows is the mean under the teacher.
+    Source: Kim and Rush (2016), arXiv:1606.07947, sections 3.2 and 3.3.
+    """
+
+    source: str = "generated"
+    how: str = "best"  # one of HOW
+
+    reads_text: ClassVar[bool] = True
+    gives_targets: ClassVar[bool] = True
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def check(self) -> None:
+        if self.how not in HOW:
+            raise ValueError(f"how={self.how!r}. {did_you_mean(self.how, HOW)}")
+
+    def check_among(self, earlier: dict[str, Any], data: Any) -> None:
+        if not isinstance(earlier[self.source], Generate):
+            raise ValueError(f"source={self.source!r}: that is no Generate stage.")
+
+    def run(self, place: Place) -> dict[str, Any]:
+        found = hypotheses(place, self.source)
+        rows = len(found["tokens"])
+        told: dict[str, Any] = {}
+        if self.how == "n_best":
+            sources, which = drawn(found["log_probability"], found["scores"], place.seed)
+        else:
+            sources, which = np.arange(rows), np.zeros(rows, int)
+        if self.how == "closest":
+            which, told["sentence_bleu"] = self._closest(place, found)
+        tokens, lengths = found["tokens"][sources, which], found["lengths"][sources, which]
+        end = place.rows.tokenizer.sep
+        targets = np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, NOTHING)
+        # What did not end within the room is not taught to end there.
+        told["ended"] = float(np.mean(targets[np.arange(len(targets)), lengths - 1] == end))
+        np.savez(place.folder / FILE, targets=targets.astype(np.int32), sources=sources)
+        return {"examples": len(targets), "first": float(np.mean(which == 0))} | told
+
+    def _closest(self, place: Place, found: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+        """The hypothesis of each row nearest its references, and the mean of their BLEU."""
+        decode = place.rows.tokenizer.decode
+        references = place.rows.references("train")
+        which, nearest = np.zeros(len(references), int), np.zeros(len(references))
+        place.display.start(place.name, len(references))
+        for i, told in enumerate(references):
+            rows = zip(found["tokens"][i], found["lengths"][i], found["scores"][i], strict=True)
+            each = [
+                sentence_bleu(decode(tokens[:n].tolist()), told) if score > EMPTY else -1.0
+                for tokens, n, score in rows
+            ]
+            which[i] = int(np.argmax(each))
+            nearest[i] = each[which[i]]
+            if i % 1000 == 999:
+                place.display.step(i + 1, {})
+        place.display.stop()
+        return which, float(nearest.mean())
+
+
+EMPTY = -1e8  # scores below: there were fewer hypotheses
+
+
+def drawn(
+    log_probability: np.ndarray, scores: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and hypotheses: each row as often as it has places, by renormalised probabilities."""
+    rows, n = log_probability.shape
+    told = np.where(scores > EMPTY, log_probability, -np.inf)
+    shares = np.exp(told - told.max(1, keepdims=True))
+    shares = np.cumsum(shares / shares.sum(1, keepdims=True), axis=1)
+    # Systematic draws: a hypothesis of share s comes floor(n s) or ceil(n s) times.
+    offset = numpy_stream(seed, "n best", 0).random((rows, 1))
+    points = (np.arange(n) + offset) / n
+    which = (points[:, :, None] > shares[:, None, :]).sum(2)
+    return np.repeat(np.arange(rows), n), np.minimum(which, n - 1).ravel()

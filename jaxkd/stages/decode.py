@@ -1,0 +1,97 @@
+"""Let models write, greedily and with a beam, and compare with the references."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.decode.beam import Beam
+from jaxkd.decode.rows import decode_rows, texts_of
+from jaxkd.metrics import text as metrics
+from jaxkd.stages.experiment import Place
+from jaxkd.stages.generate import check_pairs, writer
+from jaxkd.stages.training import load_model
+
+METRICS = {
+    "bleu": lambda texts, told: {"bleu": metrics.bleu(texts, told)},
+    "chrf": lambda texts, told: {"chrf": metrics.chrf(texts, told)},
+    "rouge": metrics.rouge,
+    "exact": lambda texts, told: {"exact": metrics.exact_match(texts, told)},
+}
+
+
+@dataclasses.dataclass
+class Decode:
+    """BLEU and the like of whole splits; the texts are kept in the stage's folder."""
+
+    models: tuple[str, ...]  # stages
+    splits: tuple[str, ...] = ("test",)  # train, validation, test
+    metrics: tuple[str, ...] = ("bleu",)  # of METRICS
+    beam: Beam = dataclasses.field(default_factory=lambda: Beam(width=5))
+    greedy: bool = True  # also with a beam of one
+    batch_size: int = 64
+    rows: int = 0  # only so many of each split; 0: all
+
+    reads_text: ClassVar[bool] = True
+
+    def inputs(self) -> tuple[str, ...]:
+        return self.models
+
+    def check(self) -> None:
+        self.beam.check()
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(f"metrics: {name!r}. {did_you_mean(name, METRICS)}")
+        unknown = set(self.splits) - {"train", "validation", "test"}
+        if unknown or not self.models or self.batch_size < 1 or self.rows < 0:
+            raise ValueError(
+                f"splits={self.splits}, models={self.models}, batch_size={self.batch_size}, rows="
+                f"{self.rows}: splits are among train, validation, test; at least one model; at "
+                "least one row at a time."
+            )
+
+    def check_among(self, earlier: dict[str, Any], data: Any) -> None:
+        check_pairs(data)
+
+    def run(self, place: Place) -> dict[str, Any]:
+        ways = {"beam": self.beam}
+        if self.greedy:
+            ways = {"greedy": dataclasses.replace(self.beam, width=1, n_best=1)} | ways
+        found: dict[str, Any] = {}
+        place.display.start(place.name, len(self.models) * len(self.splits) * len(ways))
+        done = 0
+        for name in self.models:
+            if place.stopping():
+                raise KeyboardInterrupt(f"stopped before {name} wrote; start again")
+            config, params = load_model(place.beside(name), place.display.say)
+            splits: dict[str, dict[str, float]] = {split: {} for split in self.splits}
+            for way, beam in ways.items():
+                write, arranged = writer(config, params, place.rows, beam)
+                for split in self.splits:
+                    numbers = self._measure(place, name, way, split, write, arranged)
+                    splits[split] |= numbers
+                    done += 1
+                    place.display.step(done, numbers)
+            found[name] = {"splits": splits}
+        place.display.stop()
+        return {"models": found}
+
+    def _measure(
+        self, place: Place, name: str, way: str, split: str, write: Any, params: Any
+    ) -> dict[str, float]:
+        rows = place.rows
+        part = rows.splits[split][: self.rows or None]
+        made = decode_rows(
+            write,
+            params,
+            lambda chosen: rows.sources(part[chosen]),
+            rows.lengths(part)[:, 0],
+            batch_size=self.batch_size,
+        )
+        texts = [best for best, *_ in texts_of(made, rows.tokenizer.decode)]
+        file = place.folder / f"{name}.{split}.{way}.txt"
+        file.write_text("".join(" ".join(text.split()) + "\n" for text in texts))
+        references = rows.references(split)[: len(texts)]
+        numbers = {"tokens": float(made.lengths[:, 0].mean())}
+        for metric in self.metrics:
+            numbers |= METRICS[metric](texts, references)
+        return {f"{metric}_{way}": value for metric, value in numbers.items()}

@@ -1,0 +1,157 @@
+"""Let a teacher write a target for every source of the training split, once, and keep them all."""
+
+import dataclasses
+import time
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from jaxkd.checkpoint.series import check_space
+from jaxkd.core import hosts
+from jaxkd.data import store
+from jaxkd.data.masking import Masking
+from jaxkd.data.pairs import PairRows, Pairs
+from jaxkd.data.store import Field, Store
+from jaxkd.decode.beam import Beam, searcher
+from jaxkd.decode.rows import as_fields, decode_rows
+from jaxkd.models import families
+from jaxkd.stages.experiment import Place
+from jaxkd.stages.label import origin
+from jaxkd.stages.training import check_head, check_tokenizer, load_model
+
+WAIT = 0.2  # seconds between two looks for what other hosts write
+
+
+@dataclasses.dataclass
+class Generate:
+    """Beam-decoded targets of the training split, with their scores, n best of each.
+
+    Source: Kim and Rush (2016), arXiv:1606.07947.
+    """
+
+    teacher: str = "teacher"
+    beam: Beam = dataclasses.field(default_factory=lambda: Beam(width=5, n_best=5))
+    batch_size: int = 64  # sources at a time
+    shard_rows: int = 2048  # sources a file; what is finished of a cut-off stage stays
+
+    reads_text: ClassVar[bool] = True
+    on_all_hosts: ClassVar[bool] = True
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.teacher,)
+
+    def check(self) -> None:
+        self.beam.check()
+        for name in ("batch_size", "shard_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.batch_size % jax.local_device_count():
+            raise ValueError(
+                f"batch_size is {self.batch_size}; it must be a multiple of the "
+                f"{jax.local_device_count()} devices."
+            )
+
+    def check_among(self, earlier: dict[str, Any], data: Any) -> None:
+        check_pairs(data)
+        if self.beam.max_tokens > data.write:
+            raise ValueError(
+                f"beam.max_tokens is {self.beam.max_tokens}, and a target has room for data.write="
+                f"{data.write} tokens."
+            )
+
+    def run(self, place: Place) -> dict[str, Any]:
+        rows = place.rows
+        config, params = load_model(place.beside(self.teacher), place.display.say)
+        check_head(self.teacher, config, rows)
+        check_tokenizer(place, self.teacher, config)
+        write, params = writer(config, params, rows, self.beam)
+        splits = rows.splits["train"]
+        folder, count = place.folder / "store", len(splits)
+        shards = -(-count // self.shard_rows)
+        fields = self.fields(config)
+        lacking = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
+        each = store.HASH + sum(field.size for field in fields.values())
+        check_space(folder, each * self.shard_rows * len(lacking))
+        mine = lacking[jax.process_index() :: jax.process_count()]
+
+        def heed() -> None:
+            if place.stopping():
+                raise KeyboardInterrupt("stopped within a shard; start again to go on from it")
+
+        place.display.start(place.name, shards, shards - len(lacking))
+        for done, number in enumerate(mine, shards - len(lacking) + 1):
+            part = splits[number * self.shard_rows : (number + 1) * self.shard_rows]
+            made = decode_rows(
+                write,
+                params,
+                lambda chosen, part=part: rows.sources(part[chosen]),
+                rows.lengths(part)[:, 0],
+                batch_size=self.batch_size,
+                before=heed,
+            )
+            arrays = as_fields(made)
+            told = store.hashes(rows.sources(part))
+            examples = ((told[i], {k: v[i] for k, v in arrays.items()}) for i in range(len(part)))
+            store.write_shard(folder, number, fields, examples)
+            place.display.step(done, {})
+        place.display.stop()
+        if not hosts.first():
+            return {}
+        while not all(store.shard_file(folder, i).is_file() for i in range(shards)):
+            heed()
+            time.sleep(WAIT)  # for the other hosts
+        store.write_header(
+            folder, fields, made_from(place, self.teacher), examples=count, shards=shards
+        )
+        return {"examples": count, "hypotheses": self.beam.n_best, "megabytes": each * count / 1e6}
+
+    def fields(self, config: families.Config) -> dict[str, Field]:
+        """How the arrays of an example are written."""
+        n, most = self.beam.n_best, self.beam.max_tokens
+        return {
+            "tokens": store.ids_of(config.vocabulary, n, most),
+            "lengths": Field((n,), "uint16"),
+            "log_probability": Field((n,), "float32"),
+            "scores": Field((n,), "float32"),
+        }
+
+
+def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> tuple[Any, Any]:
+    """A search over all local devices for these rows, and the parameters it takes."""
+    model = families.build(config)
+    known = rows.tokenizer
+    barred = sorted(known.structural_ids - {known.sep})
+    search = searcher(
+        model, config, beam, ends=[known.sep], pad=known.pad, barred=barred,
+        devices=jax.local_device_count(),
+    )  # fmt: skip
+    return search, model.arrange(params)
+
+
+def check_pairs(data: Any) -> None:
+    """Raise ValueError unless there is something to read and something to write."""
+    if not isinstance(data, Pairs):
+        raise ValueError(
+            f"data is {type(data).__name__}: only Pairs have a source to read and a target to "
+            "write."
+        )
+
+
+def made_from(place: Place, teacher: str) -> dict[str, Any]:
+    """What generated targets hang on."""
+    return origin(place, teacher, Masking())
+
+
+def hypotheses(place: Place, stage: str) -> dict[str, np.ndarray]:
+    """All that a `Generate` stage wrote, [rows, N, ...] by name.
+
+    Raises:
+      FileNotFoundError, ValueError: as `data.store.Store` says.
+    """
+    found = Store(place.beside(stage) / "store", made_from(place, place.stages[stage].teacher))
+    rows, parts = place.rows.splits["train"], []
+    for start in range(0, len(rows), 4096):
+        part = rows[start : start + 4096]
+        parts.append(found.read(start + np.arange(len(part)), place.rows.sources(part)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in found.fields}
