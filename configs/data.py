@@ -30,7 +30,9 @@ def sst2(embedded: bool = False) -> Labelled:
 def multi30k(embedded: bool = False) -> Pairs:
     """Multi30k, English to German, under subwords of both; embedded: words to be reversed."""
     if embedded:
-        return Pairs(source="embedded", trained_size=600, read=48, write=48, rows=512)
+        return Pairs(
+            source="embedded", trained_size=600, read=48, write=48, rows=256, shares=(1.0,)
+        )
     return Pairs(trained_size=4000, read=64, write=80)
 
 

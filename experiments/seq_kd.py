@@ -59,8 +59,8 @@ VARIANTS = {
         kinds=("transformer", "lstm"), teacher=9000, student=9000, more=1800, seeds=(0, 1, 2)
     ),
     "smoke": Size(
-        kinds=("transformer", "lstm"), model="smoke", teacher=20, student=10, more=5, batch=16,
-        width=2, room=48, evaluate_every=10, log_every=5, embedded=True,
+        model="smoke", teacher=20, student=10, more=5, batch=16, width=2, room=16,
+        evaluate_every=10, log_every=5, embedded=True,
     ),
 }  # fmt: skip
 
@@ -93,7 +93,7 @@ def get_config(variant: str = "mini") -> Experiment:
         stages |= _stages(size, kind)
     shown = tuple(f"{kind}_{name}" for kind in size.kinds for name in LABELS)
     beam = Beam(width=size.width, max_tokens=size.room)
-    stages["evaluate"] = Evaluate(models=shown, splits=("test",))
+    stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=64)
     stages["decode"] = Decode(models=shown, splits=("test",), beam=beam)
     return Experiment(
         title="Sequence-level distillation: a teacher's translations against a person's",
@@ -115,7 +115,7 @@ def _stages(size: Size, kind: str) -> dict[str, object]:
             evaluate_every=size.evaluate_every,
             save_every=size.evaluate_every,
             log_every=size.log_every,
-            evaluate_rows=512,
+            evaluate_rows=64 if size.embedded else 512,
         )
 
     rate = {"transformer": 2e-3, "lstm": 3e-3}[kind]

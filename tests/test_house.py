@@ -26,6 +26,8 @@ FENCES = {  # third-party package -> the rooms that may import it
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "matplotlib": {"report"},
+    "sacrebleu": {"metrics"},
+    "rouge_score": {"metrics"},
     "ml_collections": {"stages"},
     "optax": {"distil", "train", "losses"},
 }

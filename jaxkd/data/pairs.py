@@ -177,6 +177,7 @@ class Pairs:
     write: int = 64  # tokens of a target at most, the ending one included
     cut: bool = False  # longer ones lose what is too much; else they are an error
     rows: int = 0  # use only so many rows of each split; 0: all
+    shares: tuple[float, ...] = SHARES  # rows that fit into each width a batch may have
 
     def open(self, cache: pathlib.Path) -> PairRows:
         """Read and tokenise, or take it from the cache; errors as for `parallel.open_pairs`.
@@ -189,6 +190,10 @@ class Pairs:
                 raise ValueError(
                     f"data.{name} is {getattr(self, name)}; needed is a multiple of {MULTIPLE}."
                 )
+        if not self.shares or list(self.shares) != sorted(self.shares) or self.shares[-1] != 1:
+            raise ValueError(
+                f"data.shares is {self.shares}: shares that rise to 1, as in {SHARES}, or (1.0,)."
+            )
         if len(self.languages) != 2:
             raise ValueError(
                 f"data.languages is {self.languages}: one to read and one to write, as in (en, de)."
@@ -222,7 +227,7 @@ class Pairs:
             corpus=found.name,
             origin=found.origin,
             embedded=found.embedded,
-            fingerprint=f"{fingerprint}-{self.rows}",
+            fingerprint=f"{fingerprint}-{self.rows}-{list(self.shares)}",
             tokenizer=tokenizer,
             splits={name: part[: self.rows or None] for name, part in splits.items()},
             vocabulary=Vocabulary.of(counts, special=special, mask=tokenizer.mask, pad=NOTHING),
@@ -230,7 +235,8 @@ class Pairs:
             columns=self.read,
             texts=texts,
         )
-        widths = choose_widths(rows.lengths(splits["train"]), (self.read, self.write))
+        lengths = rows.lengths(splits["train"])
+        widths = choose_widths(lengths, (self.read, self.write), self.shares)
         return dataclasses.replace(rows, widths=widths)
 
     def _rows(

@@ -93,7 +93,7 @@ class Tokenizer:
             ids += [np.array(each.ids, np.int32) for each in encoded]
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, " n"]) -> str:
         """The text these ids spell, special tokens left out."""
         return self.fast.decode(ids, skip_special_tokens=True).strip()
 

@@ -148,8 +148,8 @@ def searcher(
 
 
 def prompt_of(
-    model: Model, config: Config, batch: Batch, prompt: Array | None, mask: Array | None
-) -> tuple[Array, Array]:
+    model: Model, config: Config, batch: Batch, prompt: Any, mask: Any
+) -> tuple[Any, Any]:
     """What is gone on from: a prompt, an encoder-decoder's first token, or a decoder's rows."""
     if prompt is None and model.encoder is not None:
         prompt = jnp.full((batch.rows, 1), config.start, jnp.int32)
@@ -158,7 +158,7 @@ def prompt_of(
     return prompt, jnp.ones(prompt.shape, bool) if mask is None else mask
 
 
-def _cut(devices: int, rows: Array) -> Array:
+def _cut(devices: int, rows: Any) -> Any:
     if len(rows) % devices:
         raise ValueError(
             f"{len(rows)} rows do not divide over {devices} devices. Choose batch_size as a "

@@ -19,6 +19,7 @@ from jaxkd.models import families
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.label import origin
 from jaxkd.stages.training import check_head, check_tokenizer, load_model
+from jaxkd.train.placement import replicated
 
 WAIT = 0.2  # seconds between two looks for what other hosts write
 
@@ -126,7 +127,7 @@ def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> 
         model, config, beam, ends=[known.sep], pad=known.pad, barred=barred,
         devices=jax.local_device_count(),
     )  # fmt: skip
-    return search, model.arrange(params)
+    return search, replicated(model.arrange(params))
 
 
 def check_pairs(data: Any) -> None:

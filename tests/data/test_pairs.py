@@ -1,0 +1,165 @@
+"""Pairs of texts: read from parallel files, cut into subwords that spell them, and batched."""
+
+import gzip
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxkd.data.masking import Masking
+from jaxkd.data.pairs import Pairs
+from jaxkd.data.parallel import open_pairs
+
+REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "multi30k"
+EN = ["A dog runs.", "Two men, one hat", "A child's red ball!"]
+DE = ["Ein Hund läuft.", "Zwei Männer, ein Hut", "Der rote Ball eines Kindes!"]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    monkeypatch.delenv("JAXKD_DATA", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def write(folder, en=EN, de=DE, packed=False):
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "val", "test"):
+        for language, lines in (("en", en), ("de", de)):
+            data = "".join(f"{line}\n" for line in lines).encode()
+            file = folder / f"{split}.{language}{'.gz' * packed}"
+            file.write_bytes(gzip.compress(data) if packed else data)
+    return str(folder)
+
+
+def opened(tmp_path, **more):
+    settings = dict(trained_size=300, read=48, write=56) | more
+    return Pairs(dir=write(tmp_path / "f"), **settings).open(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_line_i_of_one_language_goes_with_line_i_of_the_other(tmp_path, packed):
+    folder = write(tmp_path / "f", packed=packed)
+    _, found, pairs, _ = open_pairs("multi30k", folder, cache=tmp_path)
+    assert not found.embedded
+    assert list(pairs["train"]) == [(a, (b,)) for a, b in zip(EN, DE, strict=True)]
+    _, _, back, _ = open_pairs("multi30k", folder, languages=("de", "en"), cache=tmp_path)
+    assert list(back["test"]) == [(b, (a,)) for a, b in zip(EN, DE, strict=True)]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="$JAXKD_DATA/multi30k is not here")
+def test_the_real_one_is_complete(tmp_path):
+    title, found, pairs, _ = open_pairs("multi30k", str(REAL), cache=tmp_path)
+    assert title == found.name == "Multi30k en-de"
+    assert {k: len(v) for k, v in pairs.items()} == dict(train=29000, validation=1014, test=1000)
+    assert pairs["test"][0] == (
+        "A man in an orange hat starring at something.",
+        ("Ein Mann mit einem orangefarbenen Hut, der etwas anstarrt.",),
+    )
+
+
+def test_unequal_files_empty_lines_and_unknown_languages_are_named(tmp_path):
+    with pytest.raises(ValueError, match="train.en has 3 lines, train.de has 2: line i of one"):
+        open_pairs("multi30k", write(tmp_path / "a", de=DE[:2]), cache=tmp_path)
+    with pytest.raises(ValueError, match="train.de, line 2 is empty: there is nothing to transl"):
+        open_pairs("multi30k", write(tmp_path / "b", de=[DE[0], " ", DE[2]]), cache=tmp_path)
+    with pytest.raises(FileNotFoundError, match="no train.fr .* Allowed: de, en. Set config.data"):
+        open_pairs("multi30k", write(tmp_path / "c"), languages=("en", "fr"), cache=tmp_path)
+    with pytest.raises(ValueError, match="corpus='multi30'. Did you mean 'multi30k'"):
+        open_pairs("multi30", None, cache=tmp_path)
+    folder = write(tmp_path / "d")
+    (tmp_path / "d" / "val.de").write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match="val.de is not UTF-8: byte 0 is 0xff"):
+        open_pairs("multi30k", folder, cache=tmp_path)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "train.en").write_text("a\n")
+    (tmp_path / "e" / "train.de").write_text("b\n")
+    with pytest.raises(FileNotFoundError, match="needed are val or valid or validation or dev"):
+        open_pairs("multi30k", str(tmp_path / "e"), cache=tmp_path)
+
+
+def test_a_text_longer_than_the_window_is_an_error_or_cut(tmp_path):
+    with pytest.raises(ValueError, match=r"row 1 of the train split has \d+ tokens .* data.read=?"):
+        opened(tmp_path, read=8)
+    rows = opened(tmp_path, read=8, cut=True)
+    assert rows.lengths(rows.splits["train"])[0, 0] == 8
+    assert rows.splits["train"][0, 7] == rows.tokenizer.sep
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (dict(read=20), "data.read is 20; needed is a multiple of 8"),
+        (dict(languages=("en",)), "one to read and one to write"),
+        (dict(shares=(0.5,)), "shares that rise to 1"),
+        (dict(trained_size=200), "a vocabulary of subwords needs 261"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, wrong, said):
+    with pytest.raises(ValueError, match=said):
+        opened(tmp_path, **wrong)
+
+
+def test_tokens_spell_the_texts_again_case_marks_and_all(tmp_path):
+    rows = opened(tmp_path)
+    for row, source, target in zip(rows.splits["train"], EN, DE, strict=True):
+        read, written = row[: rows.columns], row[rows.columns :]
+        assert rows.tokenizer.decode(read[read >= 0]) == source
+        assert rows.tokenizer.decode(written[written >= 0]) == target
+    assert rows.tokenizer.decode(rows.tokenizer.encode(["łódź 東京 🙂"])[0]) == "łódź 東京 🙂"
+
+
+def test_the_decoder_is_shown_the_beginning_and_asked_for_all_up_to_the_end(tmp_path):
+    rows = opened(tmp_path)
+    batch = rows.draw(rows.splits["train"], np.random.default_rng(0), None)
+    known = rows.tokenizer
+    assert batch.tokens.shape[1] % 8 == 0 and batch.targets.shape == batch.decoder_tokens.shape
+    for i in range(3):
+        asked = batch.targets[i][batch.target_mask[i]]
+        shown = batch.decoder_tokens[i][batch.decoder_mask[i]]
+        assert asked[-1] == known.sep and shown[0] == known.cls
+        np.testing.assert_array_equal(shown[1:], asked[:-1])
+        assert batch.tokens[i][batch.mask[i]][-1] == known.sep
+    assert rows.fits == {
+        "vocabulary": known.vocab_size, "pad": known.pad, "start": known.cls, "end": known.sep
+    }  # fmt: skip
+
+
+def test_batches_take_few_widths_and_every_row_once(tmp_path):
+    rows = Pairs(source="embedded", trained_size=600, read=64, write=72, rows=500).open(tmp_path)
+    feed = rows.training(seed=0, batch_size=20, masking=Masking())
+    batches = [feed[i] for i in range(25)]  # one epoch
+    widths = {(b.tokens.shape[1], b.targets.shape[1]) for b in batches}
+    assert widths <= set(rows.widths) and 1 < len(rows.widths) <= 4
+    drawn = sorted(tuple(t[m].tolist()) for b in batches for t, m in zip(b.tokens, b.mask))  # noqa: B905
+    there = sorted(tuple(r[r >= 0].tolist()) for r in rows.splits["train"][:, :64])
+    assert drawn == there
+    shown = sum(b.target_mask.sum() for b in batches) / sum(b.target_mask.size for b in batches)
+    whole = (rows.splits["train"][:, 64:] >= 0).mean()
+    assert shown > 2 * whole  # little padding
+    counted = sum(b.target_mask.sum() for b in rows.batches("test", 64))
+    assert counted == (rows.splits["test"][:, 64:] >= 0).sum()
+
+
+def test_new_targets_go_with_their_sources(tmp_path):
+    rows = opened(tmp_path)
+    targets = np.full((4, 3), -1, np.int32)
+    targets[:, 0] = [10, 11, 12, 13]
+    targets[:, 1] = rows.tokenizer.sep
+    new = rows.with_targets(targets, [2, 2, 0, 1], "made up")
+    assert new.fingerprint != rows.fingerprint
+    made, old = new.splits["train"], rows.splits["train"]
+    np.testing.assert_array_equal(made[:, :48], old[[2, 2, 0, 1], :48])
+    np.testing.assert_array_equal(made[:, 48:51], targets)
+    assert (made[:, 51:] == -1).all()
+    np.testing.assert_array_equal(new.splits["test"], rows.splits["test"])
+
+
+def test_the_unigram_line_is_that_of_the_targets(tmp_path):
+    rows = opened(tmp_path)
+    told = rows.splits["train"][:, 48:]
+    counts = np.bincount(told[told >= 0], minlength=rows.tokenizer.vocab_size) + 1
+    nats = -np.log(counts / counts.sum())[told[told >= 0]].mean()
+    assert rows.unigram("validation") == pytest.approx(nats)
+    assert json.dumps(rows.describe())

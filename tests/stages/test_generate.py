@@ -1,0 +1,230 @@
+"""A teacher's own sentences as targets: written once, resumed, chosen, learned."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd.core.batch import Batch
+from jaxkd.data.pairs import Pairs
+from jaxkd.decode.beam import Beam, searcher
+from jaxkd.distil.terms import HardLabels, SoftTargets
+from jaxkd.metrics.text import bleu, sentence_bleu
+from jaxkd.models import families
+from jaxkd.models.marian import Config as Marian
+from jaxkd.stages import runner
+from jaxkd.stages.choose import Choose, drawn
+from jaxkd.stages.decode import Decode
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Experiment
+from jaxkd.stages.fine_tune import FineTune
+from jaxkd.stages.generate import Generate
+from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.student import Prune
+from jaxkd.stages.training import load_model
+
+STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
+ROWS = 20
+
+
+def experiment(**stages) -> Experiment:
+    model = Marian(
+        layers=2, encoder_layers=1, width=16, heads=2, feed_forward=32, max_length=64,
+        init_std=0.3, dropout=0.0,
+    )  # fmt: skip
+    pairs = dict(source="embedded", trained_size=300, read=64, write=64, rows=ROWS, shares=(1.0,))
+    first = {
+        "teacher": Pretrain(model=model, steps=4, **STEPS),
+        "seedling": Prune(source="teacher"),
+    }
+    return Experiment(title="Written", data=Pairs(**pairs), stages=first | stages)
+
+
+def generate(**given) -> Generate:
+    beam = Beam(width=3, n_best=3, max_tokens=12)
+    return Generate(**(dict(beam=beam, batch_size=8, shard_rows=8) | given))
+
+
+def run(place, workdir="runs", stopping=lambda: False, change=lambda e: e, **stages):
+    return runner.run(
+        change(experiment(**stages)), name="written", variant="test", command="pytest",
+        workdir=place / workdir, cache=place / "cache", stopping=stopping,
+    ) / "0"  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("generate")
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """All that a teacher's sentences are for, in one run."""
+    return run(
+        place,
+        generated=generate(),
+        best=Choose(source="generated"),
+        closest=Choose(source="generated", how="closest"),
+        every=Choose(source="generated", how="n_best"),
+        student=FineTune(source="seedling", targets="best", steps=3, **STEPS),
+        both=Distil(
+            teacher="teacher", student="seedling", targets="closest", steps=3, chunk=32,
+            terms={"kd": SoftTargets(), "ce": HardLabels()}, **STEPS,
+        ),
+        evaluate=Evaluate(models=("teacher", "student"), splits=("test",), batch_size=8),
+        decode=Decode(
+            models=("teacher",), beam=Beam(width=2, max_tokens=12), batch_size=8,
+            metrics=("bleu", "chrf", "rouge", "exact"),
+        ),
+    )  # fmt: skip
+
+
+def opened(place):
+    return experiment().data.open(place / "cache")
+
+
+def chosen(folder, name):
+    with np.load(folder / name / "targets.npz") as stored:
+        return stored["targets"], stored["sources"]
+
+
+def search(place, folder, width, n_best, rows):
+    """What a search of one device finds for these rows."""
+    config, params = load_model(folder / "teacher")
+    known = opened(place).tokenizer
+    barred = sorted(known.structural_ids - {known.sep})
+    beam = Beam(width=width, n_best=n_best, max_tokens=12)
+    find = searcher(families.build(config), config, beam, ends=[known.sep], pad=known.pad,
+                    barred=barred)  # fmt: skip
+    batch = opened(place).sources(rows)
+    return find(params, Batch(jnp.array(batch.tokens), jnp.array(batch.mask)))
+
+
+def test_the_best_targets_are_what_the_search_finds(place, whole):
+    targets, sources = chosen(whole, "best")
+    np.testing.assert_array_equal(sources, np.arange(ROWS))
+    found = search(place, whole, 3, 3, opened(place).splits["train"])
+    for row, tokens, length in zip(targets, found.tokens, found.lengths, strict=True):
+        assert row[row >= 0].tolist() == tokens[0, : int(length[0])].tolist()
+
+
+def test_the_closest_targets_are_nearest_the_references(place, whole):
+    rows = opened(place)
+    targets, _ = chosen(whole, "closest")
+    found = search(place, whole, 3, 3, rows.splits["train"])
+    decode, told = rows.tokenizer.decode, rows.references("train")
+    means = []
+    for i, row in enumerate(targets):
+        each = [
+            sentence_bleu(decode(tokens[: int(n)].tolist()), told[i])
+            for tokens, n in zip(found.tokens[i], found.lengths[i], strict=True)
+        ]
+        means.append(max(each))
+        assert sentence_bleu(decode(row[row >= 0]), told[i]) == pytest.approx(max(each))
+    metrics = json.loads((whole / "closest" / "done.json").read_text())["metrics"]
+    assert metrics["sentence_bleu"] == pytest.approx(np.mean(means))
+
+
+def test_hypotheses_come_as_often_as_the_teacher_thinks_them_likely():
+    shares = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
+    scores = np.array([[-1.0, -2.0, -3.0], [-1.0, -1e9, -1e9]])
+    log_probability = np.log(np.maximum(shares, 1e-30)) - 4.0
+    counts = np.zeros((2, 3))
+    for seed in range(2000):
+        sources, which = drawn(log_probability, scores, seed)
+        np.testing.assert_array_equal(sources, [0, 0, 0, 1, 1, 1])
+        np.add.at(counts, (sources, which), 1)
+    np.testing.assert_allclose(counts / counts.sum(1, keepdims=True), shares, atol=0.01)
+
+
+def test_all_hypotheses_are_rows_of_their_source(place, whole):
+    targets, sources = chosen(whole, "every")
+    assert len(targets) == 3 * ROWS
+    np.testing.assert_array_equal(sources, np.repeat(np.arange(ROWS), 3))
+    found = search(place, whole, 3, 3, opened(place).splits["train"])
+    for row, source in zip(targets, sources, strict=True):
+        several = zip(found.tokens[source], found.lengths[source], strict=True)
+        assert row[row >= 0].tolist() in [t[: int(n)].tolist() for t, n in several]
+
+
+def test_a_student_learns_the_chosen_targets(place, whole):
+    """Of an experiment whose own targets are these, it becomes the same."""
+    targets, _ = chosen(whole, "best")
+    rows = opened(place).with_targets(targets, np.arange(ROWS), "by hand")
+
+    class Given(Pairs):
+        def open(self, cache):
+            return rows
+
+    def given(e):
+        return dataclasses.replace(e, data=Given(**dataclasses.asdict(e.data)))
+
+    stages = dict(student=FineTune(source="seedling", steps=3, **STEPS))
+    by_hand = run(place, "by hand", change=given, **stages)
+    # Its teacher learned other targets: the student is to start from the same as before.
+    shutil.rmtree(by_hand / "seedling" / "checkpoint")
+    shutil.copytree(whole / "seedling" / "checkpoint", by_hand / "seedling" / "checkpoint")
+    shutil.rmtree(by_hand / "student")
+    _, found = load_model(run(place, "by hand", change=given, **stages) / "student")
+    _, wanted = load_model(whole / "student")
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    _, start = load_model(whole / "seedling")
+    moved = np.abs(np.asarray(start["embed"]["token"]) - np.asarray(found["embed"]["token"]))
+    assert moved.max() > 1e-6
+
+
+def test_interrupted_and_resumed_it_writes_the_same_bits(place, whole):
+
+    def there():
+        return [path.name for path in (place / "again").rglob("*.arrayrecord")]
+
+    with pytest.raises(KeyboardInterrupt, match="within a shard"):
+        run(place, "again", stopping=lambda: bool(there()), generated=generate())
+    assert there() == ["targets-00000.arrayrecord"]
+    folder = run(place, "again", generated=generate())
+    for one in sorted((whole / "generated" / "store").iterdir()):
+        other = folder / "generated" / "store" / one.name
+        if one.suffix == ".arrayrecord":
+            assert other.read_bytes() == one.read_bytes()
+
+
+def test_bleu_is_of_the_texts_that_are_kept(place, whole):
+    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
+    rows = opened(place)
+    for way in ("greedy", "beam"):
+        texts = (whole / "decode" / f"teacher.test.{way}.txt").read_text().splitlines()
+        assert told["splits"]["test"][f"bleu_{way}"] == bleu(texts, rows.references("test"))
+    found = search(place, whole, 1, 1, rows.splits["test"])
+    texts = (whole / "decode" / "teacher.test.greedy.txt").read_text().splitlines()
+    for text, tokens, length in zip(texts, found.tokens, found.lengths, strict=True):
+        spelt = rows.tokenizer.decode(tokens[0, : int(length[0])].tolist())
+        assert text == " ".join(spelt.split())
+
+
+def test_both_measures_of_a_model_stand_in_the_results(whole):
+    results = json.loads((whole.parent / "results.json").read_text())
+    test = results["models"]["teacher"]["seeds"]["0"]["test"]
+    assert {"loss", "bleu_greedy", "bleu_beam", "rougeL_beam"} <= set(test)
+    assert results["models"]["teacher"]["layers"] == 2
+
+
+@pytest.mark.parametrize(
+    "stages, said",
+    [
+        (dict(generated=generate(beam=Beam(max_tokens=65))), "room for data.write=64"),
+        (dict(generated=generate(batch_size=12)), "must be a multiple of the 8 devices"),
+        (dict(best=Choose(source="teacher")), "is no Generate stage"),
+        (dict(student=FineTune(source="seedling", targets="teacher")), "is no Choose stage"),
+        (dict(generated=generate(), c=Choose(how="bset")), "Did you mean 'best'"),
+        (dict(decode=Decode(models=("teacher",), metrics=("blue",))), "Did you mean 'bleu'"),
+    ],
+)
+def test_what_cannot_go_together_is_refused_before_anything_runs(tmp_path, stages, said):
+    with pytest.raises(ValueError, match=said):
+        run(tmp_path, **stages)
+    assert not (tmp_path / "runs").exists()
