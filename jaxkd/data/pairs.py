@@ -170,7 +170,7 @@ class Pairs:
     corpus: str = "multi30k"  # one of data.parallel.CORPORA
     dir: str = ""  # its folder; empty: look for one, then the hub
     source: str = "auto"  # or folder, hub, embedded: insist on one
-    languages: tuple[str, ...] = ("en", "de")  # endings of the files to read and to write
+    languages: tuple[str, ...] = ("en", "de")  # what is read and written (parallel.open_pairs)
     tokenizer: str = "trained"  # or a hub id, or a folder: one for both sides
     trained_size: int = 8000  # entries of the vocabulary of subwords, where one must be trained
     read: int = 64  # tokens of a source at most, the ending one included

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import gzip
 import hashlib
 import json
 import pathlib
@@ -13,9 +12,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.data import alfred, gsm8k, scan, summaries
 from jaxkd.data.embedded import embedded_documents
 from jaxkd.data.hub_files import hub_files
-from jaxkd.data.sources import Builder, Found, Source, decoded, find, lacking
+from jaxkd.data.lines import unpacked
+from jaxkd.data.sources import Builder, Found, Source, find, lacking
 
 SPLITS = ("train", "validation", "test")
 # ours -> what its files may be called, in the order they are looked for
@@ -57,7 +58,48 @@ def parallel_text(languages: Sequence[str]) -> Corpus:
     return Corpus(title, Source("multi30k", files, _HUB, read, hub, reversed_prose))
 
 
-CORPORA: dict[str, Callable[[Sequence[str]], Corpus]] = {"multi30k": parallel_text}
+def _of(
+    title: str,
+    inside: str,
+    files: str,
+    hub: str,
+    read: Callable[..., tuple[str, Content]],
+    check: Callable[[Sequence[str]], None] = lambda languages: None,
+) -> Callable[[Sequence[str]], Corpus]:
+    """A corpus that is read from its own files, which the hub may have too."""
+
+    def corpus(languages: Sequence[str]) -> Corpus:
+        check(languages)
+        sides = (languages[0], languages[1])
+        from_folder = functools.partial(read, languages=sides)
+        return Corpus(title, Source(inside, files, hub, from_folder, _no_hub, reversed_prose))
+
+    return corpus
+
+
+def _no_hub() -> tuple[str, Content]:
+    raise FileNotFoundError("its files are not read from there")
+
+
+CORPORA: dict[str, Callable[[Sequence[str]], Corpus]] = {
+    "multi30k": parallel_text,
+    "alfred": _of(
+        "ALFRED", "alfred", "train.jsonl and valid_seen.jsonl (or with .gz)",
+        "github.com/askforalfred/alfred", alfred.read_folder, alfred.check,
+    ),
+    "scan": _of(
+        "SCAN", "scan", "simple_split, length_split and add_prim_split",
+        "github.com/brendenlake/SCAN", scan.read_folder, scan.check,
+    ),
+    "scitldr": _of(
+        "SciTLDR", "scitldr", "train.jsonl, dev.jsonl and test.jsonl (or with .gz)",
+        "github.com/allenai/scitldr", summaries.read_folder,
+    ),
+    "gsm8k": _of(
+        "GSM8K", "gsm8k", "train.jsonl and test.jsonl (or with .gz)",
+        "github.com/openai/grade-school-math", gsm8k.read_folder,
+    ),
+}  # fmt: skip
 
 
 def open_pairs(
@@ -73,7 +115,8 @@ def open_pairs(
     Args:
       corpus: one of CORPORA.
       dir, source: as for `sources.find`.
-      languages: endings of the files to read and to write, of a corpus that has several.
+      languages: what is read and what is written, of a corpus that has several: the endings of
+        multi30k's files; a division of scan, and actions; what of alfred (alfred.py).
     Raises:
       ValueError: unknown corpus or source; a file that is not UTF-8; files of unequal length; an
         empty line; a split without pairs.
@@ -141,9 +184,7 @@ def _file(folder: pathlib.Path, name: str, language: str) -> pathlib.Path:
 
 
 def _lines(file: pathlib.Path) -> list[str]:
-    data = file.read_bytes()
-    text = decoded(gzip.decompress(data) if file.suffix == ".gz" else data, file)
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    lines = [line.strip() for line in unpacked(file).removesuffix("\n").split("\n")]
     for number, line in enumerate(lines, 1):
         if not line:
             raise ValueError(

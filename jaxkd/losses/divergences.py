@@ -5,11 +5,23 @@ share), not reduced and not masked. A factor T^2 (total variation: T) keeps the 
 independent of the temperature. p is the teacher's distribution and q the student's, both at T.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxkd.losses.vocabulary import Scalar, expectation, kl, log_distributions
+from jaxkd.losses.vocabulary import (
+    Scalar,
+    check_temperature,
+    expectation,
+    kl,
+    log_distributions,
+    vocabulary_first,
+)
+
+LEAST = 1e-37  # a probability is divided by at least this: what is smaller float32 may flush to 0
 
 
 def soft_cross_entropy(
@@ -68,9 +80,9 @@ def jensen_shannon(
             f"beta is {beta}; it lies between 0 and 1. For the ends use soft_targets (forward KL) "
             "and reverse_kl."
         )
-    log_q, log_p = log_distributions(student, teacher, temperature)
-    to_p, to_q = _log_mixture(log_p, log_q, beta)
-    value = -beta * expectation(log_p, to_p) - (1 - beta) * expectation(log_q, to_q)
+    check_temperature(temperature)
+    mine, its = (vocabulary_first(logits) / temperature for logits in (student, teacher))
+    value = _jensen_shannon(beta, mine, its)
     return temperature**2 * value / (beta * (1 - beta) if normalised else 1.0)
 
 
@@ -160,6 +172,36 @@ def total_variation(
     """
     log_q, log_p = log_distributions(student, teacher, temperature)
     return temperature / 2 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _jensen_shannon(
+    beta: float, student: Float[Array, " V *B"], teacher: Float[Array, " V *B"]
+) -> Float[Array, "*B"]:
+    return _jensen_shannon_forward(beta, student, teacher)[0]
+
+
+def _jensen_shannon_forward(beta: float, student: Array, teacher: Array) -> tuple[Array, Any]:
+    """One exponential and one logarithm a logit, and a gradient that needs neither again.
+
+    With m / p = 1 + (1 - beta)(q - p) / p, all is exactly 0 where the two agree.
+    """
+    q, p = jax.nn.softmax(student, axis=0), jax.nn.softmax(teacher, axis=0)
+    gap = q - p
+    to_p = jnp.log1p((1 - beta) * gap / jnp.maximum(p, LEAST))  # log(m / p)
+    to_q = jnp.log1p(-beta * gap / jnp.maximum(q, LEAST))
+    mean_p, mean_q = jnp.sum(p * to_p, axis=0), jnp.sum(q * to_q, axis=0)
+    value = -beta * mean_p - (1 - beta) * mean_q
+    return value, (p, q, to_p, to_q, mean_p, mean_q)
+
+
+def _jensen_shannon_backward(beta: float, kept: Any, along: Array) -> tuple[Array, Array]:
+    """dL/dz = q (f - E_q f) with f = dL/dq = -(1 - beta) log(m / q), and so for the teacher."""
+    p, q, to_p, to_q, mean_p, mean_q = kept
+    return along * (1 - beta) * q * (mean_q - to_q), along * beta * p * (mean_p - to_p)
+
+
+_jensen_shannon.defvjp(_jensen_shannon_forward, _jensen_shannon_backward)
 
 
 def _check_alpha(alpha: float) -> None:

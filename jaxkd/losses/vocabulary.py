@@ -38,6 +38,12 @@ def log_softmax(logits: Float[Array, "*B V"], temperature: Scalar = 1.0) -> Floa
     return jax.nn.log_softmax(vocabulary_first(logits) / temperature, axis=0)
 
 
+def check_temperature(temperature: Scalar) -> None:
+    """Raise ValueError if temperature is a number <= 0."""
+    if not isinstance(temperature, jax.core.Tracer) and temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; it must be positive (1 changes nothing).")
+
+
 def log_distributions(
     student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], temperature: Scalar
 ) -> tuple[Float[Array, " V *B"], Float[Array, " V *B"]]:
@@ -46,8 +52,7 @@ def log_distributions(
     Raises:
       ValueError: if temperature is a number <= 0.
     """
-    if not isinstance(temperature, jax.core.Tracer) and temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; it must be positive (1 changes nothing).")
+    check_temperature(temperature)
     return log_softmax(student, temperature), log_softmax(teacher, temperature)
 
 

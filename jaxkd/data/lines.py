@@ -1,0 +1,66 @@
+"""Files of a data set's folder line by line, gzipped or not, and a part held out by content."""
+
+import gzip
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxkd.data.sources import decoded, lacking
+
+
+def text_of(folder: pathlib.Path, name: str) -> tuple[str, pathlib.Path]:
+    """The text of a file or of its gzipped form, and which of them it was.
+
+    Raises:
+      FileNotFoundError: if neither is there; says what is.
+      ValueError: if it is not UTF-8 or not gzip.
+    """
+    for file in (folder / name, folder / f"{name}.gz"):
+        if file.is_file():
+            return unpacked(file), file
+    raise lacking(folder, f"{name} (or {name}.gz)")
+
+
+def unpacked(file: pathlib.Path) -> str:
+    """The text of a file, gzipped or not; errors as for `text_of`."""
+    data = file.read_bytes()
+    try:
+        data = gzip.decompress(data) if file.suffix == ".gz" else data
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{file} is no whole gzip file ({error}). Fetch it again.") from error
+    return decoded(data, file)
+
+
+def records(folder: pathlib.Path, name: str, read: Callable[[dict[str, Any]], Any]) -> list[Any]:
+    """What `read` makes of each JSON line.
+
+    Raises:
+      ValueError: names the line that is no JSON, or lacks what is read; or a file without lines.
+    """
+    text, file = text_of(folder, name)
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found.append(read(json.loads(line)))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"{file}, line {number} is {line[:60]!r}, and cannot be read: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+    if not found:
+        raise ValueError(f"{file} has no lines. Fetch it again.")
+    return found
+
+
+def held_out(
+    items: Sequence[Any], key: Callable[[Any], str], percent: int = 5
+) -> tuple[list[Any], list[Any]]:
+    """Those that stay and those that are held out: by a hash of what they are, so that equal keys
+    are never on both sides and nothing depends on the order."""
+    kept: tuple[list[Any], list[Any]] = ([], [])
+    for item in items:
+        digest = int(hashlib.sha256(key(item).encode()).hexdigest(), 16)
+        kept[digest % 100 < percent].append(item)
+    return kept
