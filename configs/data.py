@@ -1,5 +1,7 @@
 """Data sets by name."""
 
+import dataclasses
+
 from jaxkd.data.labelled import Labelled
 from jaxkd.data.pairs import Pairs
 from jaxkd.data.text import CausalText, MaskedText, Text
@@ -34,6 +36,35 @@ def multi30k(embedded: bool = False) -> Pairs:
             source="embedded", trained_size=600, read=48, write=48, rows=256, shares=(1.0,)
         )
     return Pairs(trained_size=4000, read=64, write=80)
+
+
+def alfred(embedded: bool = False) -> Pairs:
+    """ALFRED's goals and steps, to sub-goals with their objects; embedded: words to be reversed."""
+    if embedded:
+        return dataclasses.replace(
+            multi30k(embedded=True), corpus="alfred", languages=("both", "subgoals")
+        )
+    return Pairs(
+        corpus="alfred", languages=("both", "subgoals"), trained_size=2000, read=256, write=96,
+        cut=True,
+    )  # fmt: skip
+
+
+def scan(division: str = "simple") -> Pairs:
+    """SCAN's commands and actions in one of its divisions."""
+    return Pairs(
+        corpus="scan", languages=(division, "actions"), trained_size=400, read=24, write=128
+    )
+
+
+def scitldr() -> Pairs:
+    """SciTLDR's abstracts, cut where they are long, and their summaries of one sentence."""
+    return Pairs(corpus="scitldr", trained_size=8000, read=256, write=64, cut=True)
+
+
+def gsm8k() -> Pairs:
+    """GSM8K's questions, and answers that work them out."""
+    return Pairs(corpus="gsm8k", trained_size=4000, read=320, write=384, cut=True)
 
 
 def embedded(length: int = 64, rows: int = 0, kind: type[Text] = MaskedText) -> Text:

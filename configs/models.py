@@ -66,5 +66,5 @@ def translator(kind: str, size: str, role: str) -> seq2seq.Config:
         return lstm_family.Config(layers=layers, encoder_layers=layers, dropout=0.2, **common)
     return marian_family.Config(
         layers=layers, encoder_layers=layers, heads=max(2, width // 64), feed_forward=4 * width,
-        max_length=80, dropout=0.1, **common,
+        max_length=512, dropout=0.1, **common,
     )  # fmt: skip

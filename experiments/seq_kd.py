@@ -19,50 +19,43 @@ larger data set, so the rows are to be compared with each other, not with ours.
 import dataclasses
 
 from configs import data, models
+from configs.sequence import LABELS, Size, arms
 from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
-from jaxkd.distil.terms import HardLabels, SoftTargets
-from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
-from jaxkd.stages.fine_tune import FineTune
-from jaxkd.stages.generate import Generate
-from jaxkd.stages.pretrain import Pretrain
-from jaxkd.stages.student import Initialise
-from jaxkd.train.optimiser import AdamW
 
 
 @dataclasses.dataclass
-class Size:
+class Variant:
     """What a variant is made of."""
 
     kinds: tuple[str, ...] = ("transformer",)
     model: str = "mini"
-    teacher: int = 2700  # steps
-    student: int = 1800
-    more: int = 600  # of Seq-Inter, from what Seq-KD gave
-    batch: int = 64
-    width: int = 5  # of the beam
-    room: int = 80  # tokens a translation may have
-    evaluate_every: int = 450
-    log_every: int = 20
+    size: Size = dataclasses.field(default_factory=Size)
     embedded: bool = False
     seeds: tuple[int, ...] = (0,)
 
 
 VARIANTS = {
-    "mini": Size(),
-    "lstm": Size(kinds=("lstm",)),
-    "paper": Size(
-        kinds=("transformer", "lstm"), teacher=9000, student=9000, more=1800, seeds=(0, 1, 2)
+    "mini": Variant(),
+    "lstm": Variant(kinds=("lstm",)),
+    "paper": Variant(
+        kinds=("transformer", "lstm"),
+        size=Size(teacher=9000, student=9000, more=1800),
+        seeds=(0, 1, 2),
     ),
-    "smoke": Size(
-        model="smoke", teacher=20, student=10, more=5, batch=16, width=2, room=16,
-        evaluate_every=10, log_every=5, embedded=True,
+    "smoke": Variant(
+        model="smoke",
+        size=Size(
+            teacher=20, student=10, more=5, batch=16, width=2, room=16, evaluate_every=10,
+            evaluate_rows=64, log_every=5,
+        ),
+        embedded=True,
     ),
 }  # fmt: skip
+RATES = {"transformer": 2e-3, "lstm": 3e-3}
 
 # Greedy and beam BLEU of Kim and Rush, English to German: teacher 4 x 1000, students 2 x 500.
 ORIGINAL = {
@@ -72,88 +65,30 @@ ORIGINAL = {
     "seq": (18.9, 19.0),
     "all": (18.8, 19.2),
 }
-LABELS = {
-    "teacher": "teacher",
-    "alone": "student, references",
-    "word": "student, Word-KD",
-    "seq": "student, Seq-KD",
-    "inter": "student, Seq-KD, then Seq-Inter",
-    "both": "student, Word-KD on Seq-KD's targets",
-    "all": "student, Word-KD, Seq-KD and Seq-Inter",
-}
 
 
 def get_config(variant: str = "mini") -> Experiment:
     """The experiment at one size, one of VARIANTS."""
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r} of seq_kd. {did_you_mean(variant, VARIANTS)}")
-    size = VARIANTS[variant]
+    chosen = VARIANTS[variant]
     stages: dict[str, object] = {}
-    for kind in size.kinds:
-        stages |= _stages(size, kind)
-    shown = tuple(f"{kind}_{name}" for kind in size.kinds for name in LABELS)
-    beam = Beam(width=size.width, max_tokens=size.room)
+    for kind in chosen.kinds:
+        teacher, student = (
+            models.translator(kind, chosen.model, role) for role in ("teacher", "student")
+        )
+        stages |= arms(kind, teacher, student, chosen.size, RATES[kind])
+    shown = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
+    beam = Beam(width=chosen.size.width, max_tokens=chosen.size.room)
     stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=64)
     stages["decode"] = Decode(models=shown, splits=("test",), beam=beam)
     return Experiment(
         title="Sequence-level distillation: a teacher's translations against a person's",
-        data=data.multi30k(embedded=size.embedded),
+        data=data.multi30k(embedded=chosen.embedded),
         stages=stages,
-        seeds=size.seeds,
-        report=_report(size.kinds),
+        seeds=chosen.seeds,
+        report=_report(chosen.kinds),
     )
-
-
-def _stages(size: Size, kind: str) -> dict[str, object]:
-    """All of one kind, their names beginning with it."""
-
-    def training(steps: int, rate: float) -> dict[str, object]:
-        return dict(
-            steps=steps,
-            batch_size=size.batch,
-            optimiser=AdamW(learning_rate=rate),
-            evaluate_every=size.evaluate_every,
-            save_every=size.evaluate_every,
-            log_every=size.log_every,
-            evaluate_rows=64 if size.embedded else 512,
-        )
-
-    rate = {"transformer": 2e-3, "lstm": 3e-3}[kind]
-    name = {
-        each: f"{kind}_{each}" for each in (*LABELS, "generated", "best", "closest", "seedling")
-    }
-    start, teacher = name["seedling"], name["teacher"]
-
-    def taught(student: str, targets: str, steps: int, rate: float) -> Distil:
-        terms = {"soft_targets": SoftTargets(weight=0.5), "cross_entropy": HardLabels(weight=0.5)}
-        return Distil(
-            teacher=teacher, student=student, terms=terms, targets=targets, chunk=256,
-            **training(steps, rate),
-        )  # fmt: skip
-
-    def alone(student: str, targets: str, steps: int, rate: float) -> FineTune:
-        return FineTune(source=student, targets=targets, **training(steps, rate))
-
-    best, closest = name["best"], name["closest"]
-    return {
-        teacher: Pretrain(
-            model=models.translator(kind, size.model, "teacher"),
-            **training(size.teacher, rate / 2),
-        ),
-        name["generated"]: Generate(
-            teacher=teacher,
-            beam=Beam(width=size.width, n_best=size.width, max_tokens=size.room),
-        ),
-        best: Choose(source=name["generated"], how="best"),
-        closest: Choose(source=name["generated"], how="closest"),
-        start: Initialise(model=models.translator(kind, size.model, "student")),
-        name["alone"]: alone(start, "", size.student, rate),
-        name["word"]: taught(start, "", size.student, rate),
-        name["seq"]: alone(start, best, size.student, rate),
-        name["inter"]: alone(name["seq"], closest, size.more, rate / 4),
-        name["both"]: taught(start, best, size.student, rate),
-        name["all"]: taught(name["both"], closest, size.more, rate / 4),
-    }
 
 
 def _report(kinds: tuple[str, ...]) -> Report:

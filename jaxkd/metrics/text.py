@@ -1,5 +1,6 @@
 """Texts a model wrote against references: BLEU and chrF, ROUGE, exact match."""
 
+import re
 from collections.abc import Sequence
 
 import sacrebleu
@@ -64,6 +65,52 @@ def exact_match(texts: Sequence[str], references: References) -> float:
         for text, told in zip(texts, references, strict=True)
     )
     return sum(same) / len(texts)
+
+
+def step_accuracy(texts: Sequence[str], references: References, separator: str = ";") -> float:
+    """Mean share of a plan's steps that are right and in their place, of the longer of the two.
+
+    Steps stand between separators; of several references the best counts.
+
+    >>> step_accuracy(["go ; take", "go"], [["go ; put"], ["go ; take"]])
+    0.5
+    """
+    _check(texts, references)
+
+    def steps(text: str) -> list[str]:
+        return [" ".join(step.split()) for step in text.split(separator)]
+
+    def share(text: str, told: str) -> float:
+        mine, right = steps(text), steps(told)
+        same = sum(a == b for a, b in zip(mine, right, strict=False))
+        return same / max(len(mine), len(right))
+
+    each = (
+        max(share(text, one) for one in told) for text, told in zip(texts, references, strict=True)
+    )
+    return sum(each) / len(texts)
+
+
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+def answer_match(texts: Sequence[str], references: References, mark: str = "####") -> float:
+    """Share of texts whose number after the mark is that of their reference.
+
+    >>> answer_match(["so #### 1,000", "1000"], [["#### 1000"], ["#### 1000"]])
+    0.5
+    """
+    _check(texts, references)
+
+    def number(text: str) -> float | None:
+        found = _NUMBER.search(text.partition(mark)[2])
+        return None if found is None else float(found[0].replace(",", ""))
+
+    right = sum(
+        number(text) is not None and number(text) in {number(one) for one in told}
+        for text, told in zip(texts, references, strict=True)
+    )
+    return right / len(texts)
 
 
 def _check(texts: Sequence[str], references: References) -> None:

@@ -102,6 +102,8 @@ def _written() -> list[tuple[str, str, float]]:
         ("ROUGE-2 [%]", "rouge2", 100.0),
         ("ROUGE-L [%]", "rougeL", 100.0),
         ("exact match [%]", "exact", 100.0),
+        ("steps right [%]", "steps", 100.0),
+        ("answers right [%]", "answer", 100.0),
     ]
     return [
         (f"{title}, {way}", f"{name}_{way}", scale)

@@ -16,6 +16,8 @@ METRICS = {
     "chrf": lambda texts, told: {"chrf": metrics.chrf(texts, told)},
     "rouge": metrics.rouge,
     "exact": lambda texts, told: {"exact": metrics.exact_match(texts, told)},
+    "steps": lambda texts, told: {"steps": metrics.step_accuracy(texts, told)},
+    "answer": lambda texts, told: {"answer": metrics.answer_match(texts, told)},
 }
 
 

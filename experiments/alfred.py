@@ -1,0 +1,114 @@
+"""ALFRED's language: from an instruction to the robot's plan, by LSTMs and by Transformers.
+
+    python run.py --config experiments/alfred.py          # mini: both kinds, CPU
+    python run.py --config experiments/alfred.py:scan     # SCAN, commands to actions
+    python run.py --config experiments/alfred.py:length   # SCAN, longer ones than were learned
+    python run.py --config experiments/alfred.py:jump     # SCAN, a word learned alone
+    python run.py --config experiments/alfred.py:smoke    # about a minute, words to be reversed
+
+A goal and its steps in English are read, and the sub-goals with their objects are written. A
+sequence-to-sequence LSTM, the benchmark's baseline, stands against a Transformer; each teaches a
+student of about a seventh of its size, by its distribution at every word (Word-KD), by its own
+plans (Seq-KD), and by both. A plan counts where all of it is right; steps count in their place.
+
+ALFRED's tests are not public in what they want: valid_seen is the test here, and 5% of the training
+trajectories are held out to watch the training.
+
+mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
+"""
+
+import dataclasses
+
+from configs import data, models
+from configs.sequence import LABELS, Size, arms
+from jaxkd.core.names import did_you_mean
+from jaxkd.data.pairs import Pairs
+from jaxkd.decode.beam import Beam
+from jaxkd.stages.decode import Decode
+from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
+
+KINDS = {"lstm": "LSTM", "transformer": "Transformer"}
+RATES = {"transformer": 1e-3, "lstm": 2e-3}
+
+
+@dataclasses.dataclass
+class Variant:
+    """What a variant is made of."""
+
+    data: Pairs
+    size: Size
+    model: str = "mini"
+    kinds: tuple[str, ...] = tuple(KINDS)
+
+
+_SCAN = Size(teacher=3000, student=3000, more=600, room=128, evaluate_every=500)
+VARIANTS = {
+    "mini": Variant(data.alfred(), Size(teacher=2000, student=1500, more=500, room=96)),
+    "scan": Variant(data.scan(), _SCAN),
+    "length": Variant(data.scan("length"), _SCAN),
+    "jump": Variant(data.scan("jump"), _SCAN),
+    "smoke": Variant(
+        data.alfred(embedded=True),
+        Size(
+            teacher=10, student=5, more=5, batch=16, width=2, room=16, evaluate_every=5,
+            evaluate_rows=64, log_every=5,
+        ),
+        model="smoke",
+        kinds=("lstm",),
+    ),
+}  # fmt: skip
+
+
+def get_config(variant: str = "mini") -> Experiment:
+    """The experiment on one data set, one of VARIANTS."""
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant {variant!r} of alfred. {did_you_mean(variant, VARIANTS)}")
+    chosen = VARIANTS[variant]
+    stages: dict[str, object] = {}
+    for kind in chosen.kinds:
+        shapes = (models.translator(kind, chosen.model, role) for role in ("teacher", "student"))
+        stages |= arms(kind, *shapes, chosen.size, RATES[kind])
+    shown = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
+    stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=64)
+    stages["decode"] = Decode(
+        models=shown,
+        metrics=("exact", "steps"),
+        beam=Beam(width=chosen.size.width, max_tokens=chosen.size.room),
+    )
+    return Experiment(
+        title="From instructions to plans: LSTMs and Transformers, teachers and students",
+        data=dataclasses.replace(chosen.data),
+        stages=stages,
+        report=_report(chosen.kinds),
+    )
+
+
+def _report(kinds: tuple[str, ...]) -> Report:
+    labels = {
+        f"{kind}_{name}": f"{KINDS[kind]} {label}"
+        for kind in kinds
+        for name, label in LABELS.items()
+    }
+    comparisons = [
+        Comparison(
+            f"{KINDS[kind]}: {LABELS[better]} against references",
+            f"{kind}_{better}", f"{kind}_alone", "test", "exact_greedy",
+        )
+        for kind in kinds
+        for better in ("word", "seq", "all")
+    ]  # fmt: skip
+    if len(kinds) > 1:
+        title = "teachers: Transformer against LSTM"
+        pair = ("transformer_teacher", "lstm_teacher")
+        comparisons.insert(0, Comparison(title, *pair, "test", "exact_greedy"))
+    curves = [
+        Curve(
+            f"{KINDS[kind]}: validation loss over steps",
+            tuple(f"{kind}_{name}" for name in ("teacher", "alone", "word", "seq", "both")),
+            "validation",
+            unigram=True,
+        )
+        for kind in kinds
+    ]
+    return Report(labels, tuple(curves), tuple(comparisons), split="test")
