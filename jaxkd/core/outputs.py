@@ -24,7 +24,13 @@ class Projection:
         """
         flat = self.features.reshape(-1, self.features.shape[-1])
         matrix = self.matrix.astype(flat.dtype)
-        logits = jnp.matmul(matrix, flat.T, preferred_element_type=jnp.float32)
+        logits = jax.lax.dot_general(
+            matrix, flat, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        if flat.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+            # Merged with what follows, XLA (jax 0.10.2) multiplies in float32: 3.5 times as long
+            # for 58,101 tokens and 256 positions of width 512.
+            logits = jax.lax.optimization_barrier(logits)
         logits = logits if self.bias is None else logits + self.bias[:, None]
         return jnp.moveaxis(logits.reshape(-1, *self.features.shape[:-1]), 0, -1)
 

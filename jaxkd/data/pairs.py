@@ -1,4 +1,4 @@
-"""Pairs of texts as rows of tokens, in batches of like length, for models that read and write."""
+"""Pairs of texts as rows of tokens, in batches of like length: read and written, or joined."""
 
 import dataclasses
 import functools
@@ -140,6 +140,37 @@ class PairRows(Rows):
         }
 
 
+class JoinedRows(PairRows):
+    """The same for decoders: they read a source, and go on from it with its target.
+
+    A source ends with the words between the two, and not with a token.
+    """
+
+    head = "causal_lm"
+
+    @property
+    def fits(self) -> dict[str, int]:
+        return Rows.fits.fget(self)
+
+    def draw(
+        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, how: Masking | None
+    ) -> Batch:
+        """Only the target's tokens are to be predicted."""
+        apart = super().draw(rows, rng, how)
+        read, written = apart.mask.sum(1, keepdims=True), apart.target_mask.sum(1, keepdims=True)
+        write = apart.targets.shape[1]
+        tokens = np.pad(apart.tokens, ((0, 0), (0, write)), constant_values=self.tokenizer.pad)
+        places = read + np.arange(write)
+        np.put_along_axis(tokens, places, apart.targets, axis=1)
+        return Batch(
+            tokens=tokens,
+            mask=np.arange(tokens.shape[1]) < read + written,
+            targets=apart.targets,
+            target_positions=(places - 1).astype(np.int32),
+            target_mask=apart.target_mask,
+        )
+
+
 def choose_widths(
     lengths: Int[np.ndarray, "rows 2"], limits: Width, shares: Sequence[float] = SHARES
 ) -> tuple[Width, ...]:
@@ -178,6 +209,9 @@ class Pairs:
     cut: bool = False  # longer ones lose what is too much; else they are an error
     rows: int = 0  # use only so many rows of each split; 0: all
     shares: tuple[float, ...] = SHARES  # rows that fit into each width a batch may have
+    # For decoders: the words between a source and its target, as " TL;DR:"; empty: for
+    # encoder-decoders.
+    joined: str = ""
 
     def open(self, cache: pathlib.Path) -> PairRows:
         """Read and tokenise, or take it from the cache; errors as for `parallel.open_pairs`.
@@ -211,6 +245,7 @@ class Pairs:
             lossless=True,
         )
         key = [content, tokenizer.fingerprint, self.read, self.write, self.cut]
+        key += [self.joined] if self.joined else []
         fingerprint = hashlib.sha256(json.dumps(["pairs", *key]).encode()).hexdigest()[:16]
         file = cache / "rows" / f"{fingerprint}.npz"
         if not file.exists():
@@ -223,7 +258,7 @@ class Pairs:
         targets = splits["train"][:, self.read :]
         counts = np.bincount(targets[targets >= 0], minlength=tokenizer.vocab_size)
         special = sorted(tokenizer.structural_ids - {tokenizer.sep})
-        rows = PairRows(
+        rows = (JoinedRows if self.joined else PairRows)(
             corpus=found.name,
             origin=found.origin,
             embedded=found.embedded,
@@ -244,22 +279,26 @@ class Pairs:
     ) -> Int[np.ndarray, "rows columns"]:
         rows = np.full((len(pairs), self.read + self.write), NOTHING, np.int32)
         pairs = [pairs[i] for i in range(len(pairs))]
+        # What a row of each side ends with, whatever of it is cut.
+        after = tokenizer.encode([self.joined])[0] if self.joined else [tokenizer.sep]
         sides = {
-            "read": (0, [source for source, _ in pairs]),
-            "write": (self.read, [targets[0] for _, targets in pairs]),
+            "read": (0, [source for source, _ in pairs], after),
+            "write": (self.read, [targets[0] for _, targets in pairs], [tokenizer.sep]),
         }
-        for name, (start, texts) in sides.items():
-            most = getattr(self, name)
+        for name, (start, texts, last) in sides.items():
+            most = getattr(self, name) - len(last)
+            if most < 1:
+                raise ValueError(f"data.joined={self.joined!r} leaves no room: {name}={most}.")
             for number, ids in enumerate(tokenizer.encode(texts)):
-                if len(ids) >= most and not self.cut:
+                if len(ids) > most and not self.cut:
                     raise ValueError(
-                        f"row {number + 1} of the {split} split has {len(ids)} tokens and the one "
-                        f"that ends it; data.{name} is {most}: {texts[number][:60]!r}. Set "
-                        f"config.data.{name} higher, or config.data.cut=True to lose what is more."
+                        f"row {number + 1} of the {split} split has {len(ids)} tokens and "
+                        f"{len(last)} that end it; data.{name} is {getattr(self, name)}: "
+                        f"{texts[number][:60]!r}. Set config.data.{name} higher, or "
+                        "config.data.cut=True to lose what is more."
                     )
-                ids = ids[: most - 1]
+                ids = [*ids[:most], *last]
                 rows[number, start : start + len(ids)] = ids
-                rows[number, start + len(ids)] = tokenizer.sep
         return rows
 
 

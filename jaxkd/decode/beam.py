@@ -119,6 +119,7 @@ def searcher(
     """
     beam.check()
     steps = _Steps(model, config, beam, tuple(ends), pad, tuple(barred))
+    lowered = jax.jit(functools.partial(in_compute_dtype, config))
     if devices == 1:
         begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on, static_argnums=2)
     else:
@@ -135,6 +136,7 @@ def searcher(
         given = (batch, *prompt_of(model, config, batch, prompt, prompt_mask))
         if devices > 1:
             given = jax.tree.map(functools.partial(_cut, devices), given)
+        params = lowered(params)
         state = begin(params, *given)
         # All devices count alike until their rows are done.
         while (done := int(jnp.max(state.count))) < beam.max_tokens and bool(state.open.any()):
@@ -145,6 +147,11 @@ def searcher(
         return steps.decoded(found)
 
     return search
+
+
+def in_compute_dtype(config: Config, params: Params) -> Params:
+    """Matrices in the type they are multiplied in: once a search, not once a token."""
+    return jax.tree.map(lambda x: x.astype(config.dtype) if x.ndim > 1 else x, params)
 
 
 def prompt_of(

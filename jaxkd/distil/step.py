@@ -15,6 +15,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.random import stream
 from jaxkd.distil import objective
+from jaxkd.distil.on_policy import Mix
 from jaxkd.distil.teacher import said
 from jaxkd.models.model import Model, Params, forward, keep_blocks
 
@@ -50,6 +51,7 @@ def make_step(
     dropout: bool = False,
     accumulate: int = 1,
     chunk: int = 0,
+    mix: Mix | None = None,
 ) -> Step:
     """A step minimising `terms`, its result independent of how the batch is split.
 
@@ -60,8 +62,9 @@ def make_step(
 
     Args:
       chunk: positions whose logits exist at once, 0 for all (losses/fused.py).
+      mix: what is done to the batch first (on_policy.py).
     Returns: the step; its metrics are a Mean for each term, `loss` (their weighted sum) and
-    `grad_norm` (before clipping).
+    `grad_norm` (before clipping), with `mix` also `on_policy`, the share of batches it changed.
     """
 
     def step(
@@ -70,6 +73,8 @@ def make_step(
         def over_devices(tree: Any) -> Any:
             return tree if axis is None else jax.lax.psum(tree, axis)
 
+        if mix is not None:
+            batch, mixed = mix(state.params, batch, state.step, axis)
         now = objective.at(terms, state.step)
         count = over_devices(objective.counts(now, batch))
         keep = keep_blocks(seed, state.step, model.depth, layer_drop) if layer_drop else None
@@ -104,6 +109,8 @@ def make_step(
         loss = sum(objective.share(now[name], count[name]) * total[name] for name in terms)
         metrics["loss"] = Mean(loss, one)
         metrics["grad_norm"] = Mean(optax.tree.norm(gradient), one)
+        if mix is not None:
+            metrics["on_policy"] = Mean(mixed, one)
         return State(state.step + 1, params, optimiser_state), metrics
 
     return step

@@ -1,6 +1,7 @@
 """Multi-head attention over a padded batch, softmax in float32."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jaxkd.models.rotary import Rotary
 # xla, cudnn: jax.nn.dot_product_attention, the second by a GPU's fused kernel (bfloat16 only).
 KINDS = ("plain", "chunked", "xla", "cudnn")
 CHUNK = 128  # queries at a time
+FEW = 8  # so many keys a query and more: cached decoding, whose products are narrow
 
 
 @jax.tree_util.register_dataclass
@@ -150,17 +152,24 @@ def attend(
     """The mixture of values, and the weights (before dropout) in the dtype of the queries."""
     heads, groups, dtype = query.shape[1], key.shape[1], query.dtype
     shown = shown[:, None]
-    pairs, mixture = "BHLK,BHSK->BHLS", "BHLS,BHSK->BHLK"
+    pairs, turned, mixture = "BHLK,BHSK->BHLS", "BHSK,BHLK->BHSL", "BHLS,BHSK->BHLK"
     if groups != heads:
-        pairs, mixture = "BGHLK,BGSK->BGHLS", "BGHLS,BGSK->BGHLK"
+        pairs, turned, mixture = "BGHLK,BGSK->BGHLS", "BGSK,BGHLK->BGHSL", "BGHLS,BGSK->BGHLK"
         query = query.reshape(query.shape[0], groups, -1, *query.shape[2:])
         shown = shown[:, :, None]
     scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum(pairs, query * scale, key, preferred_element_type=jnp.float32)
+    few = FEW * query.shape[-2] <= key.shape[-2]
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    if few:
+        # A CPU takes half the time if keys come first, and XLA (jax 0.10.2) must not undo it.
+        scores = product(turned, key, query * scale)
+        scores = jax.lax.optimization_barrier(scores).swapaxes(-1, -2)
+    else:
+        scores = product(pairs, query * scale, key)
     # Finite, so that a row of padding alone stays finite; far below any score.
     scores = jnp.where(shown, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores).astype(dtype)
-    mixed = jnp.einsum(mixture, drop(weights), value)
+    mixed = (product if few else jnp.einsum)(mixture, drop(weights), value).astype(dtype)
     shape = (mixed.shape[0], heads, mixed.shape[-2])
     return mixed.reshape(*shape, -1), weights.reshape(*shape, -1)
 

@@ -5,12 +5,15 @@ from typing import Any
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.distil import objective
+from jaxkd.distil.on_policy import OnPolicy
 from jaxkd.distil.teacher import HELD, hold, megabytes
+from jaxkd.distil.vocabulary_terms import HardLabels
 from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.models import families
 from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
+from jaxkd.stages.generate import check_pairs
 from jaxkd.stages.label import Label, open_store, recall_from
 from jaxkd.stages.training import Training, check_head, check_tokenizer, load_model
 
@@ -24,6 +27,7 @@ class Distil(Training):
     terms: objective.Terms = dataclasses.field(default_factory=dict)
     labels: str = ""  # stage that stored what the teacher says; empty: it says it in every step
     teacher_held: str = "float32"  # or bfloat16, int8: its weights in less memory
+    on_policy: OnPolicy = dataclasses.field(default_factory=OnPolicy)  # learn from its own words
 
     def inputs(self) -> tuple[str, ...]:
         stored = (self.labels,) if self.labels else ()
@@ -42,8 +46,24 @@ class Distil(Training):
                 "is not held in memory. Give one of the two."
             )
 
+        self.on_policy.check()
+        own = self.on_policy.share > 0
+        if own and self.labels:
+            raise ValueError(
+                f"labels={self.labels!r} and on_policy.share={self.on_policy.share}: nothing is "
+                "stored of what the student will write. Leave labels empty."
+            )
+        copied = [name for name, term in self.terms.items() if type(term) is HardLabels]
+        if own and copied:
+            raise ValueError(
+                f"terms {copied} and on_policy.share={self.on_policy.share}: the student would "
+                "learn its own samples as if they were right. Leave them out."
+            )
+
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
         super().check_among(earlier, data)
+        if self.on_policy.share:
+            check_pairs(data)
         if not self.labels:
             return
         if self.targets:
@@ -71,7 +91,9 @@ class Distil(Training):
         # The teacher first: what is wrong with it is often wrong with the student cut from it.
         teacher, told = self._held(place)
         config, params = self._seedling(place)
-        return told | self.fit(place, config, params, self.terms, teacher=teacher)
+        return told | self.fit(
+            place, config, params, self.terms, teacher=teacher, on_policy=self.on_policy
+        )
 
     def _seedling(self, place: Place) -> tuple[families.Config, Params]:
         """The model that is to learn; its tokenizer goes on with it."""

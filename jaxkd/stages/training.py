@@ -17,6 +17,7 @@ from jaxkd.data.feed import Recall
 from jaxkd.data.masking import Masking
 from jaxkd.data.text import Rows
 from jaxkd.distil import objective
+from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step
 from jaxkd.distil.teacher import released
 from jaxkd.evaluate.predictions import make_evaluate
@@ -86,6 +87,7 @@ class Training:
         teacher: tuple[families.Config, Params] | None = None,
         layer_drop: float = 0.0,
         recall: Recall | None = None,
+        on_policy: OnPolicy | None = None,
     ) -> dict[str, Any]:
         """Train from `params`, or go on from the last good checkpoint; save the last state.
 
@@ -116,6 +118,7 @@ class Training:
             dropout=max(config.dropout, config.attention_dropout) > 0,
             accumulate=self.accumulate,
             chunk=self.chunk,
+            mix=_mix(on_policy, model, config, place),
         )
         series = Series(place.folder / "checkpoint", warn=place.display.say)
         best = Series(place.folder / "best", keep=1, warn=place.display.say)
@@ -198,6 +201,14 @@ class Training:
             log.close()
             place.display.stop()
         return {"steps": int(state.step), "resumed_at": resumed}
+
+
+def _mix(how: OnPolicy | None, model: Model, config: families.Config, place: Place) -> Any:
+    if how is None or not how.share:
+        return None
+    known = place.rows.tokenizer
+    barred = tuple(sorted(known.structural_ids - {known.sep}))
+    return mixer(model, config, how, seed=place.seed, end=known.sep, pad=known.pad, barred=barred)
 
 
 def _is_causal(config: families.Config) -> bool:

@@ -163,3 +163,34 @@ def test_the_unigram_line_is_that_of_the_targets(tmp_path):
     nats = -np.log(counts / counts.sum())[told[told >= 0]].mean()
     assert rows.unigram("validation") == pytest.approx(nats)
     assert json.dumps(rows.describe())
+
+
+def test_joined_for_a_decoder_a_target_follows_its_source(tmp_path):
+    """Each target's token stands right after the place that is to predict it."""
+    rows = opened(tmp_path, joined=" in German:", shares=(1.0,))
+    assert (rows.head, list(rows.fits)) == ("causal_lm", ["vocabulary"])
+    chosen = rows.splits["train"]
+    batch = rows.draw(chosen, np.random.default_rng(0), Masking())
+    known = rows.tokenizer
+    for i, (source, target) in enumerate(zip(EN, DE, strict=True)):
+        ids = batch.tokens[i][batch.mask[i]]
+        assert ids[-1] == known.sep and known.sep not in ids[:-1]
+        assert known.decode(ids) == f"{source} in German: {target}"
+        asked = batch.target_mask[i]
+        after = batch.tokens[i][batch.target_positions[i][asked] + 1]
+        np.testing.assert_array_equal(after, batch.targets[i][asked])
+        assert known.decode(batch.targets[i][asked]) == target
+    read = rows.sources(chosen)
+    assert [known.decode(a[b]) for a, b in zip(read.tokens, read.mask, strict=True)] == [
+        f"{source} in German:" for source in EN
+    ]
+
+
+def test_what_is_cut_of_a_joined_source_is_not_the_words_between(tmp_path):
+    rows = opened(tmp_path, joined=" in German:", read=16, cut=True, shares=(1.0,))
+    read = rows.sources(rows.splits["train"])
+    assert (read.mask.sum(1) == 16).any()
+    for tokens, mask in zip(read.tokens, read.mask, strict=True):
+        assert rows.tokenizer.decode(tokens[mask]).endswith(" in German:")
+    with pytest.raises(ValueError, match="leaves no room"):
+        opened(tmp_path, joined=" in German: " * 9, read=32, cut=True)

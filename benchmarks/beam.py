@@ -1,0 +1,304 @@
+"""Beam search of an encoder-decoder against transformers' `generate` and CTranslate2.
+
+    pip install -c constraints.txt -e '.[export]' && pip install ctranslate2==4.8.5
+    python benchmarks/beam.py                       # 512 sentences, beam 4: who is how fast
+    python benchmarks/beam.py --sentences 128 --rounds 3
+    python benchmarks/beam.py --what width          # how a step grows with the beam
+    python benchmarks/beam.py --what cache          # what a step costs more when much is cached
+
+A Marian of opus-mt-en-de's size (6 + 6 layers of width 512, 58,101 tokens) with random weights
+reads sentences of 8 to 40 tokens, sorted by length, 64 at a time, and writes exactly `--tokens`
+tokens each, so that all do the same work: what is gained by leaving early is not measured, and
+CTranslate2, which takes finished sentences out, does not gain it either. Nothing is timed before
+all give the same hypotheses for most sentences and, in float32, scores within 1e-3.
+
+`ctranslate2 int8` stands against ours in bfloat16. Each side has the malloc settings that suit it.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+import peers
+
+OURS, LOW = "jaxkd", "jaxkd bfloat16"
+PEERS = ("torch transformers", "ctranslate2", "ctranslate2 int8")
+VOCABULARY, BEAM, ROWS = 58101, 4, 64
+END, PAD = 0, VOCABULARY - 1
+AGREE = 0.9  # share of sentences whose best hypotheses are the same tokens
+
+
+def sentences(count: int) -> list[np.ndarray]:
+    """Longest first, as all who sort them do."""
+    rng = np.random.default_rng(0)
+    lengths = np.sort(rng.integers(8, 41, count))[::-1]
+    return [np.append(rng.integers(2, PAD, n - 1), END).astype(np.int32) for n in lengths]
+
+
+def write_model(folder: pathlib.Path) -> None:
+    """A HuggingFace folder, and beside it CTranslate2's, in float32 and int8."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.MarianConfig(
+        vocab_size=VOCABULARY, d_model=512, encoder_layers=6, decoder_layers=6,
+        encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=2048,
+        decoder_ffn_dim=2048, activation_function="swish", max_position_embeddings=512,
+        scale_embedding=True, share_encoder_decoder_embeddings=True, tie_word_embeddings=True,
+        pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD, forced_eos_token_id=None,
+        init_std=0.04, dropout=0.0,
+    )  # fmt: skip
+    model = transformers.MarianMTModel(config).eval()
+    with torch.no_grad():
+        # CTranslate2 starts from a vector of zeros.
+        model.model.shared.weight[PAD] = 0.0
+    model.save_pretrained(folder)
+    with contextlib.suppress(ImportError):
+        from ctranslate2.converters.transformers import MarianMTLoader
+
+        for kind in ("float32", "int8"):
+            spec = MarianMTLoader().get_model_spec(
+                transformers.MarianMTModel.from_pretrained(folder)
+            )
+            words = [f"t{i}" for i in range(VOCABULARY - 1)]
+            words[END], words[1] = "</s>", "<unk>"
+            spec.register_source_vocabulary(words)
+            spec.register_target_vocabulary(words)
+            spec.config.eos_token, spec.config.unk_token = "</s>", "<unk>"
+            spec.config.decoder_start_token = "</s>"
+            spec.validate()
+            spec.optimize(quantization=kind)
+            (folder / kind).mkdir()
+            spec.save(str(folder / kind))
+
+
+def told(best: list[tuple[list[int], float]]) -> dict:
+    return {"tokens": [tokens for tokens, _ in best], "scores": [score for _, score in best]}
+
+
+def open_ours(folder: pathlib.Path, compute: str):
+    from jaxkd.hub import folder as hub
+
+    config, params = hub.load(str(folder))
+    return dataclasses.replace(config, compute=compute), params
+
+
+def serve_jax(options) -> None:
+    import jax
+
+    from jaxkd.core.batch import Batch
+    from jaxkd.decode.beam import Beam, searcher
+    from jaxkd.decode.rows import decode_rows
+    from jaxkd.models import families
+
+    low = options.serve == LOW
+    config, params = open_ours(options.folder, "bfloat16" if low else "float32")
+    beam = Beam(width=BEAM, max_tokens=options.tokens, min_tokens=options.tokens)
+    search = searcher(families.build(config), config, beam, ends=[END], pad=PAD, barred=[PAD])
+    params = jax.device_put(params)
+    rows = sentences(options.sentences)
+    lengths = [len(row) for row in rows]
+
+    def batch_of(chosen: np.ndarray) -> Batch:
+        width = -(-max(lengths[i] for i in chosen) // 8) * 8
+        tokens = np.full((len(chosen), width), PAD, np.int32)
+        for row, i in zip(tokens, chosen, strict=True):
+            row[: lengths[i]] = rows[i]
+        return Batch(tokens, tokens != PAD)
+
+    def run():
+        return decode_rows(search, params, batch_of, lengths, batch_size=ROWS)
+
+    def check() -> dict:
+        found = run()
+        return told(
+            list(zip(found.tokens[:, 0].tolist(), found.scores[:, 0].tolist(), strict=True))
+        )
+
+    peers.serve(check, timed(run))
+
+
+def serve_torch(options) -> None:
+    import torch
+    import transformers
+
+    torch.set_num_threads(options.threads)
+    peers.fast_float32()
+    model = transformers.MarianMTModel.from_pretrained(options.folder).eval()
+    rows = sentences(options.sentences)
+
+    def run() -> list[tuple[list[int], float]]:
+        best = []
+        for start in range(0, len(rows), ROWS):
+            part = rows[start : start + ROWS]
+            tokens = torch.full((len(part), len(part[0])), PAD)
+            for row, ids in zip(tokens, part, strict=True):
+                row[: len(ids)] = torch.tensor(ids)
+            with torch.inference_mode():
+                made = model.generate(
+                    tokens, attention_mask=(tokens != PAD).long(), num_beams=BEAM,
+                    min_new_tokens=options.tokens, max_new_tokens=options.tokens,
+                    bad_words_ids=[[PAD]], output_scores=True, return_dict_in_generate=True,
+                    do_sample=False,
+                )  # fmt: skip
+            told = zip(made.sequences[:, 1:].tolist(), made.sequences_scores.tolist(), strict=True)
+            best += list(told)
+        return best
+
+    peers.serve(lambda: told(run()), timed(run))
+
+
+def serve_ctranslate2(options) -> None:
+    import ctranslate2
+
+    kind = "int8" if options.serve.endswith("int8") else "float32"
+    translator = ctranslate2.Translator(
+        str(options.folder / kind), compute_type=kind, intra_threads=options.threads
+    )
+    texts = [[*(f"t{i}" for i in row[:-1]), "</s>"] for row in sentences(options.sentences)]
+
+    def run() -> list[tuple[list[int], float]]:
+        made = translator.translate_batch(
+            texts, beam_size=BEAM, max_batch_size=ROWS, batch_type="examples",
+            min_decoding_length=options.tokens, max_decoding_length=options.tokens,
+            return_scores=True,
+        )  # fmt: skip
+        names = {"</s>": END, "<unk>": 1}
+        return [
+            ([names.get(word) or int(word[1:]) for word in each.hypotheses[0]], each.scores[0])
+            for each in made
+        ]
+
+    peers.serve(lambda: told(run()), timed(run))
+
+
+def timed(run):
+    def time_steps(steps: int) -> dict[str, float]:
+        began = time.perf_counter()
+        for _ in range(steps):
+            run()
+        return {"seconds": (time.perf_counter() - began) / steps}
+
+    return time_steps
+
+
+def agree(found: dict[str, dict]) -> None:
+    """Stop unless all wrote the same."""
+    wanted = found[OURS]
+    for name, each in found.items():
+        pairs = zip(each["tokens"], wanted["tokens"], strict=True)
+        same = sum(a == b for a, b in pairs) / len(wanted["tokens"])
+        apart = max(abs(a - b) for a, b in zip(each["scores"], wanted["scores"], strict=True))
+        print(f"{name}: {same:.1%} of the hypotheses are ours; scores within {apart:.1e}")
+        if name in ("torch transformers", "ctranslate2") and (same < AGREE or apart > 1e-3):
+            raise SystemExit(f"{name} decodes something else than we do; nothing was timed.")
+
+
+def step_seconds(folder: pathlib.Path, width: int, tokens: int, first: int, repeat: int) -> float:
+    """Seconds a token of a batch of 16, after `first` tokens, the least of `repeat`."""
+    import jax
+
+    from jaxkd.core.batch import Batch
+    from jaxkd.decode.beam import Beam, _Steps
+    from jaxkd.models import families
+
+    config, params = open_ours(folder, "float32")
+    params = jax.device_put(params)
+    beam = Beam(width=width, max_tokens=tokens + 1, min_tokens=tokens + 1)
+    steps = _Steps(families.build(config), config, beam, (END,), PAD, (PAD,))
+    rows = np.stack([sentences(64)[20][:24]] * 16)
+    start = np.full((16, 1), config.start, np.int32)
+    begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on, static_argnums=2)
+    state = begin(params, Batch(rows, np.ones(rows.shape, bool)), start, np.ones((16, 1), bool))
+    for until in range(16, first + 1, 16):
+        state = go_on(params, state, until)
+    until, least = first + 16, math.inf
+    for _ in range(repeat + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(go_on(params, state, until))
+        least = min(least, time.perf_counter() - began)
+    return least / (until - int(state.count))
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument("--what", choices=("peers", "width", "cache"), default="peers")
+    parser.add_argument("--sentences", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=32, help="that each sentence gets")
+    parser.add_argument("--without", default="", help="peers left out, as a,b")
+    parser.set_defaults(steps=1, rounds=5)
+    options = parser.parse_args()
+    if options.serve:
+        serves = {"jaxkd": serve_jax, "torch": serve_torch, "ctranslate2": serve_ctranslate2}
+        return serves[options.serve.split()[0]](options)
+    print(peers.machine())
+    with tempfile.TemporaryDirectory() as place:
+        folder = pathlib.Path(place)
+        with contextlib.redirect_stdout(io.StringIO()):
+            write_model(folder)
+        if options.what == "width":
+            return of_widths(folder, options.rounds)
+        if options.what == "cache":
+            return of_cache(folder, options.rounds)
+        there = [name for name in PEERS if name[:5] == "torch" or (folder / "int8").is_dir()]
+        names = [OURS, LOW, *there]
+        names = [name for name in names if name not in options.without.split(",")]
+        words = ["--folder", place, "--threads", str(options.threads)]
+        words += ["--sentences", str(options.sentences), "--tokens", str(options.tokens)]
+        running = [peers.Peer(__file__, name, words, options.threads) for name in names]
+        agree({peer.name: peer.ask("check") for peer in running})
+        times = peers.interleaved(running, options.rounds, options.steps)
+        for peer in running:
+            peer.close()
+    for name in {OURS, LOW} & set(names):
+        print(f"\nAgainst {name}, {options.sentences} sentences:\n\n{peers.table(times, name)}")
+    print(json.dumps({name: [round(x, 2) for x in found] for name, found in times.items()}))
+
+
+def of_widths(folder: pathlib.Path, repeat: int) -> None:
+    """How the time of a step grows with the beam, 16 rows, tokens 17 to 32."""
+    widths = (1, 2, 4, 8, 16)
+    found = [step_seconds(folder, width, 48, 16, repeat) for width in widths]
+    power = np.polyfit(np.log(widths), np.log(found), 1)[0]
+    print("| beams | ms a step |\n| ---: | ---: |")
+    for width, seconds in zip(widths, found, strict=True):
+        print(f"| {width} | {1e3 * seconds:.1f} |")
+    print(f"a step's time grows with the beam's width to the power {power:.2f}")
+
+
+def of_cache(folder: pathlib.Path, repeat: int) -> None:
+    """What a step costs more at tokens 113 to 128 than at tokens 2 to 16, 16 rows, 4 beams."""
+    early, late = (step_seconds(folder, 4, 144, first, repeat) for first in (0, 112))
+    print(
+        f"a step takes {1e3 * early:.1f} ms at tokens 2 to 16 and {1e3 * late:.1f} ms at tokens "
+        f"113 to 128: {(late - early) / late:.1%} of it is to read what is cached between. A cache "
+        f"that follows its beams by being copied would add {1e3 * copy_seconds(repeat):.1f} ms."
+    )
+
+
+def copy_seconds(repeat: int) -> float:
+    """Of 6 layers' keys and values, 16 rows of 4 beams, 128 tokens, each beam from another."""
+    import jax
+    import jax.numpy as jnp
+
+    follow = jax.jit(lambda caches, rows: [x[rows] for x in caches])
+    caches = [jnp.zeros((64, 8, 128, 64)) for _ in range(12)]
+    rows = (np.arange(64).reshape(16, 4)[:, ::-1]).reshape(-1)
+    jax.block_until_ready(follow(caches, rows))
+    least = math.inf
+    for _ in range(repeat):
+        began = time.perf_counter()
+        jax.block_until_ready(follow(caches, rows))
+        least = min(least, time.perf_counter() - began)
+    return least
+
+
+if __name__ == "__main__":
+    main()
