@@ -57,14 +57,29 @@ def scan(division: str = "simple") -> Pairs:
     )
 
 
-def scitldr() -> Pairs:
+def scitldr(embedded: bool = False) -> Pairs:
     """SciTLDR's abstracts, cut where they are long, and their summaries of one sentence."""
+    if embedded:
+        return dataclasses.replace(multi30k(embedded=True), corpus="scitldr")
     return Pairs(corpus="scitldr", trained_size=8000, read=256, write=64, cut=True)
 
 
-def gsm8k() -> Pairs:
-    """GSM8K's questions, and answers that work them out."""
-    return Pairs(corpus="gsm8k", trained_size=4000, read=320, write=384, cut=True)
+def qwen_tldr() -> Pairs:
+    """Reddit's posts and their TL;DR, under the tokens of Qwen 1.5, for its decoders."""
+    return Pairs(
+        corpus="tldr", tokenizer="Qwen/Qwen1.5-MoE-A2.7B", read=512, write=128, cut=True,
+        joined="\n\nTL;DR:", shares=(0.8, 1.0),
+    )  # fmt: skip
+
+
+def gsm8k(tokenizer: str = "trained", embedded: bool = False) -> Pairs:
+    """GSM8K's questions, and answers that work them out, for decoders."""
+    if embedded:
+        return dataclasses.replace(multi30k(embedded=True), corpus="gsm8k", joined=" Answer:")
+    return Pairs(
+        corpus="gsm8k", tokenizer=tokenizer, trained_size=2000, read=256, write=256, cut=True,
+        joined=" Answer:",
+    )  # fmt: skip
 
 
 def embedded(length: int = 64, rows: int = 0, kind: type[Text] = MaskedText) -> Text:

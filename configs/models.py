@@ -1,5 +1,7 @@
 """Model sizes by name."""
 
+import dataclasses
+
 from jaxkd.models import llama as llama_family
 from jaxkd.models import lstm as lstm_family
 from jaxkd.models import marian as marian_family
@@ -48,6 +50,13 @@ def llama(size: str, role: str) -> llama_family.Config:
         layers=layers, width=width, heads=max(2, width // 32), feed_forward=3 * width,
         max_length=128, tied=True,
     )  # fmt: skip
+
+
+def solver(size: str, role: str) -> llama_family.Config:
+    """A decoder that reads a question and goes on with its answer; the student has half of the
+    width. Its vocabulary follows the tokenizer. smoke: for tests; mini: trains on two cores."""
+    config = llama(size, {"student": "wide"}.get(role, role))
+    return dataclasses.replace(config, max_length=512, compute="bfloat16")
 
 
 def translator(kind: str, size: str, role: str) -> seq2seq.Config:

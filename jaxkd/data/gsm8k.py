@@ -5,9 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.data.lines import held_out, records
+from jaxkd.data.lines import held_out, hub_records, records
 
 Pair = tuple[str, tuple[str, ...]]
+
+HUB = "openai/gsm8k"
 
 
 def read_folder(
@@ -18,8 +20,18 @@ def read_folder(
     The calculator's marks are left out.
     Source: Cobbe et al. (2021), arXiv:2110.14168.
     """
-    train, validation = held_out(records(folder, "train.jsonl", _pair), key=lambda pair: pair[0])
-    test = records(folder, "test.jsonl", _pair)
+    train = records(folder, "train.jsonl", _pair)
+    return _split(train, records(folder, "test.jsonl", _pair))
+
+
+def read_hub() -> tuple[str, dict[str, list[Pair]]]:
+    """The same from the hub."""
+    files = [f"main/{split}-00000-of-00001.parquet" for split in ("train", "test")]
+    return _split(*hub_records(HUB, files, _pair))
+
+
+def _split(train: list[Pair], test: list[Pair]) -> tuple[str, dict[str, list[Pair]]]:
+    train, validation = held_out(train, key=lambda pair: pair[0])
     return "GSM8K", {"train": train, "validation": validation, "test": test}
 
 

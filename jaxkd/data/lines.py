@@ -1,4 +1,4 @@
-"""Files of a data set's folder line by line, gzipped or not, and a part held out by content."""
+"""Files of a data set line by line, gzipped or not, or rows of the hub's; a part held out."""
 
 import gzip
 import hashlib
@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxkd.data.hub_files import hub_files
 from jaxkd.data.sources import decoded, lacking
 
 
@@ -52,6 +53,20 @@ def records(folder: pathlib.Path, name: str, read: Callable[[dict[str, Any]], An
     if not found:
         raise ValueError(f"{file} has no lines. Fetch it again.")
     return found
+
+
+def hub_records(
+    repository: str, files: Sequence[str], read: Callable[[dict[str, Any]], Any]
+) -> list[list[Any]]:
+    """What `read` makes of each row of each Parquet file of a data set on the HuggingFace hub.
+
+    Raises:
+      Exception: as `hub_files` says; KeyError, ValueError for a row that lacks what is read.
+    """
+    import pyarrow.parquet
+
+    paths = hub_files(repository, files, kind="dataset")
+    return [[read(row) for row in pyarrow.parquet.read_table(path).to_pylist()] for path in paths]
 
 
 def held_out(

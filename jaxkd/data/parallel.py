@@ -65,6 +65,7 @@ def _of(
     hub: str,
     read: Callable[..., tuple[str, Content]],
     check: Callable[[Sequence[str]], None] = lambda languages: None,
+    read_hub: Callable[[], tuple[str, Content]] | None = None,
 ) -> Callable[[Sequence[str]], Corpus]:
     """A corpus that is read from its own files, which the hub may have too."""
 
@@ -72,7 +73,8 @@ def _of(
         check(languages)
         sides = (languages[0], languages[1])
         from_folder = functools.partial(read, languages=sides)
-        return Corpus(title, Source(inside, files, hub, from_folder, _no_hub, reversed_prose))
+        own = read_hub or _no_hub
+        return Corpus(title, Source(inside, files, hub, from_folder, own, reversed_prose))
 
     return corpus
 
@@ -93,11 +95,15 @@ CORPORA: dict[str, Callable[[Sequence[str]], Corpus]] = {
     ),
     "scitldr": _of(
         "SciTLDR", "scitldr", "train.jsonl, dev.jsonl and test.jsonl (or with .gz)",
-        "github.com/allenai/scitldr", summaries.read_folder,
+        "github.com/allenai/scitldr", summaries.read_scitldr,
+    ),
+    "tldr": _of(
+        "TL;DR", "tldr", "train.jsonl, validation.jsonl and test.jsonl (or with .gz)",
+        summaries.TLDR_HUB, summaries.read_tldr, read_hub=summaries.read_tldr_hub,
     ),
     "gsm8k": _of(
         "GSM8K", "gsm8k", "train.jsonl and test.jsonl (or with .gz)",
-        "github.com/openai/grade-school-math", gsm8k.read_folder,
+        gsm8k.HUB, gsm8k.read_folder, read_hub=gsm8k.read_hub,
     ),
 }  # fmt: skip
 

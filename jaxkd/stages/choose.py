@@ -1,4 +1,4 @@
-"""Which of a teacher's sentences a student learns: the best, the nearest to the reference, all."""
+"""Which of a teacher's texts a student learns: the best, the nearest a reference, the right."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -8,12 +8,12 @@ import numpy as np
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.random import numpy_stream
 from jaxkd.data.pairs import NOTHING
-from jaxkd.metrics.text import sentence_bleu
+from jaxkd.metrics.text import answer_match, sentence_bleu
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.generate import Generate, hypotheses
 from jaxkd.stages.targets import FILE
 
-HOW = ("best", "closest", "n_best")
+HOW = ("best", "closest", "right", "n_best")
 
 
 @dataclasses.dataclass
@@ -21,10 +21,12 @@ class Choose:
     """New targets of the training split, out of what a `Generate` stage wrote.
 
     best: the hypothesis of the highest score (sequence-level distillation). closest: that nearest
-    the reference by smoothed sentence BLEU (sequence-level interpolation). n_best: each source as
-    often as it has hypotheses, these drawn by the teacher's probabilities among them, so that the
-    mean over the rows is the mean under the teacher.
-    Source: Kim and Rush (2016), arXiv:1606.07947, sections 3.2 and 3.3.
+    the reference by smoothed sentence BLEU (sequence-level interpolation). right: the best with the
+    reference's answer, the number after ####; the reference itself where there is none. n_best:
+    each source as often as it has hypotheses, these drawn by the teacher's probabilities among
+    them, so that the mean over the rows is the mean under the teacher.
+    Source: Kim and Rush (2016), arXiv:1606.07947, sections 3.2 and 3.3; Yuan et al. (2023),
+    arXiv:2308.01825, for what is right.
     """
 
     source: str = "generated"
@@ -54,13 +56,40 @@ class Choose:
             sources, which = np.arange(rows), np.zeros(rows, int)
         if self.how == "closest":
             which, told["sentence_bleu"] = self._closest(place, found)
+        if self.how == "right":
+            which = self._right(place, found)
+            told["right"] = float(np.mean(which >= 0))
         tokens, lengths = found["tokens"][sources, which], found["lengths"][sources, which]
         end = place.rows.tokenizer.sep
         targets = np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, NOTHING)
+        if self.how == "right":
+            targets, lengths = self._else_references(place, targets, which < 0)
         # What did not end within the room is not taught to end there.
         told["ended"] = float(np.mean(targets[np.arange(len(targets)), lengths - 1] == end))
         np.savez(place.folder / FILE, targets=targets.astype(np.int32), sources=sources)
         return {"examples": len(targets), "first": float(np.mean(which == 0))} | told
+
+    def _right(self, place: Place, found: dict[str, np.ndarray]) -> np.ndarray:
+        """The first hypothesis of each row with the right answer; -1 where none has it."""
+        decode = place.rows.tokenizer.decode
+        which = np.full(len(found["tokens"]), -1)
+        for i, told in enumerate(place.rows.references("train")):
+            rows = zip(found["tokens"][i], found["lengths"][i], found["scores"][i], strict=True)
+            for j, (tokens, n, score) in enumerate(rows):
+                if score > EMPTY and answer_match([decode(tokens[:n].tolist())], [told]):
+                    which[i] = j
+                    break
+        return which
+
+    def _else_references(
+        self, place: Place, targets: np.ndarray, lacking: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The targets, references in the rows that lack one; and their lengths."""
+        own = place.rows.splits["train"][:, place.rows.columns :]
+        wide = np.full(own.shape, NOTHING, targets.dtype)
+        wide[:, : targets.shape[1]] = targets
+        wide = np.where(lacking[:, None], own, wide)
+        return wide, (wide >= 0).sum(1)
 
     def _closest(self, place: Place, found: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
         """The hypothesis of each row nearest its references, and the mean of their BLEU."""

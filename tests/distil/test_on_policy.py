@@ -13,7 +13,6 @@ from jaxkd.core.batch import Batch
 from jaxkd.distil.on_policy import OnPolicy, mixer, sources, with_targets
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.terms import Divergence
-from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.train import parallel
 from tests.decode.test_beam import END, small

@@ -1,0 +1,144 @@
+"""Arithmetic in words: how should a small model learn to work a problem out?
+
+    python run.py --config experiments/gsm8k.py          # mini: from scratch, CPU
+    python run.py --config experiments/gsm8k.py:qwen     # Qwen2.5, 7B to 0.5B; accelerators
+    python run.py --config experiments/gsm8k.py:smoke    # about a minute, words to be reversed
+    python run.py --config experiments/gsm8k.py --config.stages.on_policy.on_policy.share=1
+
+A teacher learns GSM8K's answers and writes its own for every training question. Students from one
+start learn, in equally many steps of equally many rows: the references (SFT); the teacher's
+distribution at every token of them (Word-KD); the teacher's own answers where they are right, and
+else the references (Seq-KD); and, half of the steps, what the teacher thinks of the student's own
+answers in half of the batches (on-policy, after SFT for the other half). An answer is right if its
+number after #### is.
+
+mini was never run whole: its sizes and rates are a first guess, and no result is claimed. Models
+that begin with random weights cannot be expected to reason. qwen reads its models from the hub and
+was never run.
+
+Original: efficient distillation of language models (COMS 6998) says of GSM8K only that its small
+students fail.
+"""
+
+import dataclasses
+
+from configs import data, models
+from jaxkd.core.names import did_you_mean
+from jaxkd.decode.beam import Beam
+from jaxkd.distil.on_policy import OnPolicy
+from jaxkd.distil.terms import Divergence, HardLabels, SoftTargets
+from jaxkd.stages.choose import Choose
+from jaxkd.stages.decode import Decode
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
+from jaxkd.stages.fine_tune import FineTune
+from jaxkd.stages.generate import Generate
+from jaxkd.stages.load import Load
+from jaxkd.stages.student import Initialise
+from jaxkd.train.optimiser import AdamW
+
+LABELS = {
+    "teacher": "teacher, references",
+    "sft": "student, references (SFT)",
+    "word": "student, Word-KD",
+    "seq": "student, Seq-KD, right answers",
+    "on_policy": "student, SFT, then on-policy",
+}
+
+
+@dataclasses.dataclass
+class Size:
+    """How long, on how much at a time, and how much is written."""
+
+    teacher: int  # steps
+    student: int
+    batch: int
+    rates: tuple[float, float]  # learning rates of the teacher and of the students
+    width: int = 4  # of the beam
+    room: int = 256  # tokens an answer may have
+    every: int = 400  # steps between evaluations and checkpoints
+    rows: int = 0  # test questions that are answered; 0: all
+    parallel: str = "auto"
+
+    def training(self, steps: int, rate: float) -> dict[str, object]:
+        return dict(
+            steps=steps, batch_size=self.batch, save_every=self.every, evaluate_every=self.every,
+            evaluate_rows=256, chunk=256, parallel=self.parallel,
+            optimiser=AdamW(learning_rate=rate),
+        )  # fmt: skip
+
+
+SIZES = {
+    "smoke": Size(10, 6, 16, (1e-3, 1e-3), width=2, room=16, every=5, rows=32),
+    "mini": Size(3000, 2000, 32, (1e-3, 2e-3)),
+    "qwen": Size(700, 700, 32, (1e-5, 1e-5), every=350, parallel="sharded"),
+}
+QWEN = {"teacher": "Qwen/Qwen2.5-7B", "student": "Qwen/Qwen2.5-0.5B"}
+
+
+def get_config(variant: str = "mini") -> Experiment:
+    """The experiment at one size, one of SIZES."""
+    if variant not in SIZES:
+        raise ValueError(f"no variant {variant!r} of gsm8k. {did_you_mean(variant, SIZES)}")
+    size = SIZES[variant]
+    of_teacher, of_student = size.rates
+
+    def begun(role: str) -> object:
+        if variant == "qwen":
+            return Load(name=QWEN[role], compute="bfloat16")
+        return Initialise(model=models.solver(variant, role))
+
+    def taught(student: str, steps: int, terms: dict[str, object], **how: object) -> Distil:
+        return Distil(
+            teacher="teacher", student=student, terms=terms, **size.training(steps, of_student),
+            **how,
+        )  # fmt: skip
+
+    beam = Beam(width=size.width, n_best=size.width, max_tokens=size.room)
+    kd = {"soft_targets": SoftTargets(weight=0.5), "cross_entropy": HardLabels(weight=0.5)}
+    # Generalised Jensen-Shannon, as GKD; references are learned with it too, where the coin says.
+    gkd = {"jensen_shannon": Divergence(kind="jensen_shannon", beta=0.5)}
+    half = size.student // 2
+    stages: dict[str, object] = {
+        "untaught": begun("teacher"),
+        "teacher": FineTune(source="untaught", **size.training(size.teacher, of_teacher)),
+        "generated": Generate(teacher="teacher", beam=beam, batch_size=32),
+        "right": Choose(source="generated", how="right"),
+        "seedling": begun("student"),
+        "sft": FineTune(source="seedling", **size.training(size.student, of_student)),
+        "word": taught("seedling", size.student, kd),
+        "seq": FineTune(
+            source="seedling", targets="right", **size.training(size.student, of_student)
+        ),
+        "warm": FineTune(source="seedling", **size.training(half, of_student)),
+        "on_policy": taught("warm", size.student - half, gkd, on_policy=OnPolicy(share=0.5)),
+    }
+    shown = tuple(LABELS)
+    stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=32, chunk=256)
+    stages["decode"] = Decode(
+        models=shown,
+        metrics=("answer",),
+        beam=dataclasses.replace(beam, n_best=1),
+        batch_size=32,
+        rows=size.rows,
+    )
+    tokenizer = QWEN["student"] if variant == "qwen" else "trained"
+    return Experiment(
+        title="Arithmetic in words: references, a teacher's answers, or the student's own",
+        data=data.gsm8k(tokenizer, embedded=variant == "smoke"),
+        stages=stages,
+        report=_report(),
+    )
+
+
+def _report() -> Report:
+    curves = (
+        Curve("Students: validation loss over steps", ("sft", "word", "seq"), "validation"),
+        Curve("On-policy: divergence over steps", ("on_policy",), "loss"),
+    )
+    comparisons = tuple(
+        Comparison(f"{LABELS[name]} against SFT", name, "sft", "test", "answer_greedy")
+        for name in ("word", "seq", "on_policy")
+    )
+    return Report(dict(LABELS), curves, comparisons, split="test")
