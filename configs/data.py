@@ -50,6 +50,14 @@ def alfred(embedded: bool = False) -> Pairs:
     )  # fmt: skip
 
 
+def stutter(rows: int = 0) -> Pairs:
+    """Letters out of a bad microphone, to be written as they were said; a token for each letter."""
+    return Pairs(
+        corpus="stutter", trained_size=261, read=64, write=32, rows=rows, shares=(0.5, 1.0),
+        aligned=True,
+    )  # fmt: skip
+
+
 def scan(division: str = "simple") -> Pairs:
     """SCAN's commands and actions in one of its divisions."""
     return Pairs(

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+BLANK = 0  # the token a model names where it names no label (CTC), padding in BERT's vocabularies
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

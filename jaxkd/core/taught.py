@@ -39,5 +39,14 @@ class Draws:
     ids: Any  # [*B, n] int32
 
 
-Taught = States | Scores | TopK | Draws
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NBest:
+    """The likeliest spellings of each row, of a model that names labels at places (CTC)."""
+
+    ids: Any  # [B, n, L] int32, filled up with the blank
+    log_p: Any  # [B, n] float32; the lowest number there is where there were fewer
+
+
+Taught = States | Scores | TopK | Draws | NBest
 SPARSE = (TopK, Draws)  # of the vocabulary only some tokens

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxkd.core.batch import Batch
+from jaxkd.core.batch import BLANK, Batch
 from jaxkd.data.feed import Evaluation, Recall, Training
 from jaxkd.data.masking import Masking, Vocabulary, unigram_nats
 from jaxkd.data.parallel import SPLITS, Content, open_pairs
@@ -140,6 +140,30 @@ class PairRows(Rows):
         }
 
 
+class AlignedRows(PairRows):
+    """The same for encoders that name a label or nothing at each place of the source (CTC)."""
+
+    head = "masked_lm"  # one that has logits of all tokens at all places
+    aligned = True
+
+    @property
+    def fits(self) -> dict[str, int]:
+        return Rows.fits.fget(self)
+
+    def draw(
+        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, how: Masking | None
+    ) -> Batch:
+        """Labels have as much room as there are places, of which they need as many at least."""
+        apart = super().draw(rows, rng, how)
+        more = ((0, 0), (0, apart.tokens.shape[1] - apart.targets.shape[1]))
+        return Batch(
+            tokens=apart.tokens,
+            mask=apart.mask,
+            targets=np.pad(apart.targets, more, constant_values=BLANK),
+            target_mask=np.pad(apart.target_mask, more),
+        )
+
+
 class JoinedRows(PairRows):
     """The same for decoders: they read a source, and go on from it with its target.
 
@@ -212,6 +236,7 @@ class Pairs:
     # For decoders: the words between a source and its target, as " TL;DR:"; empty: for
     # encoder-decoders.
     joined: str = ""
+    aligned: bool = False  # for encoders that name a label or nothing at each place (CTC)
 
     def open(self, cache: pathlib.Path) -> PairRows:
         """Read and tokenise, or take it from the cache; errors as for `parallel.open_pairs`.
@@ -227,6 +252,11 @@ class Pairs:
         if not self.shares or list(self.shares) != sorted(self.shares) or self.shares[-1] != 1:
             raise ValueError(
                 f"data.shares is {self.shares}: shares that rise to 1, as in {SHARES}, or (1.0,)."
+            )
+        if self.aligned and (self.joined or self.write > self.read):
+            raise ValueError(
+                f"data.aligned with joined={self.joined!r}, read={self.read}, write={self.write}: "
+                "labels stand at places of the source, so it is not joined and no shorter."
             )
         if len(self.languages) != 2:
             raise ValueError(
@@ -258,7 +288,14 @@ class Pairs:
         targets = splits["train"][:, self.read :]
         counts = np.bincount(targets[targets >= 0], minlength=tokenizer.vocab_size)
         special = sorted(tokenizer.structural_ids - {tokenizer.sep})
-        rows = (JoinedRows if self.joined else PairRows)(
+        if self.aligned and tokenizer.pad != BLANK:
+            raise ValueError(
+                f"data.aligned: padding is token {tokenizer.pad} of the tokenizer "
+                f"({tokenizer.origin}), and token {BLANK} is what places without a label name. "
+                "Choose a tokenizer that begins with padding, or 'trained'."
+            )
+        form = AlignedRows if self.aligned else JoinedRows if self.joined else PairRows
+        rows = form(
             corpus=found.name,
             origin=found.origin,
             embedded=found.embedded,
@@ -271,6 +308,8 @@ class Pairs:
             texts=texts,
         )
         lengths = rows.lengths(splits["train"])
+        if self.aligned:
+            _check_room(lengths)
         widths = choose_widths(lengths, (self.read, self.write), self.shares)
         return dataclasses.replace(rows, widths=widths)
 
@@ -300,6 +339,17 @@ class Pairs:
                 ids = [*ids[:most], *last]
                 rows[number, start : start + len(ids)] = ids
         return rows
+
+
+def _check_room(lengths: Int[np.ndarray, "rows 2"]) -> None:
+    """Raise ValueError for a target with more labels than its source has places."""
+    short = np.flatnonzero(lengths[:, 0] < lengths[:, 1])
+    if len(short):
+        read, write = lengths[short[0]]
+        raise ValueError(
+            f"row {short[0] + 1} of the train split has {write} labels and {read} places to name "
+            "them at. data.aligned needs a place for each."
+        )
 
 
 def _every_text(pairs: Sequence[Any]) -> list[str]:

@@ -17,6 +17,7 @@ from jaxkd.data.embedded import embedded_documents
 from jaxkd.data.hub_files import hub_files
 from jaxkd.data.lines import unpacked
 from jaxkd.data.sources import Builder, Found, Source, find, lacking
+from jaxkd.data.stutter import stuttered
 
 SPLITS = ("train", "validation", "test")
 # ours -> what its files may be called, in the order they are looked for
@@ -45,7 +46,8 @@ class Corpus:
     """What a corpus is called, and where it is looked for."""
 
     title: str  # as reports call it
-    source: Source
+    source: Source | None  # None: it is `made`
+    made: Callable[[], tuple[str, Content]] | None = None
 
 
 def parallel_text(languages: Sequence[str]) -> Corpus:
@@ -79,12 +81,17 @@ def _of(
     return corpus
 
 
+def _stutter(languages: Sequence[str]) -> Corpus:
+    return Corpus("stuttered words", None, stuttered)
+
+
 def _no_hub() -> tuple[str, Content]:
     raise FileNotFoundError("its files are not read from there")
 
 
 CORPORA: dict[str, Callable[[Sequence[str]], Corpus]] = {
     "multi30k": parallel_text,
+    "stutter": _stutter,
     "alfred": _of(
         "ALFRED", "alfred", "train.jsonl and valid_seen.jsonl (or with .gz)",
         "github.com/askforalfred/alfred", alfred.read_folder, alfred.check,
@@ -131,7 +138,11 @@ def open_pairs(
     if corpus not in CORPORA:
         raise ValueError(f"data.corpus={corpus!r}. {did_you_mean(corpus, CORPORA)}")
     told = CORPORA[corpus](languages)
-    found = find(told.source, dir, source)
+    if told.made is not None:
+        name, made = told.made()
+        found = Found(name, "made by jaxkd itself", False, made)
+    else:
+        found = find(told.source, dir, source)
     for split in SPLITS:
         if not found.content.get(split):
             raise ValueError(f"the {split} split of {found.name} ({found.origin}) has no pairs.")

@@ -14,6 +14,7 @@ from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.core.random import stream
+from jaxkd.distil.alignment_terms import AlignedLabels
 from jaxkd.distil.schedule import Ramp, at_step, extremes
 from jaxkd.distil.vocabulary_terms import HardLabels, SoftTargets
 
@@ -54,8 +55,16 @@ def check_stored(terms: Terms, kind: str = "") -> None:
     """Raise ValueError for terms that a stored teacher cannot serve.
 
     Args:
-      kind: of the store: states, scores, top_k or draws; empty: whichever.
+      kind: of the store: states, scores, top_k, draws or spellings; empty: whichever.
     """
+    if kind == "spellings":
+        others = [name for name, term in terms.items() if not isinstance(term, AlignedLabels)]
+        if others:
+            raise ValueError(
+                f"terms {others}: of stored spellings only the terms Spellings and AlignedLabels "
+                "know what to make."
+            )
+        return
     layered = [name for name, term in terms.items() if not hasattr(term, "values")]
     if layered:
         raise ValueError(

@@ -49,10 +49,7 @@ class SoftTargets(HardLabels):
 
     def check(self, name: str) -> None:
         super().check(name)
-        if extremes(self, "temperature")[0] <= 0:
-            raise ValueError(
-                f"{name}.temperature is {extremes(self, 'temperature')[0]}; it is above 0."
-            )
+        check_temperature(self, name)
 
     def values(self, student: Any, teacher: Any, labels: Any) -> Any:
         if isinstance(teacher, TopK):
@@ -61,6 +58,13 @@ class SoftTargets(HardLabels):
             return losses.sampled_cross_entropy(student, teacher.ids)
         mine, its = losses.shared(student, teacher)
         return losses.soft_targets(mine, its, temperature=self.temperature)
+
+
+def check_temperature(term: Any, name: str) -> None:
+    """Raise ValueError unless it is above 0 at every step."""
+    least = extremes(term, "temperature")[0]
+    if least <= 0:
+        raise ValueError(f"{name}.temperature is {least}; it is above 0.")
 
 
 KINDS = {  # name -> the loss, and the fields of Divergence it takes beside the temperature

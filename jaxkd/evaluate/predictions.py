@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxkd import losses
 from jaxkd.core.batch import Batch
@@ -60,6 +61,40 @@ def make_evaluate(
         totals = losses.fused(values, weights, *given, chunk=chunk)[1]
         count = mask.sum(dtype=float)
         return {name: Mean(total, count) for name, total in totals.items()}
+
+    return _over(measure)
+
+
+def make_alignment_evaluate(model: Model, teacher: Model | None = None) -> Evaluate:
+    """The same for models that name a label or nothing at each place (CTC).
+
+    `loss` is the CTC loss in nats a label, `accuracy` the share of rows spelt right by the
+    likeliest path. With a teacher `kl` and `agreement` are means over places.
+    """
+
+    @jax.jit
+    def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
+        logits = forward(model, released(params), batch).logits
+        its = said(teacher, teacher_params, batch)
+        labels, asked = batch.targets, batch.target_mask
+        cost = losses.ctc(logits, batch.mask, labels, asked)
+        right = metrics.spelt_right(logits, batch.mask, labels, asked)
+        there = batch.mask.any(1)  # rows that fill a batch up have no place
+        found = {
+            "loss": Mean(jnp.sum(jnp.where(there, cost, 0.0)), asked.sum(dtype=float)),
+            "accuracy": Mean.of(right, there),
+        }
+        if its is not None:
+            mine, taught = losses.shared(logits, its.logits)
+            found["kl"] = Mean.of(losses.soft_targets(mine, taught), batch.mask)
+            found["agreement"] = Mean.of(metrics.agreement(mine, taught), batch.mask)
+        return found
+
+    return _over(measure)
+
+
+def _over(measure: Callable[..., dict[str, Mean]]) -> Evaluate:
+    """Means of all batches together."""
 
     def evaluate(
         params: Params, teacher_params: Params | None, batches: Iterable[Batch]

@@ -4,6 +4,7 @@ from jaxkd.losses.attention import attention_kl as attention_kl
 from jaxkd.losses.attention import attention_squared as attention_squared
 from jaxkd.losses.attention import relation_kl as relation_kl
 from jaxkd.losses.cross_entropy import hard_labels as hard_labels
+from jaxkd.losses.ctc import ctc as ctc
 from jaxkd.losses.divergences import adaptive_kl as adaptive_kl
 from jaxkd.losses.divergences import jensen_shannon as jensen_shannon
 from jaxkd.losses.divergences import reverse_kl as reverse_kl

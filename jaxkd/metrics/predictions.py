@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxkd.core.batch import BLANK
 
 
 def first_choice(logits: Float[Array, "*B V"]) -> Int[Array, "*B"]:
@@ -41,3 +43,25 @@ def accuracy(
 def agreement(student: Float[Array, "*B V"], teacher: Float[Array, "*B V"]) -> Float[Array, "*B"]:
     """1 where student and teacher prefer the same token, else 0."""
     return (first_choice(student) == first_choice(teacher)).astype(jnp.float32)
+
+
+def spelt_right(
+    logits: Float[Array, "B L V"],
+    mask: Bool[Array, "B L"],
+    labels: Int[Array, "B L"],
+    label_mask: Bool[Array, "B L"],
+) -> Float[Array, " B"]:
+    """1 where the likeliest path of a row spells its labels (CTC), else 0.
+
+    >>> logits = jax.nn.one_hot(jnp.array([[5, 5, 0, 5]]), 6)
+    >>> told = jnp.array([[5, 5, 0, 0]])
+    >>> spelt_right(logits, jnp.ones((1, 4), bool), told, told > 0)
+    Array([1.], dtype=float32)
+    """
+    path = jnp.where(mask, first_choice(logits), BLANK)
+    before = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=BLANK)
+    named = (path != before) & (path != BLANK)
+    place = jnp.where(named, jnp.cumsum(named, axis=1) - 1, path.shape[1])  # beyond: dropped
+    rows = jnp.arange(len(path))[:, None]
+    spelt = jnp.full_like(path, BLANK).at[rows, place].set(path, mode="drop")
+    return jnp.all(spelt == jnp.where(label_mask, labels, BLANK), axis=1).astype(jnp.float32)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 import sacrebleu
+from nltk.metrics.distance import edit_distance
 from rouge_score import rouge_scorer
 
 References = Sequence[Sequence[str]]  # of each text, one or several
@@ -89,6 +90,22 @@ def step_accuracy(texts: Sequence[str], references: References, separator: str =
         max(share(text, one) for one in told) for text, told in zip(texts, references, strict=True)
     )
     return sum(each) / len(texts)
+
+
+def error_rate(texts: Sequence[str], references: References) -> float:
+    """Letters to be put in, left out or exchanged, by the letters of the references: CER.
+
+    Of several references the nearest counts.
+
+    >>> error_rate(["cat", "dog"], [["cart"], ["dog"]])
+    0.14285714285714285
+    """
+    _check(texts, references)
+    wrong = letters = 0
+    for text, told in zip(texts, references, strict=True):
+        distance, length = min((edit_distance(text, one), len(one)) for one in told)
+        wrong, letters = wrong + distance, letters + length
+    return wrong / max(letters, 1)
 
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")

@@ -104,6 +104,7 @@ def _written() -> list[tuple[str, str, float]]:
         ("exact match [%]", "exact", 100.0),
         ("steps right [%]", "steps", 100.0),
         ("answers right [%]", "answer", 100.0),
+        ("letters wrong [%]", "errors", 100.0),
     ]
     return [
         (f"{title}, {way}", f"{name}_{way}", scale)

@@ -17,6 +17,7 @@ METRICS = {
     "rouge": metrics.rouge,
     "exact": lambda texts, told: {"exact": metrics.exact_match(texts, told)},
     "steps": lambda texts, told: {"steps": metrics.step_accuracy(texts, told)},
+    "errors": lambda texts, told: {"errors": metrics.error_rate(texts, told)},
     "answer": lambda texts, told: {"answer": metrics.answer_match(texts, told)},
 }
 

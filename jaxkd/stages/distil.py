@@ -7,15 +7,20 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy
 from jaxkd.distil.teacher import HELD, hold, megabytes
-from jaxkd.distil.vocabulary_terms import HardLabels
-from jaxkd.evaluate.predictions import make_evaluate
+from jaxkd.distil.terms import HardLabels, Spellings
 from jaxkd.models import families
 from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.generate import check_pairs
 from jaxkd.stages.label import Label, open_store, recall_from
-from jaxkd.stages.training import Training, check_head, check_tokenizer, load_model
+from jaxkd.stages.training import (
+    Training,
+    check_head,
+    check_tokenizer,
+    load_model,
+    measure_of,
+)
 
 
 @dataclasses.dataclass
@@ -64,6 +69,12 @@ class Distil(Training):
         super().check_among(earlier, data)
         if self.on_policy.share:
             check_pairs(data)
+        spelt = [name for name, term in self.terms.items() if isinstance(term, Spellings)]
+        if spelt and not self.labels:
+            raise ValueError(
+                f"terms {spelt} need what a teacher spelt before: a Label stage of kind "
+                "'spellings', named by labels."
+            )
         if not self.labels:
             return
         if self.targets:
@@ -119,7 +130,7 @@ class Distil(Training):
         held = hold(params, self.teacher_held)
         model = families.build(config)
         batches = place.rows.batches("validation", self.batch_size, self.evaluate_rows)
-        lost = make_evaluate(model, model, chunk=self.chunk)(held, params, batches)
+        lost = measure_of(place.rows, model, model, chunk=self.chunk)(held, params, batches)
         told = {
             "teacher_megabytes": megabytes(held),
             "teacher_megabytes_float32": megabytes(params),

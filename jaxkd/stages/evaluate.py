@@ -4,10 +4,9 @@ import dataclasses
 from typing import Any, ClassVar
 
 from jaxkd.core.tree import parameter_count
-from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.models import families
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import load_model
+from jaxkd.stages.training import load_model, measure_of
 
 
 @dataclasses.dataclass
@@ -51,12 +50,7 @@ class Evaluate:
             teacher = teacher_name and load_model(place.beside(teacher_name), place.display.say)
             model = families.build(config)
             its = families.build(teacher[0]) if teacher else None
-            measure = make_evaluate(
-                model,
-                its,
-                top=place.rows.top,
-                chunk=self.chunk,
-            )
+            measure = measure_of(place.rows, model, its, chunk=self.chunk)
             arranged = model.arrange(params)
             taught = its.arrange(teacher[1]) if teacher else None
             found[name] = {

@@ -3,10 +3,9 @@
 import dataclasses
 from typing import Any
 
-from jaxkd.distil.terms import HardLabels
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, check_head, check_tokenizer, load_model
+from jaxkd.stages.training import Training, check_head, check_tokenizer, load_model, of_data
 
 
 @dataclasses.dataclass
@@ -29,5 +28,4 @@ class FineTune(Training):
         check_head(self.source, config, place.rows)
         check_tokenizer(place, self.source, config)
         tokenizer.keep(place.beside(self.source), place.folder)
-        terms = {"cross_entropy": HardLabels()}
-        return self.fit(place, config, params, terms, layer_drop=self.layer_drop)
+        return self.fit(place, config, params, of_data(place.rows), layer_drop=self.layer_drop)

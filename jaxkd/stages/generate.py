@@ -9,13 +9,17 @@ import numpy as np
 
 from jaxkd.checkpoint.series import check_space
 from jaxkd.core import hosts
+from jaxkd.core.batch import BLANK, Batch
 from jaxkd.data import store
 from jaxkd.data.masking import Masking
 from jaxkd.data.pairs import PairRows, Pairs
 from jaxkd.data.store import Field, Store
-from jaxkd.decode.beam import Beam, searcher
+from jaxkd.decode.beam import Beam, Decoded, searcher
+from jaxkd.decode.candidates import NEVER
+from jaxkd.decode.ctc import collapsed, n_best
 from jaxkd.decode.rows import as_fields, decode_rows
 from jaxkd.models import families
+from jaxkd.models.model import forward
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.label import origin
 from jaxkd.stages.training import check_head, check_tokenizer, load_model
@@ -55,6 +59,11 @@ class Generate:
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
         check_pairs(data)
+        if data.aligned:
+            raise ValueError(
+                "data.aligned: targets of models that name labels at places are made by a Label "
+                "stage of kind 'spellings'."
+            )
         if self.beam.max_tokens > data.write:
             raise ValueError(
                 f"beam.max_tokens is {self.beam.max_tokens}, and a target has room for data.write="
@@ -120,6 +129,8 @@ class Generate:
 
 def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> tuple[Any, Any]:
     """A search over all local devices for these rows, and the parameters it takes."""
+    if rows.aligned:
+        return transcriber(config, params, beam, rows.columns)
     model = families.build(config)
     known = rows.tokenizer
     barred = sorted(known.structural_ids - {known.sep})
@@ -128,6 +139,37 @@ def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> 
         devices=jax.local_device_count(),
     )  # fmt: skip
     return search, replicated(model.arrange(params))
+
+
+def transcriber(config: families.Config, params: Any, beam: Beam, room: int) -> tuple[Any, Any]:
+    """The same of a model that names a label or nothing at each place; a beam of one is greedy.
+
+    Args:
+      room: labels a text has room for, whatever places a batch has.
+    """
+    model = families.build(config)
+
+    @jax.jit
+    def places(params: Any, batch: Batch) -> Any:
+        return jax.nn.log_softmax(forward(model, params, batch).logits)
+
+    def write(params: Any, batch: Batch) -> Decoded:
+        told = jax.device_get(places(params, batch))
+        shape = (len(told), beam.n_best)
+        tokens = np.full((*shape, room), BLANK, np.int32)
+        lengths, scores = np.zeros(shape, np.int32), np.full(shape, NEVER, np.float32)
+        for i, (row, there) in enumerate(zip(told, np.asarray(batch.mask), strict=True)):
+            if beam.width == 1:
+                path = row[there].argmax(1)
+                found = [(tuple(collapsed(path)), float(row[there].max(1).sum()))]
+            else:
+                found = n_best(row[there], width=beam.width, n=beam.n_best, labels=beam.width + 1)
+            for j, (spelling, value) in enumerate(found):
+                tokens[i, j, : len(spelling)] = spelling
+                lengths[i, j], scores[i, j] = len(spelling), value
+        return Decoded(tokens, lengths, scores, scores)
+
+    return write, model.arrange(params)
 
 
 def check_pairs(data: Any) -> None:

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 
 from jaxkd.data.masking import Masking
 from jaxkd.data.tokenizer import Tokenizer
-from jaxkd.distil.terms import HardLabels
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.training import Training, check_head, depends_on, open_model
+from jaxkd.stages.training import Training, check_head, depends_on, of_data, open_model
 
 
 @dataclasses.dataclass
@@ -54,8 +53,7 @@ class Pretrain(Training):
         check_vocabulary(config, place.rows.tokenizer)
         check_head(place.name, config, place.rows)
         tokenizer.write(place.rows.tokenizer, place.folder)
-        terms = {"mlm" if config.head == "masked_lm" else "cross_entropy": HardLabels()}
-        return self.fit(place, config, params, terms, layer_drop=self.layer_drop)
+        return self.fit(place, config, params, of_data(place.rows), layer_drop=self.layer_drop)
 
 
 def start(

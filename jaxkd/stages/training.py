@@ -20,7 +20,8 @@ from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step
 from jaxkd.distil.teacher import released
-from jaxkd.evaluate.predictions import make_evaluate
+from jaxkd.distil.terms import AlignedLabels, HardLabels
+from jaxkd.evaluate.predictions import Evaluate, make_alignment_evaluate, make_evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import decoder, families
 from jaxkd.models.model import Model, Params, forward
@@ -135,7 +136,7 @@ class Training:
         place.display.start(place.name, self.steps, resumed)
 
         asked = None if recall else taught  # a store knows the training split alone
-        measure = make_evaluate(model, asked, top=place.rows.top, chunk=self.chunk)
+        measure = measure_of(place.rows, model, asked, chunk=self.chunk)
 
         def evaluate(done: int, state: State) -> Mapping[str, float]:
             return measure(state.params, teacher_params, batches)
@@ -201,6 +202,20 @@ class Training:
             log.close()
             place.display.stop()
         return {"steps": int(state.step), "resumed_at": resumed}
+
+
+def of_data(rows: Rows) -> objective.Terms:
+    """What is learned of the data alone."""
+    if rows.aligned:
+        return {"ctc": AlignedLabels()}
+    return {"mlm" if rows.head == "masked_lm" else "cross_entropy": HardLabels()}
+
+
+def measure_of(rows: Rows, model: Model, teacher: Model | None, *, chunk: int = 0) -> Evaluate:
+    """How a model of these rows is measured."""
+    if rows.aligned:
+        return make_alignment_evaluate(model, teacher)
+    return make_evaluate(model, teacher, top=rows.top, chunk=chunk)
 
 
 def _mix(how: OnPolicy | None, model: Model, config: families.Config, place: Place) -> Any:

@@ -1,0 +1,115 @@
+"""CTC: should a student name its labels where its teacher does, or only spell what it spells?
+
+    python run.py --config experiments/ctc.py          # mini: CPU
+    python run.py --config experiments/ctc.py:smoke    # about a minute, a few rows
+    python run.py --config experiments/ctc.py --config.stages.spelt.n=4
+
+Letters out of a bad microphone (data/stutter.py) are written as they were said, by encoders that
+name a letter or nothing at each place. Students of a tenth of the teacher's size start from the
+same random weights, and learn: the references alone; also the teacher's distribution at every
+place (frame-level); also the teacher's likeliest spellings of each sentence, each by its share
+(sequence-level). Errors are letters wrong by letters there are, of the likeliest path and of a beam
+that sums over paths.
+
+mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
+
+Original: Huang et al. (Interspeech 2018), "Knowledge Distillation for Sequence Model", speech: they
+find spellings better than frames, which hold a student to its teacher's timing.
+"""
+
+import dataclasses
+
+from configs import data, models
+from jaxkd.core.names import did_you_mean
+from jaxkd.decode.beam import Beam
+from jaxkd.distil.terms import AlignedLabels, FrameTargets, Spellings
+from jaxkd.stages.decode import Decode
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
+from jaxkd.stages.fine_tune import FineTune
+from jaxkd.stages.label import Label
+from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.student import Initialise
+from jaxkd.train.optimiser import AdamW
+
+LABELS = {
+    "teacher": "teacher",
+    "alone": "student, references",
+    "frames": "student, references and frames",
+    "spellings": "student, references and spellings",
+}
+
+
+@dataclasses.dataclass
+class Size:
+    """How long, and on how much."""
+
+    teacher: int = 3000  # steps
+    student: int = 3000
+    batch: int = 32
+    every: int = 500
+    width: int = 8  # of the beam
+    rows: int = 0  # of each split; 0: all
+
+
+SIZES = {
+    "mini": Size(),
+    "smoke": Size(teacher=20, student=10, batch=16, every=10, width=3, rows=64),
+}
+
+
+def get_config(variant: str = "mini") -> Experiment:
+    """The experiment at one size, one of SIZES."""
+    if variant not in SIZES:
+        raise ValueError(f"no variant {variant!r} of ctc. {did_you_mean(variant, SIZES)}")
+    size = SIZES[variant]
+
+    def training(steps: int, rate: float) -> dict[str, object]:
+        return dict(
+            steps=steps, batch_size=size.batch, save_every=size.every, evaluate_every=size.every,
+            evaluate_rows=256, optimiser=AdamW(learning_rate=rate),
+        )  # fmt: skip
+
+    def taught(**how: object) -> Distil:
+        return Distil(teacher="teacher", student="seedling", **how, **training(size.student, 2e-3))
+
+    # The prior of labels says nothing of how often a place has none.
+    even = dict(unigram_bias=False)
+    stages: dict[str, object] = {
+        "teacher": Pretrain(
+            model=models.speller(variant, "teacher"), **even, **training(size.teacher, 1e-3)
+        ),
+        "spelt": Label(teacher="teacher", kind="spellings", n=size.width, width=size.width),
+        "seedling": Initialise(model=models.speller(variant, "student"), **even),
+        "alone": FineTune(source="seedling", **training(size.student, 2e-3)),
+        "frames": taught(terms={"ctc": AlignedLabels(weight=0.5), "frames": FrameTargets()}),
+        "spellings": taught(
+            terms={"ctc": AlignedLabels(weight=0.5), "spellings": Spellings(weight=0.5)},
+            labels="spelt",
+        ),
+        "evaluate": Evaluate(models=tuple(LABELS), splits=("test",), batch_size=64),
+        "decode": Decode(
+            models=tuple(LABELS), metrics=("errors", "exact"), beam=Beam(width=size.width)
+        ),
+    }
+    students = tuple(name for name in LABELS if name != "teacher")
+    return Experiment(
+        title="CTC: a teacher's timing or a teacher's spellings",
+        data=data.stutter(size.rows),
+        stages=stages,
+        report=Report(
+            labels=dict(LABELS),
+            curves=(Curve("Students: validation loss over steps", students, "validation"),),
+            comparisons=tuple(
+                Comparison(title, *pair, "test", f"errors_{way}")
+                for way in ("greedy", "beam")
+                for title, pair in {
+                    f"frames against references ({way})": ("frames", "alone"),
+                    f"spellings against references ({way})": ("spellings", "alone"),
+                    f"spellings against frames ({way})": ("spellings", "frames"),
+                }.items()
+            ),
+            split="test",
+        ),
+    )

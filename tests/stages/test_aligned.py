@@ -1,0 +1,196 @@
+"""CTC from end to end: spellings stored, learned, written; what does not fit is refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd.core.batch import Batch
+from jaxkd.data.pairs import Pairs
+from jaxkd.decode.beam import Beam
+from jaxkd.decode.ctc import n_best
+from jaxkd.distil.terms import AlignedLabels, FrameTargets, SoftTargets, Spellings
+from jaxkd.metrics.text import error_rate
+from jaxkd.models import families
+from jaxkd.models.bert import Config
+from jaxkd.models.model import forward
+from jaxkd.stages import runner
+from jaxkd.stages.decode import Decode
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Experiment
+from jaxkd.stages.generate import Generate
+from jaxkd.stages.label import Label
+from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.student import Prune
+from jaxkd.stages.training import load_model
+
+STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
+LABEL = dict(teacher="teacher", kind="spellings", n=3, width=4, batch_size=8)
+
+
+def data(**changes) -> Pairs:
+    given = dict(
+        corpus="stutter", trained_size=261, read=64, write=32, rows=24, shares=(0.5, 1.0),
+        aligned=True,
+    )  # fmt: skip
+    return Pairs(**(given | changes))
+
+
+def experiment(**stages) -> Experiment:
+    model = Config(
+        layers=2, width=16, heads=2, feed_forward=32, max_length=64, init_std=0.3, dropout=0.0,
+        attention_dropout=0.0,
+    )  # fmt: skip
+    first = {
+        "teacher": Pretrain(model=model, steps=4, unigram_bias=False, **STEPS),
+        "seedling": Prune(source="teacher"),
+    }
+    return Experiment(title="Spelt", data=data(), stages=first | stages)
+
+
+def run(place, workdir="runs", **stages):
+    return runner.run(
+        experiment(**stages), name="spelt", variant="test", command="pytest",
+        workdir=place / workdir, cache=place / "cache",
+    ) / "0"  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("aligned")
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    student = dict(teacher="teacher", student="seedling", steps=3, **STEPS)
+    return run(
+        place,
+        spelt=Label(**LABEL),
+        frames=Distil(terms={"ctc": AlignedLabels(), "frames": FrameTargets()}, **student),
+        spellings=Distil(
+            terms={"ctc": AlignedLabels(), "spellings": Spellings()}, labels="spelt", **student
+        ),
+        evaluate=Evaluate(models=("teacher", "spellings"), splits=("test",), batch_size=10),
+        decode=Decode(
+            models=("teacher",), metrics=("errors", "exact"), beam=Beam(width=3), batch_size=10
+        ),
+    )
+
+
+def places(folder, rows, name="teacher"):
+    """Log-probabilities at each place of each of these rows, one row at a time."""
+    config, params = load_model(folder / name)
+    model = families.build(config)
+    for row in rows:
+        ids = row[: data().read]
+        tokens = jnp.array(ids[ids >= 0][None])
+        logits = forward(model, params, Batch(tokens, jnp.ones(tokens.shape, bool))).logits
+        yield np.array(jax.nn.log_softmax(logits[0]))
+
+
+def test_a_students_first_loss_is_that_of_its_teachers_spellings(place, whole):
+    """Written out again from the teacher itself, a row at a time, for the first batch."""
+    rows = data().open(place / "cache")
+    feed = rows.training(seed=0, batch_size=8, masking=Pretrain().masking)
+    batch = feed[0]
+    _, params = load_model(whole / "seedling")
+    config, _ = load_model(whole / "seedling")
+    logits = forward(
+        families.build(config), params, jax.tree.map(jnp.array, Batch(batch.tokens, batch.mask))
+    ).logits
+    train = rows.splits["train"]
+    total = 0.0
+    for i in range(8):
+        ids = batch.tokens[i][batch.mask[i]]
+        number = next(
+            n for n, row in enumerate(train) if row[: rows.columns][: len(ids)].tolist() == [*ids]
+        )
+        told = n_best(next(places(whole, train[number : number + 1])), width=4, n=3, labels=4)
+        share = np.exp([value for _, value in told])
+        share /= share.sum()
+        for part, (spelling, _) in zip(share, told, strict=True):
+            labels = torch_ctc(np.array(logits[i])[: len(ids)], spelling)
+            total += part * labels
+    first = json.loads((whole / "spellings" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 2  # a window of two steps; so the first alone, by a run of one step
+    again = run(
+        place, "one step", spelt=Label(**LABEL),
+        one=Distil(teacher="teacher", student="seedling", labels="spelt", steps=1,
+                   terms={"spellings": Spellings()}, **STEPS),
+    )  # fmt: skip
+    told = json.loads((again / "one" / "metrics.jsonl").read_text().splitlines()[0])
+    np.testing.assert_allclose(told["spellings"], total / batch.target_mask.sum(), rtol=1e-4)
+
+
+def torch_ctc(logits, labels):
+    import torch
+
+    return torch.nn.functional.ctc_loss(
+        torch.tensor(logits).log_softmax(-1)[:, None], torch.tensor([list(labels)], dtype=int),
+        [len(logits)], [len(labels)], blank=0, reduction="sum",
+    ).item()  # fmt: skip
+
+
+def test_what_is_written_is_what_the_places_spell(place, whole):
+    rows = data().open(place / "cache")
+    test = rows.splits["test"]
+    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
+    texts = (whole / "decode" / "teacher.test.beam.txt").read_text().split("\n")[: len(test)]
+    for text, log_p in zip(texts, places(whole, test), strict=True):
+        spelling = n_best(log_p, width=3, n=1, labels=4)[0][0]
+        assert text == " ".join(rows.tokenizer.decode(list(spelling)).split())
+    wanted = error_rate(texts, rows.references("test"))
+    np.testing.assert_allclose(told["splits"]["test"]["errors_beam"], wanted, rtol=0.02)
+
+
+def test_the_loss_is_nats_a_label(place, whole):
+    rows = data().open(place / "cache")
+    test, total, labels = rows.splits["test"], 0.0, 0
+    for row, log_p in zip(test, places(whole, test), strict=True):
+        target = row[rows.columns :]
+        target = target[target >= 0]
+        total, labels = total + torch_ctc(log_p, target), labels + len(target)
+    told = json.loads((whole / "evaluate" / "done.json").read_text())["metrics"]["models"]
+    found = told["teacher"]["splits"]["test"]
+    np.testing.assert_allclose(found["loss"], total / labels, rtol=1e-4)
+    assert {"kl", "agreement"} <= set(told["spellings"]["splits"]["test"])
+
+
+STUDENT = dict(teacher="teacher", student="seedling", steps=1, **STEPS)
+
+
+@pytest.mark.parametrize(
+    "stages, said",
+    [
+        (dict(s=Distil(terms={"a": Spellings()}, **STUDENT)), "need what a teacher spelt before"),
+        (dict(spelt=Label(**LABEL),
+              s=Distil(terms={"a": SoftTargets()}, labels="spelt", **STUDENT)),
+         r"terms \['a'\]: of stored spellings only"),
+        (dict(spelt=Label(**(LABEL | {"n": 5}))), "a beam of width=4 finds no more"),
+        (dict(g=Generate(teacher="teacher", batch_size=8)), "made by a Label stage of kind"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused_before_anything_runs(tmp_path, stages, said):
+    with pytest.raises(ValueError, match=said):
+        run(tmp_path, **stages)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(write=72), "labels stand at places of the source"),
+        (dict(joined=" so"), "it is not joined"),
+        (dict(corpus="multi30k", source="embedded", write=64), "has .* labels and .* places"),
+    ],
+)
+def test_data_that_cannot_be_aligned(changes, said, tmp_path, monkeypatch):
+    if "corpus" in changes:  # targets longer than their sources
+        told = {k: [("ab", ("a b c d",))] * 3 for k in ("train", "validation", "test")}
+        monkeypatch.setattr("jaxkd.data.parallel.reversed_prose", lambda: ("told", told))
+        monkeypatch.setattr("jaxkd.data.sources._folder", lambda *_: (None, "not here"))
+    with pytest.raises(ValueError, match=said):
+        data(**changes).open(tmp_path)

@@ -1,0 +1,181 @@
+"""Decoders that go on from a question: a teacher's right answers, a student's own words."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxkd.data.pairs import NOTHING, Pairs
+from jaxkd.decode.beam import Beam
+from jaxkd.distil.on_policy import OnPolicy
+from jaxkd.distil.terms import Divergence, HardLabels
+from jaxkd.metrics.text import answer_match
+from jaxkd.models.llama import Config as Llama
+from jaxkd.stages import choose, runner
+from jaxkd.stages.choose import Choose
+from jaxkd.stages.decode import Decode
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.experiment import Experiment, Place
+from jaxkd.stages.generate import Generate
+from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.student import Prune
+from jaxkd.stages.training import load_model
+
+STEPS = dict(batch_size=8, log_every=1, save_every=3, evaluate_every=100, evaluate_rows=8)
+GKD = {"jensen_shannon": Divergence(kind="jensen_shannon")}
+
+
+def corpus(folder: pathlib.Path) -> str:
+    """Sums, worked out."""
+    folder.mkdir(exist_ok=True)
+    for name, start in (("train", 0), ("test", 5)):
+        rows = [
+            {
+                "question": f"{a} + {b}?",
+                "answer": f"It is <<{a}+{b}={a + b}>>{a + b}.\n#### {a + b}",
+            }
+            for a in range(start, start + 6)
+            for b in range(6)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+def experiment(place, **stages) -> Experiment:
+    model = Llama(layers=2, width=16, heads=2, feed_forward=32, max_length=128, init_std=0.3)
+    data = Pairs(
+        corpus="gsm8k", dir=corpus(place / "gsm8k"), trained_size=270, read=32, write=40,
+        shares=(1.0,), joined=" So:",
+    )  # fmt: skip
+    first = {
+        "teacher": Pretrain(model=model, steps=3, **STEPS),
+        "seedling": Prune(source="teacher"),
+    }
+    return Experiment(title="Own words", data=data, stages=first | stages)
+
+
+def run(place, workdir="runs", stopping=lambda: False, **stages):
+    return runner.run(
+        experiment(place, **stages), name="own", variant="test", command="pytest",
+        workdir=place / workdir, cache=place / "cache", stopping=stopping,
+    ) / "0"  # fmt: skip
+
+
+def learner(**changes) -> Distil:
+    given = dict(
+        teacher="teacher", student="seedling", terms=GKD, steps=6, on_policy=OnPolicy(share=0.5)
+    )
+    return Distil(**(given | STEPS | changes))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("own words")
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    beam = Beam(width=2, n_best=2, max_tokens=16)
+    return run(
+        place,
+        generated=Generate(teacher="teacher", beam=beam, batch_size=8, shard_rows=16),
+        right=Choose(source="generated", how="right"),
+        student=learner(),
+        decode=Decode(models=("student",), metrics=("answer",), beam=beam, batch_size=8),
+    )
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_some_batches_are_its_own_words(whole):
+    shares = [row["on_policy"] for row in lines(whole / "student") if row["split"] == "train"]
+    assert len(shares) == 6 and set(shares) == {0.0, 1.0}
+
+
+def test_cut_off_and_resumed_it_becomes_the_same(place, whole):
+    seen = []
+
+    def stopping():
+        folder = place / "again"
+        seen.append(any(folder.rglob("student/metrics.jsonl")))
+        return seen.count(True) == 2
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step"):
+        run(place, "again", stopping=stopping, student=learner())
+    _, found = load_model(run(place, "again", student=learner()) / "student")
+    _, wanted = load_model(whole / "student")
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_what_it_writes_goes_on_from_the_question(place, whole):
+    """The texts are answers alone, one to a question, and are what the numbers are of."""
+    texts = (whole / "decode" / "student.test.beam.txt").read_text().splitlines()
+    rows = experiment(place).data.open(place / "cache")
+    assert len(texts) == len(rows.splits["test"]) == 36
+    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["student"]
+    assert told["splits"]["test"]["answer_beam"] == answer_match(texts, rows.references("test"))
+
+
+def place_of(rows, folder) -> Place:
+    found = Place.__new__(Place)  # no run around it
+    found.__dict__.update(rows=rows, folder=folder, seed=0)
+    return found
+
+
+def test_right_answers_are_learned_and_else_the_references(place, whole, tmp_path, monkeypatch):
+    rows = experiment(place).data.open(place / "cache")
+    known, count = rows.tokenizer, len(rows.splits["train"])
+    told = rows.references("train")
+
+    def ids(text):
+        return [*known.encode([text])[0].tolist(), known.sep]
+
+    other = [f"Well, {one[0].split('####')[1].strip()} it is. ####" for one in told]
+    wrote = [
+        [ids(told[0][0] + "1"), ids("So #### " + told[0][0].split("#### ")[1])],  # second is right
+        [ids("#### 999"), ids(other[1])],  # none is
+        *([ids("#### 999"), ids("no")] for _ in range(count - 2)),
+    ]
+    tokens = np.zeros((count, 2, 40), np.int32)
+    lengths = np.zeros((count, 2), np.int32)
+    for i, row in enumerate(wrote):
+        for j, each in enumerate(row):
+            tokens[i, j, : len(each)], lengths[i, j] = each, len(each)
+    found = dict(tokens=tokens, lengths=lengths, scores=np.zeros((count, 2), np.float32))
+    monkeypatch.setattr(choose, "hypotheses", lambda place, source: found)
+    here = place_of(rows, tmp_path)
+    left = Choose(how="right").run(here)
+    assert left["right"] == pytest.approx(1 / count) and left["ended"] == 1
+    with np.load(tmp_path / "targets.npz") as stored:
+        targets = stored["targets"]
+    assert targets[0][targets[0] != NOTHING].tolist() == wrote[0][1]
+    np.testing.assert_array_equal(targets[1:], rows.splits["train"][1:, rows.columns :])
+
+
+@pytest.mark.parametrize(
+    "stage, said",
+    [
+        (learner(terms=GKD | {"ce": HardLabels()}), r"terms \['ce'\].*its own samples"),
+        (learner(on_policy=OnPolicy(share=2.0)), "on_policy.share is 2.0"),
+        (learner(labels="labels"), "nothing is stored of what the student will write"),
+    ],
+)
+def test_what_cannot_be_learned_of_own_words(tmp_path, stage, said):
+    with pytest.raises(ValueError, match=said):
+        stage.check()
+
+
+def test_text_without_questions_has_no_own_words(tmp_path):
+    from jaxkd.data.text import CausalText
+
+    given = dataclasses.replace(experiment(tmp_path, student=learner()), data=CausalText())
+    with pytest.raises(ValueError, match="only Pairs have a source"):
+        runner.run(
+            given, name="own", variant="test", command="pytest", workdir=tmp_path / "runs",
+            cache=tmp_path,
+        )  # fmt: skip
