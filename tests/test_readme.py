@@ -3,12 +3,13 @@
 import pathlib
 
 from jaxkd.data.labelled import LabelledRows
+from jaxkd.data.pairs import PairRows
 from jaxkd.data.text import CausalRows, MaskedRows
 from jaxkd.export.torch_encoder import can_export
 from jaxkd.hub.folder import HUB
 from jaxkd.models import bert, families
 
-ASKED = {rows.head for rows in (MaskedRows, CausalRows)}  # what stages have data for
+ASKED = {rows.head for rows in (MaskedRows, CausalRows, PairRows)}  # what stages have data for
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
