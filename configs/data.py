@@ -4,6 +4,7 @@ import dataclasses
 
 from jaxkd.data.labelled import Labelled
 from jaxkd.data.pairs import Pairs
+from jaxkd.data.tasks import Tasks
 from jaxkd.data.text import CausalText, MaskedText, Text
 
 
@@ -56,6 +57,13 @@ def stutter(rows: int = 0) -> Pairs:
         corpus="stutter", trained_size=261, read=64, write=32, rows=rows, shares=(0.5, 1.0),
         aligned=True,
     )  # fmt: skip
+
+
+def alfred_tasks(embedded: bool = False) -> Tasks:
+    """ALFRED's plans a step at a time; embedded: Python's prose and its words as plans."""
+    if embedded:
+        return Tasks(source="embedded", trained_size=600, length=64, rows=256)
+    return Tasks()
 
 
 def scan(division: str = "simple") -> Pairs:

@@ -5,6 +5,7 @@ import dataclasses
 from jaxkd.models import llama as llama_family
 from jaxkd.models import lstm as lstm_family
 from jaxkd.models import marian as marian_family
+from jaxkd.models import roberta as roberta_family
 from jaxkd.models import seq2seq
 from jaxkd.models.bert import Config
 
@@ -64,6 +65,18 @@ def speller(size: str, role: str) -> Config:
     return Config(
         layers=layers, width=width, heads=width // 32, feed_forward=4 * width, max_length=64,
         activation="gelu_new", dropout=0.1, attention_dropout=0.1,
+    )  # fmt: skip
+
+
+def planner(size: str) -> roberta_family.Config:
+    """A RoBERTa of twelve layers for several tasks; classes and vocabulary follow the data.
+
+    smoke: two narrow layers, for tests; mini: trains in about half an hour on one core.
+    """
+    layers, width = {"smoke": (2, 32), "mini": (12, 128)}[size]
+    return roberta_family.Config(
+        layers=layers, width=width, heads=max(2, width // 32), feed_forward=4 * width,
+        max_length=258, head="multi_task", compute="bfloat16",
     )  # fmt: skip
 
 

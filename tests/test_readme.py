@@ -4,6 +4,7 @@ import pathlib
 
 from jaxkd.data.labelled import LabelledRows
 from jaxkd.data.pairs import PairRows
+from jaxkd.data.tasks import TaskRows
 from jaxkd.data.text import CausalRows, MaskedRows
 from jaxkd.export.torch_encoder import can_export
 from jaxkd.hub.folder import HUB
@@ -17,7 +18,8 @@ def table() -> list[str]:
     lines = []
     for name, (config, _) in families.FAMILIES.items():
         heads = ", ".join(HUB[name].heads) if name in HUB else "– (checkpoints of ours)"
-        asked = ASKED | ({LabelledRows.head} if issubclass(config, bert.Config) else set())
+        of_rows = {LabelledRows.head, TaskRows.head}
+        asked = ASKED | (of_rows if issubclass(config, bert.Config) else set())
         train = ", ".join(head for head in config.known_heads if head in asked) or "–"
         decode = "yes" if hasattr(config, "cache") else "–"
         heads_of = [head for head in config.known_heads if can_export(config(head=head))]

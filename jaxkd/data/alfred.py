@@ -10,7 +10,7 @@ from jaxkd.data.lines import held_out, records
 READ = ("goal", "steps", "both")
 WRITE = ("subgoals", "manipulations", "actions")
 STEP = " ; "  # between the steps of a plan
-_MOVES = ("Move", "Rotate", "Look")  # how actions begin that only move the robot
+MOVES = ("Move", "Rotate", "Look")  # how actions begin that only move the robot
 
 Pair = tuple[str, tuple[str, ...]]
 
@@ -74,7 +74,7 @@ def plan(row: Mapping[str, Any], wanted: str) -> str:
         words = [high["action"], *high["args"]]
         low = [action[1] for action in row["low_actions"] if action[0] == number]
         if wanted == "manipulations":
-            low = [name for name in low if not name.startswith(_MOVES)]
+            low = [name for name in low if not name.startswith(MOVES)]
         if wanted != "subgoals" and low:
             words += [":", *low]
         steps.append(" ".join(words))

@@ -20,21 +20,30 @@ from jaxkd.data.tokenizer import open_tokenizer
 SHORTEST = 8  # tokens a batch has at least, and what its width is a multiple of
 
 
+@dataclasses.dataclass(frozen=True)
 class LabelledRows(Rows):
-    """Rows `[CLS] tokens [SEP]`, padded, with the label behind them; one prediction a row."""
+    """Rows `[CLS] tokens [SEP]`, padded, with the label behind them; one prediction a row.
+
+    Or several, a column for each: then a row that is not asked one of them has -1 there.
+    """
 
     wanted = "SST-2"
     head = "sequence_classification"
 
+    asked: int = 1  # predictions a row, columns of labels
+    classes: tuple[str, ...] = ()  # of all columns, as "task:class", where there are several
+
     def draw(
         self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking | None
     ) -> Batch:
-        tokens, labels = rows[:, :-1], rows[:, -1]
+        tokens, labels = rows[:, : -self.asked], rows[:, -self.asked :]
         longest = int((tokens != self.vocabulary.pad).sum(1).max())
         tokens = tokens[:, : padded_width(longest)]
         mask = tokens != self.vocabulary.pad
         # A row that fills up a batch has no token, and no label either.
-        counted = mask.any(1)
+        counted = mask.any(1, keepdims=True) & (labels >= 0)
+        if self.asked == 1:
+            labels, counted = labels[:, 0], counted[:, 0]
         return Batch(
             tokens=np.ascontiguousarray(tokens),
             mask=mask,
@@ -46,7 +55,7 @@ class LabelledRows(Rows):
         self, *, seed: int, batch_size: int, masking: Masking, recall: Recall | None = None
     ) -> Training:
         rows = self.splits["train"]
-        lengths = (rows[:, :-1] != self.vocabulary.pad).sum(1)
+        lengths = (rows[:, : -self.asked] != self.vocabulary.pad).sum(1)
         draw = functools.partial(self.draw, how=masking)
         return Training(
             rows, draw, seed=seed, batch_size=batch_size, lengths=lengths, recall=recall
@@ -55,7 +64,7 @@ class LabelledRows(Rows):
     def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
         """By length, shortest first: the order does not matter to a mean."""
         chosen = self.splits[split][: rows or None]
-        lengths = (chosen[:, :-1] != self.vocabulary.pad).sum(1)
+        lengths = (chosen[:, : -self.asked] != self.vocabulary.pad).sum(1)
         draw = functools.partial(self.draw, how=None)
         ordered = chosen[np.argsort(lengths, kind="stable")]
         return Evaluation(ordered, draw, self.vocabulary.pad, batch_size)
@@ -67,6 +76,9 @@ class LabelledRows(Rows):
 
     def unigram_at_targets(self, split: str, batch_size: int) -> float:
         return self.unigram(split)
+
+    def describe(self) -> dict[str, object]:
+        return super().describe() | {"length": self.splits["train"].shape[1] - self.asked}
 
 
 def padded_width(longest: int) -> int:

@@ -18,7 +18,12 @@ Evaluate = Callable[[Params, Params | None, Iterable[Batch]], dict[str, float]]
 
 
 def make_evaluate(
-    model: Model, teacher: Model | None = None, *, top: Sequence[int] = (), chunk: int = 0
+    model: Model,
+    teacher: Model | None = None,
+    *,
+    top: Sequence[int] = (),
+    chunk: int = 0,
+    parts: Sequence[str] = (),
 ) -> Evaluate:
     """A function (params, teacher's params, batches) -> means over all counted targets.
 
@@ -29,6 +34,7 @@ def make_evaluate(
 
     Args:
       chunk: positions whose logits exist at once; 0: all.
+      parts: of several predictions a row what each is: `accuracy_` of it is told too.
 
     Parameters may be held in fewer bits (distil/teacher.py).
     """
@@ -52,7 +58,10 @@ def make_evaluate(
         mask = batch.target_mask
         if not chunk or mine.projection is None:
             found = values(mine.logits, None if its is None else its.logits, batch.targets)
-            return {name: Mean.of(value, mask) for name, value in found.items()}
+            means = {name: Mean.of(value, mask) for name, value in found.items()}
+            for i, part in enumerate(parts):
+                means[f"accuracy_{part}"] = Mean.of(found["accuracy"][:, i], mask[:, i])
+            return means
         taught = None if its is None else its.projection
         names = ["loss", "accuracy", *(f"accuracy_{k}" for k in top)]
         names += [] if taught is None else ["kl", "agreement"]

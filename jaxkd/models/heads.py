@@ -4,6 +4,7 @@ Every head is called with the last hidden states (at the target positions, where
 them), the token embedding, to which vocabulary heads may be tied, and the padding mask.
 """
 
+import collections
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 from jaxkd.core.outputs import Projection
 from jaxkd.models.activations import activation
 from jaxkd.models.dense import Dense
+
+_NEVER = -1e9  # finite: what is never chosen by teacher and student costs 0 nats
 
 
 def _dense(config: Any, width: int, name: str, bias: bool = True) -> Dense:
@@ -71,6 +74,36 @@ class SequenceHead(nn.Module):
         first = drop(hidden[:, 0], c.dropout_before_pool)
         first = activation(c.pool_activation)(_dense(c, c.width, "pool")(first))
         return _dense(c, len(c.labels), "classify")(drop(first)).astype(jnp.float32)
+
+
+class MultiTaskHead(nn.Module):
+    """Scores of a sequence for several tasks, [B, K, C] float32, through one hidden layer each.
+
+    `config.labels` are "task:class"; C is the most classes a task has, and what another has fewer
+    is never chosen. Source: Zhang and Chai (2021), arXiv:2106.03427 (HiTUT).
+    """
+
+    config: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "B L D"],
+        token: Float[Array, "V E"],
+        mask: Bool[Array, "B L"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B K C"]:
+        c = self.config
+        sizes = collections.Counter(label.split(":")[0] for label in c.labels)  # in their order
+        drop = nn.Dropout(c.classifier_dropout, deterministic=not train)
+        first, widest, scores = drop(hidden[:, 0]), max(sizes.values()), []
+        for task, size in sizes.items():
+            inner = _dense(c, c.width, f"{task}_pool")(first)
+            inner = drop(activation(c.pool_activation)(inner))
+            found = _dense(c, size, f"{task}_classify")(inner).astype(jnp.float32)
+            scores.append(jnp.pad(found, ((0, 0), (0, widest - size)), constant_values=_NEVER))
+        return jnp.stack(scores, axis=1)
 
 
 class TokenHead(nn.Module):
@@ -175,6 +208,7 @@ ENCODER = {
     "masked_lm": MaskedLmHead,
     "sequence_classification": SequenceHead,
     "token_classification": TokenHead,
+    "multi_task": MultiTaskHead,
     "bare": PooledHead,
 }
 DECODER = {

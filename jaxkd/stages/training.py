@@ -215,7 +215,7 @@ def measure_of(rows: Rows, model: Model, teacher: Model | None, *, chunk: int = 
     """How a model of these rows is measured."""
     if rows.aligned:
         return make_alignment_evaluate(model, teacher)
-    return make_evaluate(model, teacher, top=rows.top, chunk=chunk)
+    return make_evaluate(model, teacher, top=rows.top, chunk=chunk, parts=rows.parts)
 
 
 def _mix(how: OnPolicy | None, model: Model, config: families.Config, place: Place) -> Any:

@@ -1,0 +1,102 @@
+"""One encoder for several tasks of a robot's plan, from twelve layers to six.
+
+    python run.py --config experiments/hitut.py          # mini: ALFRED, CPU
+    python run.py --config experiments/hitut.py:smoke    # about a minute, stand-in plans
+    python run.py --config experiments/hitut.py --config.data.annotations=3
+
+A RoBERTa reads an instruction and what was done so far, and its heads say which sub-goal comes next
+and with what object, or which action and on what. Every other layer makes a student, which is
+distilled as DistilBERT was (the teacher's distributions, the labels, hidden states), or trained on
+the labels alone; a third begins with random weights.
+
+ALFRED's tests are not public in what they want: valid_seen is the test here, and 5% of the training
+trajectories are held out to watch the training.
+
+mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
+
+Original: HiTUT (Zhang and Chai, 2021, arXiv:2106.03427) sees pictures too and acts in the scene;
+its numbers are not comparable.
+"""
+
+import dataclasses
+
+from configs import data, models, recipes
+from jaxkd.core.names import did_you_mean
+from jaxkd.stages.distil import Distil
+from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
+from jaxkd.stages.fine_tune import FineTune
+from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.student import Initialise, Prune
+from jaxkd.train.optimiser import AdamW
+
+LABELS = {
+    "teacher": "teacher, twelve layers",
+    "distilled": "every other layer, distilled",
+    "alone": "every other layer, labels alone",
+    "random": "random weights, distilled",
+}
+
+
+@dataclasses.dataclass
+class Size:
+    """How long, and on how much at a time."""
+
+    teacher: int = 3000  # steps
+    student: int = 1500
+    batch: int = 32
+    every: int = 500
+    layers: int = 6  # of the students
+
+
+SIZES = {"mini": Size(), "smoke": Size(teacher=10, student=6, batch=16, every=5, layers=1)}
+
+
+def get_config(variant: str = "mini") -> Experiment:
+    """The experiment at one size, one of SIZES."""
+    if variant not in SIZES:
+        raise ValueError(f"no variant {variant!r} of hitut. {did_you_mean(variant, SIZES)}")
+    size = SIZES[variant]
+
+    def training(steps: int, rate: float) -> dict[str, object]:
+        return dict(
+            steps=steps, batch_size=size.batch, save_every=size.every, evaluate_every=size.every,
+            evaluate_rows=1024, optimiser=AdamW(learning_rate=rate),
+        )  # fmt: skip
+
+    def distilled(start: str) -> Distil:
+        return Distil(
+            teacher="teacher",
+            student=start,
+            terms=recipes.distilbert(),
+            **training(size.student, 5e-4),
+        )
+
+    stages: dict[str, object] = {
+        "teacher": Pretrain(model=models.planner(variant), **training(size.teacher, 5e-4)),
+        "seedling": Prune(source="teacher"),
+        "distilled": distilled("seedling"),
+        "alone": FineTune(source="seedling", **training(size.student, 5e-4)),
+        "unlearned": Initialise(like="teacher", layers=size.layers),
+        "random": distilled("unlearned"),
+        "evaluate": Evaluate(models=("teacher", "seedling", *tuple(LABELS)[1:]), splits=("test",)),
+    }
+    students = tuple(name for name in LABELS if name != "teacher")
+    return Experiment(
+        title="One encoder for several tasks: twelve layers to six",
+        data=data.alfred_tasks(embedded=variant == "smoke"),
+        stages=stages,
+        report=Report(
+            labels=LABELS | {"seedling": "every other layer, not trained"},
+            curves=(Curve("Validation loss over steps", ("teacher", *students), "validation"),),
+            comparisons=tuple(
+                Comparison(title, "distilled", other, "test", f"accuracy_{task}")
+                for title, other in {
+                    "distilled against labels alone": "alone",
+                    "every other layer against random weights": "random",
+                }.items()
+                for task in ("subgoal", "action")
+            ),
+            split="test",
+        ),
+    )
