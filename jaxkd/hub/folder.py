@@ -131,6 +131,11 @@ def save(
             f"Families that can be written: {', '.join(HUB)}."
         )
     family = HUB[kind]
+    if config.head not in family.heads:
+        raise ValueError(
+            f"transformers has no {kind} with the head {config.head}; it is kept in checkpoints of "
+            f"ours. Heads that can be written: {', '.join(family.heads)}."
+        )
     described = family.to_hub(config)  # first: it refuses what cannot be written
     folder.mkdir(parents=True, exist_ok=True)
     exported = family.table(config.head).export(params)

@@ -116,3 +116,16 @@ def test_the_prior_is_of_each_task_by_itself(tmp_path):
 def test_settings_that_cannot_be_are_refused(changes, tmp_path):
     with pytest.raises(ValueError, match="a power of two, 8 or more, and at least one"):
         opened(tmp_path, **changes)
+
+
+def test_transformers_has_no_such_head(tmp_path):
+    from jaxkd.hub import folder
+
+    config = Config(
+        vocabulary=9, layers=1, width=8, heads=2, feed_forward=8, max_length=9, head="multi_task",
+        labels=("a:x", "b:y"),
+    )  # fmt: skip
+    params = families.build(config).init(0)
+    with pytest.raises(ValueError, match="no roberta with the head multi_task.*masked_lm"):
+        folder.save(tmp_path, config, params)
+    assert not list(tmp_path.iterdir())
