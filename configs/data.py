@@ -55,7 +55,7 @@ def stutter(rows: int = 0) -> Pairs:
     """Letters out of a bad microphone, to be written as they were said; a token for each letter."""
     return Pairs(
         corpus="stutter", trained_size=261, read=64, write=32, rows=rows, shares=(0.5, 1.0),
-        aligned=True,
+        ctc=True,
     )  # fmt: skip
 
 

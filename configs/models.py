@@ -56,8 +56,8 @@ def llama(size: str, role: str) -> llama_family.Config:
 def speller(size: str, role: str) -> Config:
     """A BERT that names a label or nothing at each place; the vocabulary follows the tokenizer.
 
-    smoke: for tests; mini: a teacher trains in minutes on two cores, its student has a ninth of the
-    parameters.
+    smoke: for tests; mini: a teacher trains in minutes on two cores, its student has a seventh of
+    the parameters.
     """
     if size == "smoke":
         return dataclasses.replace(bert("tiny"), layers={"teacher": 2, "student": 1}[role])

@@ -8,7 +8,7 @@
 
 A goal and its steps in English are read, and the sub-goals with their objects are written. A
 sequence-to-sequence LSTM, the benchmark's baseline, stands against a Transformer; each teaches a
-student of about a seventh of its size, by its distribution at every word (Word-KD), by its own
+student of a fifth to a tenth of its size, by its distribution at every word (Word-KD), by its own
 plans (Seq-KD), and by both. A plan counts where all of it is right; steps count in their place.
 
 ALFRED's tests are not public in what they want: valid_seen is the test here, and 5% of the training

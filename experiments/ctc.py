@@ -5,16 +5,16 @@
     python run.py --config experiments/ctc.py --config.stages.spelt.n=4
 
 Letters out of a bad microphone (data/stutter.py) are written as they were said, by encoders that
-name a letter or nothing at each place. Students of a tenth of the teacher's size start from the
+name a letter or nothing at each place. Students of a seventh of the teacher's size start from the
 same random weights, and learn: the references alone; also the teacher's distribution at every
-place (frame-level); also the teacher's likeliest spellings of each sentence, each by its share
+place (frame-level); also the teacher's likeliest hypotheses of each sentence, each by its share
 (sequence-level). Errors are letters wrong by letters there are, of the likeliest path and of a beam
 that sums over paths.
 
 mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
 
 Original: Huang et al. (Interspeech 2018), "Knowledge Distillation for Sequence Model", speech: they
-find spellings better than frames, which hold a student to its teacher's timing.
+find hypotheses better than frames, which hold a student to its teacher's timing.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import dataclasses
 from configs import data, models
 from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
-from jaxkd.distil.terms import AlignedLabels, FrameTargets, Spellings
+from jaxkd.distil.terms import CtcHypotheses, CtcLabels, FrameTargets
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
@@ -37,7 +37,7 @@ LABELS = {
     "teacher": "teacher",
     "alone": "student, references",
     "frames": "student, references and frames",
-    "spellings": "student, references and spellings",
+    "hypotheses": "student, references and hypotheses",
 }
 
 
@@ -80,34 +80,34 @@ def get_config(variant: str = "mini") -> Experiment:
         "teacher": Pretrain(
             model=models.speller(variant, "teacher"), **even, **training(size.teacher, 1e-3)
         ),
-        "spelt": Label(teacher="teacher", kind="spellings", n=size.width, width=size.width),
+        "spelt": Label(teacher="teacher", kind="hypotheses", n=size.width, width=size.width),
         "seedling": Initialise(model=models.speller(variant, "student"), **even),
         "alone": FineTune(source="seedling", **training(size.student, 2e-3)),
-        "frames": taught(terms={"ctc": AlignedLabels(weight=0.5), "frames": FrameTargets()}),
-        "spellings": taught(
-            terms={"ctc": AlignedLabels(weight=0.5), "spellings": Spellings(weight=0.5)},
+        "frames": taught(terms={"ctc": CtcLabels(weight=0.5), "frames": FrameTargets()}),
+        "hypotheses": taught(
+            terms={"ctc": CtcLabels(weight=0.5), "hypotheses": CtcHypotheses(weight=0.5)},
             labels="spelt",
         ),
         "evaluate": Evaluate(models=tuple(LABELS), splits=("test",), batch_size=64),
         "decode": Decode(
-            models=tuple(LABELS), metrics=("errors", "exact"), beam=Beam(width=size.width)
+            models=tuple(LABELS), metrics=("cer", "exact"), beam=Beam(width=size.width)
         ),
     }
     students = tuple(name for name in LABELS if name != "teacher")
     return Experiment(
-        title="CTC: a teacher's timing or a teacher's spellings",
+        title="CTC: a teacher's timing or a teacher's hypotheses",
         data=data.stutter(size.rows),
         stages=stages,
         report=Report(
             labels=dict(LABELS),
             curves=(Curve("Students: validation loss over steps", students, "validation"),),
             comparisons=tuple(
-                Comparison(title, *pair, "test", f"errors_{way}")
+                Comparison(title, *pair, "test", f"cer_{way}")
                 for way in ("greedy", "beam")
                 for title, pair in {
                     f"frames against references ({way})": ("frames", "alone"),
-                    f"spellings against references ({way})": ("spellings", "alone"),
-                    f"spellings against frames ({way})": ("spellings", "frames"),
+                    f"hypotheses against references ({way})": ("hypotheses", "alone"),
+                    f"hypotheses against frames ({way})": ("hypotheses", "frames"),
                 }.items()
             ),
             split="test",

@@ -135,7 +135,7 @@ def get_config(variant: str = "mini") -> Experiment:
 def _report() -> Report:
     curves = (
         Curve("Students: validation loss over steps", ("sft", "word", "seq"), "validation"),
-        Curve("On-policy: divergence over steps", ("on_policy",), "loss"),
+        Curve("On-policy: divergence over steps", ("on_policy",)),
     )
     comparisons = tuple(
         Comparison(f"{LABELS[name]} against SFT", name, "sft", "test", "answer_greedy")

@@ -7,10 +7,11 @@
     python run.py --config experiments/seq_kd.py --config.stages.transformer_generated.beam.width=8
 
 A teacher learns English to German on Multi30k and writes, with a beam, a translation of every
-training sentence. Students of about a seventh of its size start from the same random weights, and
-learn: the references alone; the teacher's distribution at every token of them (Word-KD); its best
-translations (Seq-KD); then those of its hypotheses nearest the references (Seq-Inter); and Word-KD
-on both. Each then translates the test split greedily and with a beam of five.
+training sentence. Students of about a seventh of its size (a quarter, of LSTMs) start from the same
+random weights, and learn: the references alone; the teacher's distribution at every token of them
+(Word-KD); its best translations (Seq-KD); then those of its hypotheses nearest the references
+(Seq-Inter); and Word-KD on both. Each then translates the test split greedily and with a beam of
+five.
 
 Original: Kim and Rush (2016), arXiv:1606.07947, LSTMs on WMT 2014 English-German: another and much
 larger data set, so the rows are to be compared with each other, not with ours.

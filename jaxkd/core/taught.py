@@ -42,7 +42,7 @@ class Draws:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NBest:
-    """The likeliest spellings of each row, of a model that names labels at places (CTC)."""
+    """The likeliest hypotheses of each row, of a model that names labels at places (CTC)."""
 
     ids: Any  # [B, n, L] int32, filled up with the blank
     log_p: Any  # [B, n] float32; the lowest number there is where there were fewer

@@ -42,7 +42,8 @@ def records(folder: pathlib.Path, name: str, read: Callable[[dict[str, Any]], An
     """
     text, file = text_of(folder, name)
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: JSON may hold its other ends of lines as they are.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         try:
             found.append(read(json.loads(line)))
         except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -140,11 +140,11 @@ class PairRows(Rows):
         }
 
 
-class AlignedRows(PairRows):
+class CtcRows(PairRows):
     """The same for encoders that name a label or nothing at each place of the source (CTC)."""
 
     head = "masked_lm"  # one that has logits of all tokens at all places
-    aligned = True
+    ctc = True
 
     @property
     def fits(self) -> dict[str, int]:
@@ -236,7 +236,7 @@ class Pairs:
     # For decoders: the words between a source and its target, as " TL;DR:"; empty: for
     # encoder-decoders.
     joined: str = ""
-    aligned: bool = False  # for encoders that name a label or nothing at each place (CTC)
+    ctc: bool = False  # for encoders that name a label or nothing at each place (CTC)
 
     def open(self, cache: pathlib.Path) -> PairRows:
         """Read and tokenise, or take it from the cache; errors as for `parallel.open_pairs`.
@@ -253,9 +253,9 @@ class Pairs:
             raise ValueError(
                 f"data.shares is {self.shares}: shares that rise to 1, as in {SHARES}, or (1.0,)."
             )
-        if self.aligned and (self.joined or self.write > self.read):
+        if self.ctc and (self.joined or self.write > self.read):
             raise ValueError(
-                f"data.aligned with joined={self.joined!r}, read={self.read}, write={self.write}: "
+                f"data.ctc with joined={self.joined!r}, read={self.read}, write={self.write}: "
                 "labels stand at places of the source, so it is not joined and no shorter."
             )
         if len(self.languages) != 2:
@@ -275,7 +275,7 @@ class Pairs:
             lossless=True,
         )
         key = [content, tokenizer.fingerprint, self.read, self.write, self.cut]
-        key += [self.joined] if self.joined else []
+        key += [self.joined] if self.joined else ["ctc"] if self.ctc else []
         fingerprint = hashlib.sha256(json.dumps(["pairs", *key]).encode()).hexdigest()[:16]
         file = cache / "rows" / f"{fingerprint}.npz"
         if not file.exists():
@@ -288,13 +288,13 @@ class Pairs:
         targets = splits["train"][:, self.read :]
         counts = np.bincount(targets[targets >= 0], minlength=tokenizer.vocab_size)
         special = sorted(tokenizer.structural_ids - {tokenizer.sep})
-        if self.aligned and tokenizer.pad != BLANK:
+        if self.ctc and tokenizer.pad != BLANK:
             raise ValueError(
-                f"data.aligned: padding is token {tokenizer.pad} of the tokenizer "
+                f"data.ctc: padding is token {tokenizer.pad} of the tokenizer "
                 f"({tokenizer.origin}), and token {BLANK} is what places without a label name. "
                 "Choose a tokenizer that begins with padding, or 'trained'."
             )
-        form = AlignedRows if self.aligned else JoinedRows if self.joined else PairRows
+        form = CtcRows if self.ctc else JoinedRows if self.joined else PairRows
         rows = form(
             corpus=found.name,
             origin=found.origin,
@@ -307,9 +307,10 @@ class Pairs:
             columns=self.read,
             texts=texts,
         )
+        if self.ctc:
+            for split, part in splits.items():
+                _check_room(split, part[:, : self.read], part[:, self.read :])
         lengths = rows.lengths(splits["train"])
-        if self.aligned:
-            _check_room(lengths)
         widths = choose_widths(lengths, (self.read, self.write), self.shares)
         return dataclasses.replace(rows, widths=widths)
 
@@ -317,12 +318,13 @@ class Pairs:
         self, split: str, pairs: Sequence[Any], tokenizer: Tokenizer
     ) -> Int[np.ndarray, "rows columns"]:
         rows = np.full((len(pairs), self.read + self.write), NOTHING, np.int32)
-        pairs = [pairs[i] for i in range(len(pairs))]
+        pairs, joined = [pairs[i] for i in range(len(pairs))], bool(self.joined)
         # What a row of each side ends with, whatever of it is cut.
         after = tokenizer.encode([self.joined])[0] if self.joined else [tokenizer.sep]
         sides = {
             "read": (0, [source for source, _ in pairs], after),
-            "write": (self.read, [targets[0] for _, targets in pairs], [tokenizer.sep]),
+            # After words of the source; where a tokenizer puts the space itself it is not doubled.
+            "write": (self.read, [" " * joined + told[0] for _, told in pairs], [tokenizer.sep]),
         }
         for name, (start, texts, last) in sides.items():
             most = getattr(self, name) - len(last)
@@ -341,14 +343,20 @@ class Pairs:
         return rows
 
 
-def _check_room(lengths: Int[np.ndarray, "rows 2"]) -> None:
-    """Raise ValueError for a target with more labels than its source has places."""
-    short = np.flatnonzero(lengths[:, 0] < lengths[:, 1])
+def _check_room(
+    split: str, sources: Int[np.ndarray, "rows R"], targets: Int[np.ndarray, "rows W"]
+) -> None:
+    """Raise ValueError for a target that no path over its source's places spells."""
+    places, labels = (sources >= 0).sum(1), (targets >= 0).sum(1)
+    # Between equal labels a place must name none.
+    between = ((targets[:, 1:] == targets[:, :-1]) & (targets[:, 1:] >= 0)).sum(1)
+    short = np.flatnonzero(places < labels + between)
     if len(short):
-        read, write = lengths[short[0]]
+        i = short[0]
         raise ValueError(
-            f"row {short[0] + 1} of the train split has {write} labels and {read} places to name "
-            "them at. data.aligned needs a place for each."
+            f"row {i + 1} of the {split} split has {labels[i]} labels, {between[i]} of them equal "
+            f"to the one before, and {places[i]} places: data.ctc needs a place for each label and "
+            "one between equal ones."
         )
 
 

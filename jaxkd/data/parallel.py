@@ -26,6 +26,7 @@ _NAMES = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "test_2016_flickr"),
 }
+MADE = "made by jaxkd itself"  # where a corpus is from that no files are read for
 _HUB = "bentrevett/multi30k"
 
 Pair = tuple[str, tuple[str, ...]]  # a source, and one target or several that are as good
@@ -139,8 +140,13 @@ def open_pairs(
         raise ValueError(f"data.corpus={corpus!r}. {did_you_mean(corpus, CORPORA)}")
     told = CORPORA[corpus](languages)
     if told.made is not None:
+        if dir or source != "auto":
+            raise ValueError(
+                f"data.dir={dir or ''!r} and data.source={source!r}: {corpus} is made by jaxkd "
+                "itself, and comes from nowhere else. Leave both as they are."
+            )
         name, made = told.made()
-        found = Found(name, "made by jaxkd itself", False, made)
+        found = Found(name, MADE, False, made)
     else:
         found = find(told.source, dir, source)
     for split in SPLITS:
@@ -215,7 +221,9 @@ def _read_hub(*, languages: tuple[str, str]) -> tuple[str, Content]:
     names = [f"{name}.jsonl" for name in ("train", "val", "test")]
     content: dict[str, list[Pair]] = {}
     for split, path in zip(SPLITS, hub_files(_HUB, names, kind="dataset"), strict=True):
-        rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+        rows: list[dict[str, Any]] = [
+            json.loads(line) for line in path.read_text().strip().split("\n")
+        ]
         unknown = [language for language in languages if language not in rows[0]]
         if unknown:
             raise ValueError(

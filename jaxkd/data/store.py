@@ -40,6 +40,9 @@ class Field:
         return np.dtype(self.dtype).newbyteorder("<")
 
     def write(self, array: np.ndarray) -> bytes:
+        """Its bytes; raises ValueError for an array of another shape than the others."""
+        if array.shape != self.shape:
+            raise ValueError(f"an array of shape {array.shape} among those of {self.shape}.")
         if self.dtype != "uint24":
             return np.ascontiguousarray(array.astype(self._numpy)).tobytes()
         return np.ascontiguousarray(_octets(array)[..., :3]).tobytes()

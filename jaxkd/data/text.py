@@ -92,7 +92,7 @@ class Rows(abc.ABC):
     wanted: ClassVar[str] = "WikiText-2"  # the data set it is, unless `embedded`
     head: ClassVar[str]  # the head that predicts what batches ask for
     parts: ClassVar[tuple[str, ...]] = ()  # of several predictions a row, what each is
-    aligned: ClassVar[bool] = False  # labels come in order, at places nobody named (CTC)
+    ctc: ClassVar[bool] = False  # labels come in order, at places nobody named (CTC)
     top: ClassVar[tuple[int, ...]] = ()  # k for which a target among the k likeliest is counted
 
     corpus: str

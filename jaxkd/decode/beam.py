@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.tree import map_named
 from jaxkd.decode.cached import advance, empty, grown
 from jaxkd.decode.candidates import NEVER, candidates
 from jaxkd.models.config import Config
@@ -31,7 +32,7 @@ class Beam:
 
     width: int = 4  # beams a row
     max_tokens: int = 64  # new ones at most, the end token counted
-    min_tokens: int = 0  # the end token does not come before
+    min_tokens: int = 0  # tokens before the end token may come
     length_penalty: float = 1.0  # a score is log-probability / tokens ** length_penalty
     # When a row is done: "true" as soon as `width` have ended; "false" when no running beam,
     # ending now, would be among them; "never" when none could be at any length.
@@ -120,6 +121,7 @@ def searcher(
     beam.check()
     steps = _Steps(model, config, beam, tuple(ends), pad, tuple(barred))
     lowered = jax.jit(functools.partial(in_compute_dtype, config))
+    held: list[Any] = [None, None]  # the parameters as they came, and as they are multiplied
     if devices == 1:
         begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on, static_argnums=2)
     else:
@@ -136,7 +138,9 @@ def searcher(
         given = (batch, *prompt_of(model, config, batch, prompt, prompt_mask))
         if devices > 1:
             given = jax.tree.map(functools.partial(_cut, devices), given)
-        params = lowered(params)
+        if held[0] is not params:  # once for all batches
+            held[:] = params, lowered(params)
+        params = held[1]
         state = begin(params, *given)
         # All devices count alike until their rows are done.
         while (done := int(jnp.max(state.count))) < beam.max_tokens and bool(state.open.any()):
@@ -150,8 +154,13 @@ def searcher(
 
 
 def in_compute_dtype(config: Config, params: Params) -> Params:
-    """Matrices in the type they are multiplied in: once a search, not once a token."""
-    return jax.tree.map(lambda x: x.astype(config.dtype) if x.ndim > 1 else x, params)
+    """Matrices in the type they are multiplied in; what is added stays as it is."""
+
+    def lower(name: str, leaf: Array) -> Array:
+        added = leaf.ndim < 2 or name.rsplit("/", 1)[-1] == "bias"
+        return leaf if added else leaf.astype(config.dtype)
+
+    return map_named(lower, params)
 
 
 def prompt_of(
@@ -299,7 +308,7 @@ class _Steps:
         if not self.barred and not self.beam.min_tokens:
             return None
         bars = jnp.zeros(vocabulary).at[jnp.array(self.barred, jnp.int32)].set(NEVER)
-        early = jnp.where(state.count + 1 < self.beam.min_tokens, NEVER, 0.0)
+        early = jnp.where(state.count < self.beam.min_tokens, NEVER, 0.0)
         return bars.at[jnp.array(self.ends, jnp.int32)].add(early)
 
     def _open(self, found: _Found, running: Array, count: Any) -> Array:

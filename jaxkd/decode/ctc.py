@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxkd.core.batch import BLANK
+from jaxkd.decode.candidates import NEVER
 
 Spelling = tuple[tuple[int, ...], float]  # labels, and their log-probability
 
@@ -23,7 +24,7 @@ def collapsed(path: Int[np.ndarray, " L"], blank: int = BLANK) -> list[int]:
 def n_best(
     log_p: Float[np.ndarray, "L V"], *, width: int, n: int, blank: int = BLANK, labels: int = 0
 ) -> list[Spelling]:
-    """The `n` likeliest spellings among those a beam of `width` finds, best first.
+    """The `n` likeliest hypotheses among those a beam of `width` finds, best first.
 
     A spelling's probability is the sum over the paths the beam kept: exact if it kept all.
     Source: prefix search of Hannun et al. (2014), arXiv:1408.2873.
@@ -58,6 +59,34 @@ def n_best(
         ranked = sorted(grown.items(), key=lambda item: -_sum(*item[1]))
         beam = {spelling: (both[0], both[1]) for spelling, both in ranked[:width]}
     return [(spelling, _sum(*both)) for spelling, both in list(beam.items())[:n]]
+
+
+def n_best_of(
+    log_p: Float[np.ndarray, "B L V"],
+    mask: Bool[np.ndarray, "B L"],
+    *,
+    width: int,
+    n: int,
+    room: int,
+) -> tuple[Int[np.ndarray, "B {n} {room}"], Int[np.ndarray, "B {n}"], Float[np.ndarray, "B {n}"]]:
+    """The n best of each row as arrays: labels, how many, log-probabilities.
+
+    A beam of one is greedy: it takes the likeliest path. Rows that have fewer hypotheses have
+    NEVER there. As many labels go on at each place as the beam is wide, and the blank.
+    """
+    ids = np.full((len(log_p), n, room), BLANK, np.int32)
+    lengths = np.zeros((len(log_p), n), np.int32)
+    told = np.full((len(log_p), n), NEVER, np.float32)
+    for i, (row, there) in enumerate(zip(log_p, mask, strict=True)):
+        row = row[there]
+        if width == 1:
+            found = [(tuple(collapsed(row.argmax(1))), float(row.max(1).sum()))]
+        else:
+            found = n_best(row, width=width, n=n, labels=width + 1)
+        for j, (labels, value) in enumerate(found):
+            ids[i, j, : len(labels)] = labels
+            lengths[i, j], told[i, j] = len(labels), value
+    return ids, lengths, told
 
 
 def _sum(a: float, b: float) -> float:

@@ -23,7 +23,7 @@ class Sample:
     """How tokens are drawn. What is left out by top_k is left out before top_p looks."""
 
     max_tokens: int = 64  # new ones at most, the end token counted
-    min_tokens: int = 0  # the end token does not come before
+    min_tokens: int = 0  # tokens before the end token may come
     temperature: float = 1.0  # of the distribution drawn from; 0: always the likeliest (greedy)
     top_k: int = 0  # draw among so many of the likeliest; 0: all
     top_p: float = 1.0  # draw among the fewest that have this share together
@@ -91,7 +91,7 @@ def sampler(
         """The next token of each row, and its log-probability."""
         told = jax.nn.log_softmax(logits)
         bars = jnp.zeros(logits.shape[-1]).at[jnp.array(tuple(barred), jnp.int32)].set(NEVER)
-        bars = bars.at[ending].add(jnp.where(count + 1 < sample.min_tokens, NEVER, 0.0))
+        bars = bars.at[ending].add(jnp.where(count < sample.min_tokens, NEVER, 0.0))
         if sample.temperature == 0:
             token = jnp.argmax(logits + bars, axis=-1)
         else:

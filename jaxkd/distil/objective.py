@@ -14,7 +14,7 @@ from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.core.random import stream
-from jaxkd.distil.alignment_terms import AlignedLabels
+from jaxkd.distil.ctc_terms import CtcLabels, FrameTargets
 from jaxkd.distil.schedule import Ramp, at_step, extremes
 from jaxkd.distil.vocabulary_terms import HardLabels, SoftTargets
 
@@ -55,13 +55,13 @@ def check_stored(terms: Terms, kind: str = "") -> None:
     """Raise ValueError for terms that a stored teacher cannot serve.
 
     Args:
-      kind: of the store: states, scores, top_k, draws or spellings; empty: whichever.
+      kind: of the store: states, scores, top_k, draws or hypotheses; empty: whichever.
     """
-    if kind == "spellings":
-        others = [name for name, term in terms.items() if not isinstance(term, AlignedLabels)]
+    if kind == "hypotheses":
+        others = [name for name, term in terms.items() if not isinstance(term, CtcLabels)]
         if others:
             raise ValueError(
-                f"terms {others}: of stored spellings only the terms Spellings and AlignedLabels "
+                f"terms {others}: of stored hypotheses only the terms CtcHypotheses and CtcLabels "
                 "know what to make."
             )
         return
@@ -81,6 +81,20 @@ def check_stored(terms: Terms, kind: str = "") -> None:
                 f"terms.{name}: of a teacher stored as {kind} only SoftTargets at temperature 1 is "
                 "known. Store its states (kind='states') for anything else."
             )
+
+
+def check_ctc(terms: Terms, ctc: bool) -> None:
+    """Raise ValueError for terms that do not fit data whose labels have no places, or that do only.
+
+    Labels and places of such data have arrays of one shape, so that nothing else would fail.
+    """
+    of_places = (CtcLabels, FrameTargets)
+    wrong = [
+        name for name, term in terms.items() if isinstance(term, HardLabels if ctc else of_places)
+    ]
+    if wrong:
+        fit = "CtcLabels, FrameTargets, CtcHypotheses and those of layers" if ctc else "others"
+        raise ValueError(f"terms {wrong} do not fit data.ctc={ctc}: {fit} do.")
 
 
 def at(terms: Terms, step: Any) -> Terms:

@@ -1,8 +1,8 @@
 """What an objective can be made of: this is the contents."""
 
-from jaxkd.distil.alignment_terms import AlignedLabels as AlignedLabels
-from jaxkd.distil.alignment_terms import FrameTargets as FrameTargets
-from jaxkd.distil.alignment_terms import Spellings as Spellings
+from jaxkd.distil.ctc_terms import CtcHypotheses as CtcHypotheses
+from jaxkd.distil.ctc_terms import CtcLabels as CtcLabels
+from jaxkd.distil.ctc_terms import FrameTargets as FrameTargets
 from jaxkd.distil.layer_terms import AttentionMaps as AttentionMaps
 from jaxkd.distil.layer_terms import CosineHidden as CosineHidden
 from jaxkd.distil.layer_terms import HiddenStates as HiddenStates

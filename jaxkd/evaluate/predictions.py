@@ -74,7 +74,7 @@ def make_evaluate(
     return _over(measure)
 
 
-def make_alignment_evaluate(model: Model, teacher: Model | None = None) -> Evaluate:
+def make_ctc_evaluate(model: Model, teacher: Model | None = None) -> Evaluate:
     """The same for models that name a label or nothing at each place (CTC).
 
     `loss` is the CTC loss in nats a label, `accuracy` the share of rows spelt right by the

@@ -18,7 +18,7 @@ from jaxkd.models.rotary import Rotary
 # xla, cudnn: jax.nn.dot_product_attention, the second by a GPU's fused kernel (bfloat16 only).
 KINDS = ("plain", "chunked", "xla", "cudnn")
 CHUNK = 128  # queries at a time
-FEW = 8  # so many keys a query and more: cached decoding, whose products are narrow
+FEW = 8  # so many keys a query and more: the products of cached decoding are narrow
 
 
 @jax.tree_util.register_dataclass
@@ -119,7 +119,7 @@ class Attention(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         weights = None
         if self.kind == "plain":
-            mixed, weights = attend(query, key, value, seen, drop)
+            mixed, weights = attend(query, key, value, seen, drop, cached=cache is not None)
         elif self.kind == "chunked":
             mixed = (
                 attend_chunked(query, key, value, seen)
@@ -148,8 +148,13 @@ def attend(
     value: Float[Array, "B G S K"],
     shown: Bool[Array, "B _ S"],
     drop: Any = lambda weights: weights,
+    cached: bool = False,
 ) -> tuple[Float[Array, "B H L K"], Float[Array, "B H L S"]]:
-    """The mixture of values, and the weights (before dropout) in the dtype of the queries."""
+    """The mixture of values, and the weights (before dropout) in the dtype of the queries.
+
+    Args:
+      cached: keys and values are a cache's; nothing is differentiated.
+    """
     heads, groups, dtype = query.shape[1], key.shape[1], query.dtype
     shown = shown[:, None]
     pairs, turned, mixture = "BHLK,BHSK->BHLS", "BHSK,BHLK->BHSL", "BHLS,BHSK->BHLK"
@@ -158,7 +163,7 @@ def attend(
         query = query.reshape(query.shape[0], groups, -1, *query.shape[2:])
         shown = shown[:, :, None]
     scale = query.shape[-1] ** -0.5
-    few = FEW * query.shape[-2] <= key.shape[-2]
+    few = cached and FEW * query.shape[-2] <= key.shape[-2] and jax.default_backend() == "cpu"
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if few:
         # A CPU takes half the time if keys come first, and XLA (jax 0.10.2) must not undo it.

@@ -23,7 +23,7 @@ NO_TERMS = {
     "teraflops_per_second",
     "mfu",
 }
-NO_TERMS |= {"seconds", "unigram", "perplexity", "accuracy"}
+NO_TERMS |= {"seconds", "unigram", "perplexity", "accuracy", "on_policy"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _written() -> list[tuple[str, str, float]]:
         ("exact match [%]", "exact", 100.0),
         ("steps right [%]", "steps", 100.0),
         ("answers right [%]", "answer", 100.0),
-        ("letters wrong [%]", "errors", 100.0),
+        ("letters wrong (CER) [%]", "cer", 100.0),
     ]
     return [
         (f"{title}, {way}", f"{name}_{way}", scale)

@@ -8,7 +8,7 @@ from jaxkd.decode.beam import Beam
 from jaxkd.decode.rows import decode_rows, texts_of
 from jaxkd.metrics import text as metrics
 from jaxkd.stages.experiment import Place
-from jaxkd.stages.generate import check_pairs, writer
+from jaxkd.stages.generate import check_pairs, check_rows, writer
 from jaxkd.stages.training import load_model
 
 METRICS = {
@@ -17,7 +17,7 @@ METRICS = {
     "rouge": metrics.rouge,
     "exact": lambda texts, told: {"exact": metrics.exact_match(texts, told)},
     "steps": lambda texts, told: {"steps": metrics.step_accuracy(texts, told)},
-    "errors": lambda texts, told: {"errors": metrics.error_rate(texts, told)},
+    "cer": lambda texts, told: {"cer": metrics.error_rate(texts, told)},
     "answer": lambda texts, told: {"answer": metrics.answer_match(texts, told)},
 }
 
@@ -54,6 +54,8 @@ class Decode:
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
         check_pairs(data)
+        if not data.ctc:
+            check_rows(self.batch_size)
 
     def run(self, place: Place) -> dict[str, Any]:
         ways = {"beam": self.beam}

@@ -7,7 +7,7 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy
 from jaxkd.distil.teacher import HELD, hold, megabytes
-from jaxkd.distil.terms import HardLabels, Spellings
+from jaxkd.distil.terms import CtcHypotheses, HardLabels
 from jaxkd.models import families
 from jaxkd.models.model import Params
 from jaxkd.stages import tokenizer
@@ -67,13 +67,20 @@ class Distil(Training):
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
         super().check_among(earlier, data)
+        ctc = getattr(data, "ctc", False)
+        objective.check_ctc(self.terms, ctc)
         if self.on_policy.share:
             check_pairs(data)
-        spelt = [name for name, term in self.terms.items() if isinstance(term, Spellings)]
+            if ctc:
+                raise ValueError(
+                    f"on_policy.share={self.on_policy.share} and data.ctc: what names labels at "
+                    "places has no words of its own to go on from."
+                )
+        spelt = [name for name, term in self.terms.items() if isinstance(term, CtcHypotheses)]
         if spelt and not self.labels:
             raise ValueError(
                 f"terms {spelt} need what a teacher spelt before: a Label stage of kind "
-                "'spellings', named by labels."
+                "'hypotheses', named by labels."
             )
         if not self.labels:
             return

@@ -9,20 +9,19 @@ import numpy as np
 
 from jaxkd.checkpoint.series import check_space
 from jaxkd.core import hosts
-from jaxkd.core.batch import BLANK, Batch
+from jaxkd.core.batch import Batch
 from jaxkd.data import store
 from jaxkd.data.masking import Masking
 from jaxkd.data.pairs import PairRows, Pairs
 from jaxkd.data.store import Field, Store
 from jaxkd.decode.beam import Beam, Decoded, searcher
-from jaxkd.decode.candidates import NEVER
-from jaxkd.decode.ctc import collapsed, n_best
+from jaxkd.decode.ctc import n_best_of
 from jaxkd.decode.rows import as_fields, decode_rows
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.label import origin
-from jaxkd.stages.training import check_head, check_tokenizer, load_model
+from jaxkd.stages.training import check_head, check_tokenizer, load_model, never_written
 from jaxkd.train.placement import replicated
 
 WAIT = 0.2  # seconds between two looks for what other hosts write
@@ -51,18 +50,14 @@ class Generate:
         for name in ("batch_size", "shard_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.batch_size % jax.local_device_count():
-            raise ValueError(
-                f"batch_size is {self.batch_size}; it must be a multiple of the "
-                f"{jax.local_device_count()} devices."
-            )
+        check_rows(self.batch_size)
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
         check_pairs(data)
-        if data.aligned:
+        if data.ctc:
             raise ValueError(
-                "data.aligned: targets of models that name labels at places are made by a Label "
-                "stage of kind 'spellings'."
+                "data.ctc: targets of models that name labels at places are made by a Label "
+                "stage of kind 'hypotheses'."
             )
         if self.beam.max_tokens > data.write:
             raise ValueError(
@@ -83,7 +78,8 @@ class Generate:
         lacking = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
         each = store.HASH + sum(field.size for field in fields.values())
         check_space(folder, each * self.shard_rows * len(lacking))
-        mine = lacking[jax.process_index() :: jax.process_count()]
+        # By their numbers: hosts may not see the same ones lacking.
+        mine = [i for i in lacking if i % jax.process_count() == jax.process_index()]
 
         def heed() -> None:
             if place.stopping():
@@ -129,11 +125,10 @@ class Generate:
 
 def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> tuple[Any, Any]:
     """A search over all local devices for these rows, and the parameters it takes."""
-    if rows.aligned:
+    if rows.ctc:
         return transcriber(config, params, beam, rows.columns)
     model = families.build(config)
-    known = rows.tokenizer
-    barred = sorted(known.structural_ids - {known.sep})
+    known, barred = rows.tokenizer, never_written(rows, config)
     search = searcher(
         model, config, beam, ends=[known.sep], pad=known.pad, barred=barred,
         devices=jax.local_device_count(),
@@ -155,21 +150,20 @@ def transcriber(config: families.Config, params: Any, beam: Beam, room: int) -> 
 
     def write(params: Any, batch: Batch) -> Decoded:
         told = jax.device_get(places(params, batch))
-        shape = (len(told), beam.n_best)
-        tokens = np.full((*shape, room), BLANK, np.int32)
-        lengths, scores = np.zeros(shape, np.int32), np.full(shape, NEVER, np.float32)
-        for i, (row, there) in enumerate(zip(told, np.asarray(batch.mask), strict=True)):
-            if beam.width == 1:
-                path = row[there].argmax(1)
-                found = [(tuple(collapsed(path)), float(row[there].max(1).sum()))]
-            else:
-                found = n_best(row[there], width=beam.width, n=beam.n_best, labels=beam.width + 1)
-            for j, (spelling, value) in enumerate(found):
-                tokens[i, j, : len(spelling)] = spelling
-                lengths[i, j], scores[i, j] = len(spelling), value
+        mask, how = np.asarray(batch.mask), dict(width=beam.width, n=beam.n_best, room=room)
+        tokens, lengths, scores = n_best_of(told, mask, **how)
         return Decoded(tokens, lengths, scores, scores)
 
     return write, model.arrange(params)
+
+
+def check_rows(batch_size: int) -> None:
+    """Raise ValueError unless so many rows divide over the devices here."""
+    if batch_size % jax.local_device_count():
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be a multiple of the "
+            f"{jax.local_device_count()} devices."
+        )
 
 
 def check_pairs(data: Any) -> None:

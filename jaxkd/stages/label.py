@@ -11,21 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.checkpoint.series import check_space
-from jaxkd.core.batch import BLANK, Batch
+from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.random import stream
 from jaxkd.core.taught import Draws, NBest, Scores, States, Taught, TopK
 from jaxkd.data import store
 from jaxkd.data.masking import Masking
+from jaxkd.data.pairs import Pairs
 from jaxkd.data.store import Field, Store
 from jaxkd.data.text import MaskedText, Rows
-from jaxkd.decode.ctc import n_best
+from jaxkd.decode.ctc import n_best_of
 from jaxkd.models import families
 from jaxkd.models.model import Params, forward, states
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.training import check_head, check_tokenizer, depends_on, load_model
 
-KINDS = ("states", "top_k", "draws", "scores", "spellings")
+KINDS = ("states", "top_k", "draws", "scores", "hypotheses")
 
 
 @dataclasses.dataclass
@@ -35,15 +36,15 @@ class Label:
     states: the last hidden states, in the teacher's compute type, from which its head gives the
     logits again: exact. top_k: the likeliest tokens, with the rest as one event: a lower bound of
     the KL. draws: tokens drawn from its distribution: unbiased, and smallest. scores: all logits,
-    where there are few classes: exact. spellings: of a model that names a label or nothing at each
-    place (CTC), the likeliest spellings of a row and their probabilities.
+    where there are few classes: exact. hypotheses: of a model that names a label or nothing at each
+    place (CTC), the likeliest hypotheses of a row and their probabilities.
     """
 
     teacher: str = "teacher"
     kind: str = "states"  # one of KINDS
     k: int = 64  # top_k: tokens kept
-    n: int = 12  # draws: tokens drawn; spellings: how many of a row
-    width: int = 16  # spellings: of the beam that finds them
+    n: int = 12  # draws: tokens drawn; hypotheses: how many of a row
+    width: int = 16  # hypotheses: of the beam that finds them
     masking: Masking = dataclasses.field(default_factory=lambda: Masking(smoothing=0.0))
     batch_size: int = 32
     shard_rows: int = 4096  # examples a file; what is finished of a cut-off stage is not made again
@@ -61,7 +62,7 @@ class Label:
         for name in ("k", "n", "width", "batch_size", "shard_rows", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.kind == "spellings" and self.n > self.width:
+        if self.kind == "hypotheses" and self.n > self.width:
             raise ValueError(
                 f"n is {self.n}: a beam of width={self.width} finds no more than that."
             )
@@ -71,6 +72,17 @@ class Label:
             raise ValueError(
                 "masking.fixed is False: the text would be masked anew in every epoch, and what "
                 "the teacher said of it would be of no use. Set it to True."
+            )
+        ctc = getattr(data, "ctc", False)
+        if ctc != (self.kind == "hypotheses"):
+            raise ValueError(
+                f"kind={self.kind!r}, and data.ctc is {ctc}: hypotheses are of CTC data, which has "
+                "only these."
+            )
+        if isinstance(data, Pairs) and not ctc and tuple(data.shares) != (1.0,):
+            raise ValueError(
+                f"data.shares is {data.shares}: a target stored of pairs has one width. Set it to "
+                "(1.0,), or let the teacher run (labels='')."
             )
 
     def run(self, place: Place) -> dict[str, Any]:
@@ -82,11 +94,6 @@ class Label:
             raise ValueError(
                 f"kind={self.kind!r}, and {self.teacher!r} has the head {config.head}: scores are "
                 "of classifiers, and classifiers have only these."
-            )
-        if place.rows.aligned != (self.kind == "spellings"):
-            raise ValueError(
-                f"kind={self.kind!r}, and data.aligned is {place.rows.aligned}: spellings are of "
-                "aligned data, which has only these."
             )
         count = len(place.rows.splits["train"])
         place.rows.repeated(np.arange(1), place.seed, self.masking)  # or an error, at once
@@ -129,7 +136,7 @@ class Label:
                     hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
                 return {"hidden": hidden}
             outputs = forward(model, params, batch)
-            if self.kind == "spellings":
+            if self.kind == "hypotheses":
                 return {"places": jax.nn.log_softmax(outputs.logits)}
             if self.kind == "scores":
                 return {"logits": outputs.logits}
@@ -144,24 +151,15 @@ class Label:
             batch = rows.repeated(filled, seed, self.masking)
             found = jax.device_get(program(arranged, batch, filled))
             first = len(numbers)
-            if self.kind == "spellings":
-                room = rows.columns
-                found = self._spellings(found["places"][:first], batch.mask, room)
+            if self.kind == "hypotheses":
+                how = dict(width=self.width, n=self.n, room=rows.columns)
+                ids, _, log_p = n_best_of(found["places"], batch.mask, **how)
+                found = {"ids": ids, "log_p": log_p}
             return jax.tree.map(lambda x: x[:first], batch), {
                 k: v[:first] for k, v in found.items()
             }
 
         return tell
-
-    def _spellings(self, places: np.ndarray, mask: np.ndarray, room: int) -> dict[str, Any]:
-        ids = np.full((len(places), self.n, room), BLANK, np.int32)
-        log_p = np.full((len(places), self.n), np.finfo(np.float32).min, np.float32)
-        for i, (row, there) in enumerate(zip(places, mask, strict=False)):
-            told = n_best(row[there], width=self.width, n=self.n, labels=self.width)
-            for j, (spelling, value) in enumerate(told):
-                ids[i, j, : len(spelling)] = spelling
-                log_p[i, j] = value
-        return {"ids": ids, "log_p": log_p}
 
     def _of_vocabulary(self, projection: Any, keys: Any, size: int) -> dict[str, Any]:
         shape = projection.features.shape[:-1]
@@ -237,7 +235,7 @@ def recall_from(found: Store) -> Any:
             return Scores(arrays["logits"])
         if kind == "draws":
             return Draws(arrays["ids"])
-        if kind == "spellings":
+        if kind == "hypotheses":
             return NBest(arrays["ids"][..., : batch.tokens.shape[1]], arrays["log_p"])
         return TopK(arrays["ids"], arrays["log_p"])
 

@@ -20,8 +20,8 @@ from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step
 from jaxkd.distil.teacher import released
-from jaxkd.distil.terms import AlignedLabels, HardLabels
-from jaxkd.evaluate.predictions import Evaluate, make_alignment_evaluate, make_evaluate
+from jaxkd.distil.terms import CtcLabels, HardLabels
+from jaxkd.evaluate.predictions import Evaluate, make_ctc_evaluate, make_evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import decoder, families
 from jaxkd.models.model import Model, Params, forward
@@ -206,24 +206,30 @@ class Training:
 
 def of_data(rows: Rows) -> objective.Terms:
     """What is learned of the data alone."""
-    if rows.aligned:
-        return {"ctc": AlignedLabels()}
+    if rows.ctc:
+        return {"ctc": CtcLabels()}
     return {"mlm" if rows.head == "masked_lm" else "cross_entropy": HardLabels()}
 
 
 def measure_of(rows: Rows, model: Model, teacher: Model | None, *, chunk: int = 0) -> Evaluate:
     """How a model of these rows is measured."""
-    if rows.aligned:
-        return make_alignment_evaluate(model, teacher)
+    if rows.ctc:
+        return make_ctc_evaluate(model, teacher)
     return make_evaluate(model, teacher, top=rows.top, chunk=chunk, parts=rows.parts)
 
 
 def _mix(how: OnPolicy | None, model: Model, config: families.Config, place: Place) -> Any:
     if how is None or not how.share:
         return None
-    known = place.rows.tokenizer
-    barred = tuple(sorted(known.structural_ids - {known.sep}))
+    known, barred = place.rows.tokenizer, never_written(place.rows, config)
     return mixer(model, config, how, seed=place.seed, end=known.sep, pad=known.pad, barred=barred)
+
+
+def never_written(rows: Rows, config: families.Config) -> tuple[int, ...]:
+    """Special tokens but the one that ends a text, and the embedding's rows that are no token's."""
+    known = rows.tokenizer
+    beyond = range(known.vocab_size, config.vocabulary)
+    return tuple(sorted((known.structural_ids - {known.sep}) | set(beyond)))
 
 
 def _is_causal(config: families.Config) -> bool:

@@ -95,6 +95,7 @@ CASES = [
     ("marian, other encoder", dict(num_beams=5, early_stopping="never", length_penalty=0.0)),
     ("bart", dict(num_beams=4, bad_words_ids=[[8], [9]])),
     ("bart, scaled", dict(num_beams=1, early_stopping=True)),
+    ("marian, other encoder", dict(num_beams=1, min_new_tokens=4)),  # it would end at the fourth
 ]
 
 

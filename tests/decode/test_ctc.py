@@ -1,4 +1,4 @@
-"""Spellings against enumeration of all paths."""
+"""CtcHypotheses against enumeration of all paths."""
 
 import itertools
 import math

@@ -103,7 +103,7 @@ def test_the_end_token_does_not_come_too_early_and_barred_ones_never():
     batch = rows((2,) * 64)
     draw = sampler(model, config, Sample(max_tokens=6, min_tokens=4), ends=[END], barred=[0, 4])
     found = jax.jit(draw)(params, batch, keys(64))
-    assert np.min(found.lengths) == 4
+    assert np.min(found.lengths) == 5  # four, and the end
     for tokens, length in zip(found.tokens[:, 0], found.lengths[:, 0], strict=True):
         assert not set(tokens[: int(length)].tolist()) & {0, 4}
 

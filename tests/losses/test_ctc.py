@@ -1,4 +1,4 @@
-"""CTC against enumeration of paths and against torch; and what a teacher's spellings are worth."""
+"""CTC against enumeration of paths and against torch; and what a teacher's hypotheses are worth."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.core.taught import NBest
 from jaxkd.decode.ctc import n_best
-from jaxkd.distil.terms import AlignedLabels, FrameTargets, SoftTargets, Spellings
+from jaxkd.distil.terms import CtcHypotheses, CtcLabels, FrameTargets, SoftTargets
 from jaxkd.metrics.predictions import spelt_right
 from tests.decode.test_ctc import PLACES, enumerated, places
 
@@ -60,44 +60,44 @@ def test_it_is_the_sum_over_all_paths():
 
 
 def told(log_p, n):
-    """Outputs of a student, and a batch with a teacher's n best spellings."""
-    spellings = n_best(log_p, width=200, n=n)
+    """Outputs of a student, and a batch with a teacher's n best hypotheses."""
+    hypotheses = n_best(log_p, width=200, n=n)
     ids = np.zeros((1, n, PLACES), np.int32)
     values = np.full((1, n), np.finfo(np.float32).min, np.float32)
-    for i, (spelling, value) in enumerate(spellings):
+    for i, (spelling, value) in enumerate(hypotheses):
         ids[0, i, : len(spelling)], values[0, i] = spelling, value
     mask = jnp.ones((1, PLACES), bool)
     labels = jnp.zeros((1, PLACES), jnp.int32).at[0, 0].set(1)
     student = jnp.array(places(seed=7), jnp.float32)[None]
     batch = Batch(labels, mask, targets=labels, target_mask=labels > 0,
                   taught=NBest(jnp.array(ids), jnp.array(values)))  # fmt: skip
-    return Outputs(student, ()), batch, spellings
+    return Outputs(student, ()), batch, hypotheses
 
 
 @pytest.mark.parametrize("n", [1, 3, 200])
-def test_spellings_cost_as_much_as_each_costs_by_its_share(n):
+def test_hypotheses_cost_as_much_as_each_costs_by_its_share(n):
     """n = 200: more than there are; those that lack cost nothing."""
-    output, batch, spellings = told(places(), n)
+    output, batch, hypotheses = told(places(), n)
     mine = dict(enumerated(places(seed=7)))
-    share = np.exp([v for _, v in spellings])
+    share = np.exp([v for _, v in hypotheses])
     share /= share.sum()
-    wanted = -sum(s * mine[spelling] for s, (spelling, _) in zip(share, spellings, strict=True))
-    found = Spellings().total(output, None, batch)
+    wanted = -sum(s * mine[spelling] for s, (spelling, _) in zip(share, hypotheses, strict=True))
+    found = CtcHypotheses().total(output, None, batch)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     assert np.isfinite(
-        jax.grad(lambda x: Spellings().total(Outputs(x, ()), None, batch))(output.logits)
+        jax.grad(lambda x: CtcHypotheses().total(Outputs(x, ()), None, batch))(output.logits)
     ).all()
 
 
-def test_with_all_spellings_it_is_least_where_student_and_teacher_agree():
+def test_with_all_hypotheses_it_is_least_where_student_and_teacher_agree():
     """A cross-entropy: its gradient vanishes there, whatever the alignment may be elsewhere."""
-    _, batch, spellings = told(places(), 200)
-    assert abs(sum(np.exp(v) for _, v in spellings) - 1) < 1e-6
+    _, batch, hypotheses = told(places(), 200)
+    assert abs(sum(np.exp(v) for _, v in hypotheses) - 1) < 1e-6
     same = jnp.array(places(), jnp.float32)[None]
-    gradient = jax.grad(lambda x: Spellings().total(Outputs(x, ()), None, batch))(same)
+    gradient = jax.grad(lambda x: CtcHypotheses().total(Outputs(x, ()), None, batch))(same)
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
-    one = Spellings().total(Outputs(same, ()), None, batch)
-    other = Spellings().total(told(places(), 200)[0], None, batch)
+    one = CtcHypotheses().total(Outputs(same, ()), None, batch)
+    other = CtcHypotheses().total(told(places(), 200)[0], None, batch)
     assert one < other
 
 
@@ -112,7 +112,7 @@ def test_frames_are_soft_targets_at_every_place():
     wanted = SoftTargets(temperature=2.0).total(Outputs(logits, ()), teacher, as_targets)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert FrameTargets().count(batch) == mask.sum() != asked.sum()
-    assert AlignedLabels().count(batch) == asked.sum()
+    assert CtcLabels().count(batch) == asked.sum()
     with pytest.raises(ValueError, match="x.temperature is 0.0; it is above 0"):
         FrameTargets(temperature=0.0).check("x")
 

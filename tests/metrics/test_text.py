@@ -41,9 +41,41 @@ def test_chrf_is_sacrebleus():
     assert text.chrf(WRITTEN, first) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("metric", [text.bleu, text.chrf, text.rouge, text.exact_match])
+@pytest.mark.parametrize(
+    "metric",
+    [text.bleu, text.chrf, text.rouge, text.exact_match, text.step_accuracy, text.error_rate,
+     text.answer_match],
+)  # fmt: skip
 def test_texts_without_their_references_are_refused(metric):
     with pytest.raises(ValueError, match="2 texts and 1 lists of references"):
         metric(["a", "b"], [["a"]])
     with pytest.raises(ValueError, match="0 texts"):
         metric([], [])
+
+
+def test_steps_count_in_their_place():
+    """One of two; the second left out, so one of two; a step too many, so two of three; nothing."""
+    told = [["go ; put"], ["go ; put"], ["go ; put"], ["go ; put", "run"]]
+    wrote = ["go ; take", "go", "go ;  put ; go", "run"]
+    assert text.step_accuracy(wrote, told) == pytest.approx((1 / 2 + 1 / 2 + 2 / 3 + 1) / 4)
+
+
+def test_letters_wrong_by_letters_there_are():
+    """cat -> cart: one put in; abc -> axcd: two; the nearer of two references, exactly."""
+    told = [["cart"], ["axcd"], ["no", "yes"]]
+    assert text.error_rate(["cat", "abc", "yes"], told) == pytest.approx((1 + 2 + 0) / (4 + 4 + 3))
+
+
+@pytest.mark.parametrize(
+    "wrote, right",
+    [
+        ("so #### 1,000", True),
+        ("#### 1000.0", True),
+        ("#### -1000", False),
+        ("1000", False),  # no mark
+        ("#### none", False),
+        ("#### 1 #### 1000", False),  # the first counts
+    ],
+)
+def test_an_answer_is_the_number_after_the_mark(wrote, right):
+    assert text.answer_match([wrote], [["work #### 1000"]]) == right

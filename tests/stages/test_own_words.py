@@ -5,14 +5,17 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxkd.core.batch import Batch
 from jaxkd.data.pairs import NOTHING, Pairs
-from jaxkd.decode.beam import Beam
+from jaxkd.decode.beam import Beam, searcher
 from jaxkd.distil.on_policy import OnPolicy
 from jaxkd.distil.terms import Divergence, HardLabels
 from jaxkd.metrics.text import answer_match
+from jaxkd.models import families
 from jaxkd.models.llama import Config as Llama
 from jaxkd.stages import choose, runner
 from jaxkd.stages.choose import Choose
@@ -117,6 +120,18 @@ def test_what_it_writes_goes_on_from_the_question(place, whole):
     texts = (whole / "decode" / "student.test.beam.txt").read_text().splitlines()
     rows = experiment(place).data.open(place / "cache")
     assert len(texts) == len(rows.splits["test"]) == 36
+    config, params = load_model(whole / "student")
+    known = rows.tokenizer
+    search = searcher(
+        families.build(config), config, Beam(width=2, max_tokens=16), ends=[known.sep],
+        pad=known.pad, barred=sorted(known.structural_ids - {known.sep}),
+    )  # fmt: skip
+    for text, row in zip(texts, rows.splits["test"], strict=True):
+        question = row[: rows.columns]
+        question = jnp.array(question[question >= 0][None])
+        found = search(params, Batch(question, jnp.ones(question.shape, bool)))
+        alone = known.decode(found.tokens[0, 0, : int(found.lengths[0, 0])].tolist())
+        assert text == " ".join(alone.split())
     told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["student"]
     assert told["splits"]["test"]["answer_beam"] == answer_match(texts, rows.references("test"))
 

@@ -1,4 +1,4 @@
-"""CTC from end to end: spellings stored, learned, written; what does not fit is refused."""
+"""CTC from end to end: hypotheses stored, learned, written; what does not fit is refused."""
 
 import json
 
@@ -11,7 +11,8 @@ from jaxkd.core.batch import Batch
 from jaxkd.data.pairs import Pairs
 from jaxkd.decode.beam import Beam
 from jaxkd.decode.ctc import n_best
-from jaxkd.distil.terms import AlignedLabels, FrameTargets, SoftTargets, Spellings
+from jaxkd.distil.on_policy import OnPolicy
+from jaxkd.distil.terms import CtcHypotheses, CtcLabels, FrameTargets, SoftTargets
 from jaxkd.metrics.text import error_rate
 from jaxkd.models import families
 from jaxkd.models.bert import Config
@@ -28,13 +29,13 @@ from jaxkd.stages.student import Prune
 from jaxkd.stages.training import load_model
 
 STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
-LABEL = dict(teacher="teacher", kind="spellings", n=3, width=4, batch_size=8)
+LABEL = dict(teacher="teacher", kind="hypotheses", n=3, width=4, batch_size=8)
 
 
 def data(**changes) -> Pairs:
     given = dict(
         corpus="stutter", trained_size=261, read=64, write=32, rows=24, shares=(0.5, 1.0),
-        aligned=True,
+        ctc=True,
     )  # fmt: skip
     return Pairs(**(given | changes))
 
@@ -60,7 +61,7 @@ def run(place, workdir="runs", **stages):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("aligned")
+    return tmp_path_factory.mktemp("ctc")
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,13 @@ def whole(place):
     return run(
         place,
         spelt=Label(**LABEL),
-        frames=Distil(terms={"ctc": AlignedLabels(), "frames": FrameTargets()}, **student),
-        spellings=Distil(
-            terms={"ctc": AlignedLabels(), "spellings": Spellings()}, labels="spelt", **student
+        frames=Distil(terms={"ctc": CtcLabels(), "frames": FrameTargets()}, **student),
+        hypotheses=Distil(
+            terms={"ctc": CtcLabels(), "hypotheses": CtcHypotheses()}, labels="spelt", **student
         ),
-        evaluate=Evaluate(models=("teacher", "spellings"), splits=("test",), batch_size=10),
+        evaluate=Evaluate(models=("teacher", "hypotheses"), splits=("test",), batch_size=10),
         decode=Decode(
-            models=("teacher",), metrics=("errors", "exact"), beam=Beam(width=3), batch_size=10
+            models=("teacher",), metrics=("cer", "exact"), beam=Beam(width=3), batch_size=10
         ),
     )
 
@@ -91,7 +92,7 @@ def places(folder, rows, name="teacher"):
         yield np.array(alone(Batch(jnp.array(np.where(mask, ids, 0)), jnp.array(mask))))[mask[0]]
 
 
-def test_a_students_first_loss_is_that_of_its_teachers_spellings(place, whole):
+def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(place, whole):
     """Written out again from the teacher itself, a row at a time, for the first batch."""
     rows = data().open(place / "cache")
     feed = rows.training(seed=0, batch_size=8, masking=Pretrain().masking)
@@ -115,15 +116,15 @@ def test_a_students_first_loss_is_that_of_its_teachers_spellings(place, whole):
         for part, (spelling, _) in zip(share, told, strict=True):
             labels = torch_ctc(np.array(logits[i])[: len(ids)], spelling)
             total += part * labels
-    first = json.loads((whole / "spellings" / "metrics.jsonl").read_text().splitlines()[0])
+    first = json.loads((whole / "hypotheses" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["step"] == 2  # a window of two steps; so the first alone, by a run of one step
     again = run(
         place, "one step", spelt=Label(**LABEL),
         one=Distil(teacher="teacher", student="seedling", labels="spelt", steps=1,
-                   terms={"spellings": Spellings()}, **STEPS),
+                   terms={"hypotheses": CtcHypotheses()}, **STEPS),
     )  # fmt: skip
     told = json.loads((again / "one" / "metrics.jsonl").read_text().splitlines()[0])
-    np.testing.assert_allclose(told["spellings"], total / batch.target_mask.sum(), rtol=1e-4)
+    np.testing.assert_allclose(told["hypotheses"], total / batch.target_mask.sum(), rtol=1e-4)
 
 
 def torch_ctc(logits, labels):
@@ -144,7 +145,7 @@ def test_what_is_written_is_what_the_places_spell(place, whole):
         spelling = n_best(log_p, width=3, n=1, labels=4)[0][0]
         assert text == " ".join(rows.tokenizer.decode(list(spelling)).split())
     wanted = error_rate(texts, rows.references("test"))
-    np.testing.assert_allclose(told["splits"]["test"]["errors_beam"], wanted, rtol=0.02)
+    np.testing.assert_allclose(told["splits"]["test"]["cer_beam"], wanted, rtol=0.02)
 
 
 def test_the_loss_is_nats_a_label(place, whole):
@@ -157,7 +158,7 @@ def test_the_loss_is_nats_a_label(place, whole):
     told = json.loads((whole / "evaluate" / "done.json").read_text())["metrics"]["models"]
     found = told["teacher"]["splits"]["test"]
     np.testing.assert_allclose(found["loss"], total / labels, rtol=1e-4)
-    assert {"kl", "agreement"} <= set(told["spellings"]["splits"]["test"])
+    assert {"kl", "agreement"} <= set(told["hypotheses"]["splits"]["test"])
 
 
 STUDENT = dict(teacher="teacher", student="seedling", steps=1, **STEPS)
@@ -166,10 +167,17 @@ STUDENT = dict(teacher="teacher", student="seedling", steps=1, **STEPS)
 @pytest.mark.parametrize(
     "stages, said",
     [
-        (dict(s=Distil(terms={"a": Spellings()}, **STUDENT)), "need what a teacher spelt before"),
+        (dict(s=Distil(terms={"a": CtcHypotheses()}, **STUDENT)), "what a teacher spelt before"),
+        (dict(s=Distil(terms={"a": SoftTargets()}, **STUDENT)), "do not fit data.ctc=True"),
+        (dict(s=Distil(terms={"a": CtcLabels()}, on_policy=OnPolicy(share=0.5), **STUDENT)),
+         "no words of its own"),
+        (dict(spelt=Label(**(LABEL | {"kind": "states"}))), "hypotheses are of CTC data"),
         (dict(spelt=Label(**LABEL),
               s=Distil(terms={"a": SoftTargets()}, labels="spelt", **STUDENT)),
-         r"terms \['a'\]: of stored spellings only"),
+         r"\['a'\] do not fit data.ctc=True"),
+        (dict(spelt=Label(**LABEL),
+              s=Distil(terms={"a": FrameTargets()}, labels="spelt", **STUDENT)),
+         r"terms \['a'\]: of stored hypotheses only"),
         (dict(spelt=Label(**(LABEL | {"n": 5}))), "a beam of width=4 finds no more"),
         (dict(g=Generate(teacher="teacher", batch_size=8)), "made by a Label stage of kind"),
     ],
@@ -185,12 +193,20 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(tmp_path, sta
     [
         (dict(write=72), "labels stand at places of the source"),
         (dict(joined=" so"), "it is not joined"),
-        (dict(corpus="multi30k", source="embedded", write=64), "has .* labels and .* places"),
+        (
+            dict(corpus="multi30k", source="embedded", write=64, told="a b c d"),
+            "row 1 of the train split has .* places",
+        ),
+        (
+            dict(corpus="multi30k", source="embedded", write=64, told="aa"),
+            "has 4 labels, 1 of them equal to the one before, and 4 places",
+        ),
+        (dict(dir="somewhere"), "stutter is made by jaxkd itself"),
     ],
 )
-def test_data_that_cannot_be_aligned(changes, said, tmp_path, monkeypatch):
-    if "corpus" in changes:  # targets longer than their sources
-        told = {k: [("ab", ("a b c d",))] * 3 for k in ("train", "validation", "test")}
+def test_data_that_ctc_cannot_learn(changes, said, tmp_path, monkeypatch):
+    if "told" in changes:  # more labels than places for them
+        told = {k: [("ab", (changes.pop("told"),))] * 3 for k in ("train", "validation", "test")}
         monkeypatch.setattr("jaxkd.data.parallel.reversed_prose", lambda: ("told", told))
         monkeypatch.setattr("jaxkd.data.sources._folder", lambda *_: (None, "not here"))
     with pytest.raises(ValueError, match=said):

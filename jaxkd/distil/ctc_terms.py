@@ -1,4 +1,4 @@
-"""Terms of models that name a label or nothing at each place (CTC): labels, places, spellings."""
+"""Terms of models that name a label or nothing at each place (CTC): labels, places, hypotheses."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from jaxkd.distil.vocabulary_terms import check_temperature
 
 
 @dataclasses.dataclass
-class AlignedLabels:
+class CtcLabels:
     """CTC loss against the data, in nats a label."""
 
     weight: float = 1.0
@@ -36,7 +36,7 @@ class AlignedLabels:
 class FrameTargets:
     """T^2 KL(teacher || student) at every place: frame-level distillation.
 
-    Source: Huang et al. (Interspeech 2018), who find it worse than spellings: a student is made to
+    Source: Huang et al. (Interspeech 2018), who find it worse than hypotheses: a student is made to
     name its labels exactly where its teacher does.
     """
 
@@ -58,11 +58,11 @@ class FrameTargets:
 
 
 @dataclasses.dataclass
-class Spellings(AlignedLabels):
-    """CTC loss against the teacher's likeliest spellings, each by its share among them.
+class CtcHypotheses(CtcLabels):
+    """CTC loss against the teacher's likeliest hypotheses, each by its share among them.
 
-    They are those a Label stage of kind "spellings" stored. In nats a label of the data, so that
-    it weighs as `AlignedLabels` does.
+    They are those a Label stage of kind "hypotheses" stored. In nats a label of the data, so that
+    it weighs as `CtcLabels` does.
     Source: Huang et al. (Interspeech 2018), sequence-level distillation of CTC.
     """
 
