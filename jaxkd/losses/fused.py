@@ -217,7 +217,9 @@ def _over_tokens(gradient: Array, matrix: Array) -> Array:
     if gradient.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
         # Over two axes: over a single first one XLA (jax 0.10.2) multiplies in float32, which took
         # 60 ms instead of 18 for 30,522 x 256 and 512.
-        gradient, matrix, over = gradient[None], matrix[None], ((0, 1), (0, 1))
+        # It fails as the program runs if it merges what made the gradient into the product.
+        gradient, matrix = jax.lax.optimization_barrier((gradient[None], matrix[None]))
+        over = ((0, 1), (0, 1))
     product = jax.lax.dot_general(
         gradient, matrix, (over, ((), ())), preferred_element_type=jnp.float32
     )

@@ -147,16 +147,17 @@ def test_the_teacher_does_not_learn():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
-def test_bfloat16_adds_up_in_float32():
+@pytest.mark.parametrize("vocabulary, bias", [(29, True), (29, False), (64, True), (1000, False)])
+def test_bfloat16_adds_up_in_float32(vocabulary, bias):
     """Against the dense loss of the same bfloat16 numbers, computed in float32."""
-    student, teacher, labels, mask = setting(dtype=jnp.bfloat16)
+    student, teacher, labels, mask = setting(vocabulary, vocabulary, bias, dtype=jnp.bfloat16)
     values = values_of("forward_kl", 2.0)
     ((loss, _), gradient) = both(values, student, teacher, labels, mask)[1]
     full = jax.tree.map(lambda x: x.astype(jnp.float32), (student, teacher))
     (wanted, _), exact = both(values, *full, labels, mask)[0]
     np.testing.assert_allclose(loss, wanted, rtol=1e-3)
     assert gradient.features.dtype == gradient.matrix.dtype == jnp.bfloat16
-    for name in ("features", "matrix", "bias"):
+    for name in ("features", "matrix", *["bias"] * bias):
         a, b = np.float32(getattr(gradient, name)), np.array(getattr(exact, name))
         assert np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b), name
 
