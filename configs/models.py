@@ -49,7 +49,7 @@ def llama(size: str, role: str) -> llama_family.Config:
     width //= share
     return llama_family.Config(
         layers=layers, width=width, heads=max(2, width // 32), feed_forward=3 * width,
-        max_length=128, tied=True,
+        max_length=128, tied=True, compute="bfloat16",
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def solver(size: str, role: str) -> llama_family.Config:
     """A decoder that reads a question and goes on with its answer; the student has half of the
     width. Its vocabulary follows the tokenizer. smoke: for tests; mini: trains on two cores."""
     config = llama(size, {"student": "wide"}.get(role, role))
-    return dataclasses.replace(config, max_length=512, compute="bfloat16")
+    return dataclasses.replace(config, max_length=512)
 
 
 def translator(kind: str, size: str, role: str) -> seq2seq.Config:
