@@ -56,7 +56,7 @@ def find(what: Source, dir: str | None, source: str) -> Found:  # noqa: A002
     if source in ("auto", "folder"):
         folder, why = _folder(what, dir)
         if folder is not None:
-            return Found(*_named(what.read_folder(folder), f"folder {folder}"))
+            return Found(*_named(what.read_folder(folder), f"folder {shown(folder)}"))
         if source == "folder":
             raise FileNotFoundError(f"data.source is 'folder', but {why}. Set data.dir.")
     if source in ("auto", "hub"):
@@ -94,6 +94,13 @@ def _folder(what: Source, dir: str | None) -> tuple[pathlib.Path | None, str]:  
     if not folder.is_dir():
         return None, f"no data.dir is given and $JAXKD_DATA has no folder {what.inside}"
     return folder, ""
+
+
+def shown(folder: pathlib.Path) -> str:
+    """Its path as reports give it: a reader has another $JAXKD_DATA, but the same inside it."""
+    root = pathlib.Path(os.environ.get("JAXKD_DATA") or "/").expanduser()
+    inside = root != pathlib.Path("/") and folder.is_relative_to(root)
+    return f"$JAXKD_DATA/{folder.relative_to(root)}" if inside else str(folder)
 
 
 def lacking(folder: pathlib.Path, needed: str) -> FileNotFoundError:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.data.hub_files import hub_files, reason
+from jaxkd.data.sources import shown
 from jaxkd.data.subwords import train_subwords
 from jaxkd.data.trimming import trim_wordpiece, used_tokens
 
@@ -241,7 +242,7 @@ def _folder(name: str) -> tuple[pathlib.Path | None, str]:
             "folder with vocab.txt, vocab.json and merges.txt, or tokenizer.json. Put one there, "
             "or give data.tokenizer a hub id or 'trained'."
         )
-    return folder, f"folder {folder}"
+    return folder, f"folder {shown(folder)}"
 
 
 def _hub_folder(name: str) -> tuple[pathlib.Path | None, str]:

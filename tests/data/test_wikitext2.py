@@ -106,9 +106,13 @@ def test_raw_files_are_not_called_wikitext_2(tmp_path):
 
 
 def test_folder_of_the_environment_is_found(tmp_path, monkeypatch):
-    folder = write(tmp_path / "wikitext-2")
+    write(tmp_path / "wikitext-2")
     monkeypatch.setenv("JAXKD_DATA", str(tmp_path))
-    assert open_corpus(cache=tmp_path / "cache").origin == f"folder {folder}"
+    # As it is called on any machine; a folder elsewhere by its whole name.
+    assert open_corpus(cache=tmp_path / "cache").origin == "folder $JAXKD_DATA/wikitext-2"
+    monkeypatch.delenv("JAXKD_DATA")
+    elsewhere = write(tmp_path / "else")
+    assert open_corpus(elsewhere, cache=tmp_path).origin == f"folder {elsewhere}"
 
 
 def test_second_open_writes_nothing(tmp_path):
