@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -78,8 +79,7 @@ class Generate:
         lacking = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
         each = store.HASH + sum(field.size for field in fields.values())
         check_space(folder, each * self.shard_rows * len(lacking))
-        # By their numbers: hosts may not see the same ones lacking.
-        mine = [i for i in lacking if i % jax.process_count() == jax.process_index()]
+        mine = share_of(lacking, jax.process_index(), jax.process_count())
 
         def heed() -> None:
             if place.stopping():
@@ -121,6 +121,15 @@ class Generate:
             "log_probability": Field((n,), "float32"),
             "scores": Field((n,), "float32"),
         }
+
+
+def share_of(lacking: Sequence[int], host: int, hosts: int) -> list[int]:
+    """The shards a host is to write: by their numbers, as hosts may not see the same ones lacking.
+
+    >>> share_of([0, 1, 2, 3], host=0, hosts=2), share_of([1, 2, 3], host=1, hosts=2)
+    ([0, 2], [1, 3])
+    """
+    return [number for number in lacking if number % hosts == host]
 
 
 def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> tuple[Any, Any]:

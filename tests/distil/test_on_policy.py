@@ -114,6 +114,26 @@ def test_a_step_on_many_devices_is_that_of_one(family):
     chex.assert_trees_all_close(one.params, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["accumulated", "sharded"])
+def test_however_the_batch_is_split_the_words_are_the_same(way):
+    model, params, mix = mixing("gpt2")
+    batch, optimiser = pairs("gpt2"), optax.sgd(0.1)
+    teacher = small("gpt2", init_std=0.7)[2]
+    terms = {"reverse": Divergence(kind="reverse_kl")}
+    given = dict(seed=0, teacher=model, mix=mix)
+
+    def stepped(name, **more):
+        run, place = parallel.way(name)
+        step = run(make_step(model, terms, optimiser, **given, **more))
+        return step(place(initial_state(params, optimiser)), place(teacher), batch)[0]
+
+    one = stepped("jitted")
+    other = stepped("jitted", accumulate=4) if way == "accumulated" else stepped("sharded")
+    for a, b in zip(jax.tree.leaves(other.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-6, atol=1e-6)
+
+
 def test_a_share_is_a_share():
     with pytest.raises(ValueError, match="on_policy.share is 1.5; a share is between 0 and 1"):
         OnPolicy(share=1.5).check()
