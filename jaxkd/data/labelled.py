@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -126,14 +125,11 @@ class Labelled:
             tokenizer, kept = tokenizer.trimmed(counts)
         key = json.dumps(["labelled", content, tokenizer.fingerprint, self.length])
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-        file = cache / "rows" / f"{fingerprint}.npz"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f"{file.stem}.{os.getpid()}.npz")
-            np.savez(unfinished, **{k: self._rows(v, tokenizer) for k, v in examples.items()})
-            os.replace(unfinished, file)
-        with np.load(file) as stored:
-            splits = {name: stored[name] for name in stored.files}
+        splits = kept_arrays(
+            cache,
+            fingerprint,
+            lambda: {k: self._rows(v, tokenizer) for k, v in examples.items()},
+        )
         structural = sorted(tokenizer.structural_ids)
         counts = np.bincount(splits["train"][:, :-1].ravel(), minlength=tokenizer.vocab_size)
         counts[structural] = 0

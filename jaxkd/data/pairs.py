@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from jaxtyping import Int
 
 from jaxkd.core.batch import BLANK, Batch
 from jaxkd.data.feed import Evaluation, Recall, Training
+from jaxkd.data.kept_arrays import kept_arrays
 from jaxkd.data.masking import Masking, Vocabulary, unigram_nats
 from jaxkd.data.parallel import SPLITS, Content, open_pairs
 from jaxkd.data.text import Rows
@@ -277,14 +277,11 @@ class Pairs:
         key = [content, tokenizer.fingerprint, self.read, self.write, self.cut]
         key += [self.joined] if self.joined else ["ctc"] if self.ctc else []
         fingerprint = hashlib.sha256(json.dumps(["pairs", *key]).encode()).hexdigest()[:16]
-        file = cache / "rows" / f"{fingerprint}.npz"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f"{file.stem}.{os.getpid()}.npz")
-            np.savez(unfinished, **{k: self._rows(k, texts[k], tokenizer) for k in SPLITS})
-            os.replace(unfinished, file)
-        with np.load(file) as stored:
-            splits = {name: stored[name] for name in SPLITS}
+        splits = kept_arrays(
+            cache,
+            fingerprint,
+            lambda: {k: self._rows(k, texts[k], tokenizer) for k in SPLITS},
+        )
         targets = splits["train"][:, self.read :]
         counts = np.bincount(targets[targets >= 0], minlength=tokenizer.vocab_size)
         special = sorted(tokenizer.structural_ids - {tokenizer.sep})

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from jaxtyping import Int
 
 from jaxkd.data.alfred import MOVES, told
 from jaxkd.data.embedded import embedded_documents
+from jaxkd.data.kept_arrays import kept_arrays
 from jaxkd.data.labelled import SHORTEST, LabelledRows
 from jaxkd.data.lines import held_out, records
 from jaxkd.data.masking import Vocabulary, unigram_nats
@@ -121,15 +121,11 @@ class Tasks:
         classes = _classes(splits["train"])
         key = json.dumps(["tasks", content, tokenizer.fingerprint, self.length])
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-        file = cache / "rows" / f"{fingerprint}.npz"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f"{file.stem}.{os.getpid()}.npz")
-            made = {k: _rows(part, tokenizer, classes, self.length) for k, part in splits.items()}
-            np.savez(unfinished, **made)
-            os.replace(unfinished, file)
-        with np.load(file) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = kept_arrays(
+            cache,
+            fingerprint,
+            lambda: {k: _rows(v, tokenizer, classes, self.length) for k, v in splits.items()},
+        )
         counts = np.bincount(
             arrays["train"][:, : self.length].ravel(), minlength=tokenizer.vocab_size
         )

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from jaxtyping import Int
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
 from jaxkd.data.feed import Evaluation, Recall, Training
+from jaxkd.data.kept_arrays import kept_arrays
 from jaxkd.data.masking import Masking, Vocabulary, mask_rows, unigram_nats
 from jaxkd.data.packing import pack
 from jaxkd.data.tokenizer import Tokenizer, open_tokenizer
@@ -58,11 +58,9 @@ class Text:
         told = [corpus.fingerprint, tokenizer.fingerprint, self.length]
         key = json.dumps(told if pad == tokenizer.pad else [*told, pad])
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-        file = cache / "rows" / f"{fingerprint}.npz"
-        if not file.exists():
-            _tokenise(corpus, tokenizer, self.length, pad, file)
-        with np.load(file) as stored:
-            splits = {name: stored[name] for name in SPLITS}
+        splits = kept_arrays(
+            cache, fingerprint, lambda: _tokenise(corpus, tokenizer, self.length, pad)
+        )
         for name, rows in splits.items():
             if len(rows) == 0:
                 raise ValueError(f"the {name} split of {corpus.name} ({corpus.origin}) is empty.")
@@ -241,9 +239,9 @@ class CausalText(Text):
 
 
 def _tokenise(
-    corpus: Corpus, tokenizer: Tokenizer, length: int, pad: int, file: pathlib.Path
-) -> None:
-    splits = {
+    corpus: Corpus, tokenizer: Tokenizer, length: int, pad: int
+) -> dict[str, Int[np.ndarray, "rows L"]]:
+    return {
         name: pack(
             tokenizer.encode(corpus.documents(name)),
             length=length,
@@ -253,7 +251,3 @@ def _tokenise(
         )
         for name in SPLITS
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.stem}.{os.getpid()}.npz")
-    np.savez(unfinished, **splits)
-    os.replace(unfinished, file)
