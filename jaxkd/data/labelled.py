@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from jaxkd.core.batch import Batch
 from jaxkd.data.feed import Evaluation, Recall, Training
+from jaxkd.data.kept_arrays import kept_arrays
 from jaxkd.data.masking import Masking, Vocabulary, unigram_nats
 from jaxkd.data.sst2 import LABELS, open_sst2
 from jaxkd.data.text import Rows
