@@ -134,8 +134,8 @@ def label(results: Mapping, model: str) -> str:
 def names(metric: str) -> str:
     """A metric in words, with its unit.
 
-    >>> names("kl"), names("soft_targets"), names("cosine")
-    ('KL to teacher [nats]', 'soft targets [nats]', 'cosine')
+    >>> names("kl"), names("soft_targets"), names("cosine"), names("exact_beam")
+    ('KL to teacher [nats]', 'soft targets [nats]', 'cosine', 'exact match [fraction], beam')
     """
     words = {
         "kl": "KL to teacher",
@@ -143,7 +143,7 @@ def names(metric: str) -> str:
         "accuracy": "accuracy [fraction]",
         "accuracy_5": "accuracy among five [fraction]",
         "agreement": "agreement with teacher [fraction]",
-        **{metric: title for title, metric, _ in WRITTEN},
+        **{metric: title.replace("[%]", "[fraction]") for title, metric, _ in WRITTEN},
         spread.UNDER: "distance under the unigram line",
     }
     return words.get(metric, metric.replace("_", " ")) + (" [nats]" if metric in NATS else "")
