@@ -1,6 +1,6 @@
 """Language models: does a student learn more from a teacher's words than from the text alone?
 
-    python run.py --config experiments/language_model.py          # mini: 2 CPU cores
+    python run.py --config experiments/language_model.py          # mini: CPU, 20 minutes a seed
     python run.py --config experiments/language_model.py:smoke    # about a minute, embedded text
     python run.py --config experiments/language_model.py:llama    # Llama-2-7b; an accelerator
     python run.py --config experiments/language_model.py \
@@ -10,9 +10,10 @@ A decoder of Llama's kind is trained on WikiText-2 from scratch; students of two
 the same random weights and are trained on the text, with the teacher's distribution at every word
 (word-level distillation) and without. Logits are never whole in memory (losses/fused.py).
 
-mini was never run whole: its sizes and rates are a first guess, and no result is claimed. llama
-reads Llama-2-7b from the hub (which asks for its licence) and was never run: it is written for
-several accelerators, on which weights are spread and the teacher's are held in bfloat16.
+mini (3 seeds, validation perplexity): teacher 120.7, students of a quarter of its width 195.4 alone
+and 149.2 distilled, of half its width 156.4 and 123.9. The rates are first guesses: no arm is tuned.
+llama reads Llama-2-7b from the hub (which asks for its licence) and was never run: it is written
+for several accelerators, on which weights are spread and the teacher's are held in bfloat16.
 
 Original: efficient distillation of language models (COMS 6998), Llama-2-7b on WikiText: perplexity
 22.13, accuracy 0.434, among five 0.655; its students 226.51 and 182.03, 0.235 and 0.254, 0.394 and
