@@ -11,7 +11,7 @@ the same random weights and are trained on the text, with the teacher's distribu
 (word-level distillation) and without. Logits are never whole in memory (losses/fused.py).
 
 mini (3 seeds, validation perplexity): teacher 120.7, students of a quarter of its width 195.4 alone
-and 149.2 distilled, of half its width 156.4 and 123.9. The rates are first guesses: no arm is tuned.
+and 149.2 distilled, of half its width 156.4 and 123.9. Rates are first guesses, no arm is tuned.
 llama reads Llama-2-7b from the hub (which asks for its licence) and was never run: it is written
 for several accelerators, on which weights are spread and the teacher's are held in bfloat16.
 
