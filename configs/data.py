@@ -62,7 +62,7 @@ def stutter(rows: int = 0) -> Pairs:
 def alfred_tasks(embedded: bool = False) -> Tasks:
     """ALFRED's plans a step at a time; embedded: Python's prose and its words as plans."""
     if embedded:
-        return Tasks(source="embedded", trained_size=600, length=64, rows=256)
+        return Tasks(source="embedded", trained_size=600, length=16, rows=128)
     return Tasks()
 
 

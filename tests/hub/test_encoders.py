@@ -10,10 +10,10 @@ import transformers
 from jaxkd.core.batch import Batch
 from jaxkd.hub import folder
 from jaxkd.models import families
-from jaxkd.models.heads import ENCODER as HEADS
 from jaxkd.models.model import forward
 
 transformers.logging.disable_progress_bar()
+HEADS = tuple(folder.HUB["bert"].heads)  # those transformers has
 LENGTHS = (9, 6, 3, 1)
 SIZES = dict(
     vocabulary=61, layers=3, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2,
