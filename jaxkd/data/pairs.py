@@ -47,7 +47,8 @@ class PairRows(Rows):
     @property
     def fits(self) -> dict[str, int]:
         known = self.tokenizer
-        return super().fits | {"pad": known.pad, "start": known.cls, "end": known.sep}
+        written = {"pad": known.pad, "start": known.cls, "end": known.sep}
+        return super().fits | (written if self.head == "seq2seq_lm" else {})
 
     def lengths(self, rows: Int[np.ndarray, "B C"]) -> Int[np.ndarray, "B 2"]:
         """Tokens of each source and each target."""
@@ -146,10 +147,6 @@ class CtcRows(PairRows):
     head = "masked_lm"  # one that has logits of all tokens at all places
     ctc = True
 
-    @property
-    def fits(self) -> dict[str, int]:
-        return Rows.fits.fget(self)
-
     def draw(
         self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, how: Masking | None
     ) -> Batch:
@@ -171,10 +168,6 @@ class JoinedRows(PairRows):
     """
 
     head = "causal_lm"
-
-    @property
-    def fits(self) -> dict[str, int]:
-        return Rows.fits.fget(self)
 
     def draw(
         self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, how: Masking | None

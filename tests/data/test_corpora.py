@@ -33,8 +33,9 @@ def nowhere(monkeypatch):
         ("gsm8k", ("en", "en"), 7473, 1319),
     ],
 )
-@pytest.mark.skipif(not DATA.name, reason="$JAXKD_DATA is not set")
 def test_the_real_ones_are_complete(corpus, languages, known, test, tmp_path):
+    if not DATA.name or not (DATA / corpus).is_dir():
+        pytest.skip(f"$JAXKD_DATA/{corpus} is not here")
     title, found, pairs, _ = open_pairs(
         corpus, str(DATA / corpus), languages=languages, cache=tmp_path
     )
