@@ -3,6 +3,7 @@
     pip install -c constraints.txt -e '.[export]' && pip install ctranslate2==4.8.5
     python benchmarks/beam.py                       # 512 sentences, beam 4: who is how fast
     python benchmarks/beam.py --sentences 128 --rounds 3
+    python benchmarks/beam.py --sentences 2048 --rows 512    # for an accelerator
     python benchmarks/beam.py --what width          # how a step grows with the beam
     python benchmarks/beam.py --what cache          # what a step costs more when much is cached
 
@@ -12,7 +13,9 @@ tokens each, so that all do the same work: what is gained by leaving early is no
 CTranslate2, which takes finished sentences out, does not gain it either. Nothing is timed before
 all give the same hypotheses for most sentences and, in float32, scores within 1e-3.
 
-`ctranslate2 int8` stands against ours in bfloat16. Each side has the malloc settings that suit it.
+`ctranslate2 int8` and `torch transformers bfloat16` stand against ours in bfloat16. Each side has
+the malloc settings that suit it. Where there is an accelerator, jax and torch take it (its float32
+without TensorFloat-32), and CTranslate2 is left out.
 """
 
 import contextlib
@@ -28,8 +31,9 @@ import numpy as np
 import peers
 
 OURS, LOW = "jaxkd", "jaxkd bfloat16"
-PEERS = ("torch transformers", "ctranslate2", "ctranslate2 int8")
-VOCABULARY, BEAM, ROWS = 58101, 4, 64
+TORCH, TORCH_LOW = "torch transformers", "torch transformers bfloat16"
+PEERS = (TORCH, TORCH_LOW, "ctranslate2", "ctranslate2 int8")
+VOCABULARY, BEAM = 58101, 4
 END, PAD = 0, VOCABULARY - 1
 AGREE = 0.9  # share of sentences whose best hypotheses are the same tokens
 
@@ -98,6 +102,7 @@ def serve_jax(options) -> None:
     from jaxkd.decode.rows import decode_rows
     from jaxkd.models import families
 
+    peers.jax_float32()
     low = options.serve == LOW
     config, params = open_ours(options.folder, "bfloat16" if low else "float32")
     beam = Beam(width=BEAM, max_tokens=options.tokens, min_tokens=options.tokens)
@@ -114,7 +119,7 @@ def serve_jax(options) -> None:
         return Batch(tokens, tokens != PAD)
 
     def run():
-        return decode_rows(search, params, batch_of, lengths, batch_size=ROWS)
+        return decode_rows(search, params, batch_of, lengths, batch_size=options.rows)
 
     def check() -> dict:
         found = run()
@@ -131,16 +136,20 @@ def serve_torch(options) -> None:
 
     torch.set_num_threads(options.threads)
     peers.fast_float32()
-    model = transformers.MarianMTModel.from_pretrained(options.folder).eval()
+    dtype = torch.bfloat16 if options.serve == TORCH_LOW else torch.float32
+    model = transformers.MarianMTModel.from_pretrained(options.folder, dtype=dtype).eval()
+    device = peers.torch_device()
+    model.to(device)
     rows = sentences(options.sentences)
 
     def run() -> list[tuple[list[int], float]]:
         best = []
-        for start in range(0, len(rows), ROWS):
-            part = rows[start : start + ROWS]
+        for start in range(0, len(rows), options.rows):
+            part = rows[start : start + options.rows]
             tokens = torch.full((len(part), len(part[0])), PAD)
             for row, ids in zip(tokens, part, strict=True):
                 row[: len(ids)] = torch.tensor(ids)
+            tokens = tokens.to(device)
             with torch.inference_mode():
                 made = model.generate(
                     tokens, attention_mask=(tokens != PAD).long(), num_beams=BEAM,
@@ -166,7 +175,7 @@ def serve_ctranslate2(options) -> None:
 
     def run() -> list[tuple[list[int], float]]:
         made = translator.translate_batch(
-            texts, beam_size=BEAM, max_batch_size=ROWS, batch_type="examples",
+            texts, beam_size=BEAM, max_batch_size=options.rows, batch_type="examples",
             min_decoding_length=options.tokens, max_decoding_length=options.tokens,
             return_scores=True,
         )  # fmt: skip
@@ -197,7 +206,7 @@ def agree(found: dict[str, dict]) -> None:
         same = sum(a == b for a, b in pairs) / len(wanted["tokens"])
         apart = max(abs(a - b) for a, b in zip(each["scores"], wanted["scores"], strict=True))
         print(f"{name}: {same:.1%} of the hypotheses are ours; scores within {apart:.1e}")
-        if name in ("torch transformers", "ctranslate2") and (same < AGREE or apart > 1e-3):
+        if name in (TORCH, "ctranslate2") and (same < AGREE or apart > 1e-3):
             raise SystemExit(f"{name} decodes something else than we do; nothing was timed.")
 
 
@@ -209,6 +218,7 @@ def step_seconds(folder: pathlib.Path, width: int, tokens: int, first: int, repe
     from jaxkd.decode.beam import Beam, _Steps
     from jaxkd.models import families
 
+    peers.jax_float32()
     config, params = open_ours(folder, "float32")
     params = jax.device_put(params)
     beam = Beam(width=width, max_tokens=tokens + 1, min_tokens=tokens + 1)
@@ -231,6 +241,7 @@ def main() -> None:
     parser = peers.arguments(__doc__)
     parser.add_argument("--what", choices=("peers", "width", "cache"), default="peers")
     parser.add_argument("--sentences", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=64, help="sentences at a time")
     parser.add_argument("--tokens", type=int, default=32, help="that each sentence gets")
     parser.add_argument("--without", default="", help="peers left out, as a,b")
     parser.set_defaults(steps=1, rounds=5)
@@ -247,11 +258,12 @@ def main() -> None:
             return of_widths(folder, options.rounds)
         if options.what == "cache":
             return of_cache(folder, options.rounds)
-        there = [name for name in PEERS if name[:5] == "torch" or (folder / "int8").is_dir()]
+        there = [name for name in PEERS if name[:5] == "torch" or _on_cpu(folder)]
         names = [OURS, LOW, *there]
         names = [name for name in names if name not in options.without.split(",")]
         words = ["--folder", place, "--threads", str(options.threads)]
-        words += ["--sentences", str(options.sentences), "--tokens", str(options.tokens)]
+        for name in ("sentences", "tokens", "rows"):
+            words += [f"--{name}", str(getattr(options, name))]
         running = [peers.Peer(__file__, name, words, options.threads) for name in names]
         agree({peer.name: peer.ask("check") for peer in running})
         times = peers.interleaved(running, options.rounds, options.steps)
@@ -260,6 +272,11 @@ def main() -> None:
     for name in {OURS, LOW} & set(names):
         print(f"\nAgainst {name}, {options.sentences} sentences:\n\n{peers.table(times, name)}")
     print(json.dumps({name: [round(x, 2) for x in found] for name, found in times.items()}))
+
+
+def _on_cpu(folder: pathlib.Path) -> bool:
+    """CTranslate2's model is there, and the others take the CPU as it does."""
+    return (folder / "int8").is_dir() and peers.torch_device() == "cpu"
 
 
 def of_widths(folder: pathlib.Path, repeat: int) -> None:

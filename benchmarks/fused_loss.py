@@ -3,16 +3,21 @@
     pip install -c constraints.txt -e '.[export]' && pip install liger-kernel==0.8.5 trl==1.16.0
     python benchmarks/fused_loss.py                                   # Jensen-Shannon, float32
     python benchmarks/fused_loss.py --kind forward_kl --dtype bfloat16
+    python benchmarks/fused_loss.py --tokens 2048 --vocabulary 151936 --memory    # Qwen's
+    python benchmarks/fused_loss.py --dtype bfloat16 --tokens 8192 --vocabulary 128256 \
+        --widths 2048 4096 --chunk 2048 --steps 10        # Llama's, for an accelerator
 
 Hidden states of a student (width 512) and a teacher (768) meet 30,522 tokens' vectors each; wanted
 are the loss and its gradient by the student's states and matrix. Both sides see the same numbers;
 nothing is timed before the loss and the gradients' norms and products with random weights agree
-(float32: 1e-4; bfloat16: 2e-2).
+(float32: 1e-4; bfloat16: 2e-2). `--memory` measures instead what a step holds at most beyond its
+inputs (peers.py; XLA's own plan where jax runs on an accelerator).
 
 Peers: `torch` writes the loss down on whole logits; `trl` is GKDTrainer.generalized_jsd_loss on
 them; `liger N` is LigerFusedLinearJSDLoss, compiled, N positions at a time: its own default and
-ours. These have Jensen-Shannon only. bfloat16 is torch's autocast. Each side has the malloc
-settings that suit it (peers.py); `--untuned` gives torch glibc's own.
+ours. These have Jensen-Shannon only. bfloat16 is torch's autocast; `liger N cast` gets states and
+matrices that are bfloat16, as models held in it have. Each side has the malloc settings that suit
+it (peers.py); `--untuned` gives torch glibc's own. All take an accelerator where there is one.
 """
 
 import importlib.util
@@ -22,22 +27,23 @@ import numpy as np
 import peers
 
 OURS = "jaxkd"
-STUDENT, TEACHER, TEMPERATURE = 512, 768, 1.0
+TEMPERATURE = 1.0
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
 def inputs(options) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
+    student, teacher = options.widths
 
     def draw(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, dtype=np.float32)
 
     return {
-        "student": draw(options.tokens, STUDENT),
-        "teacher": draw(options.tokens, TEACHER),
-        "student_matrix": draw(options.vocabulary, STUDENT) * 2 * STUDENT**-0.5,
-        "teacher_matrix": draw(options.vocabulary, TEACHER) * 2 * TEACHER**-0.5,
-        "probe": draw(STUDENT),
+        "student": draw(options.tokens, student),
+        "teacher": draw(options.tokens, teacher),
+        "student_matrix": draw(options.vocabulary, student) * np.float32(2 * student**-0.5),
+        "teacher_matrix": draw(options.vocabulary, teacher) * np.float32(2 * teacher**-0.5),
+        "probe": draw(student),
     }
 
 
@@ -60,6 +66,7 @@ def serve_jax(options) -> None:
     from jaxkd import losses
     from jaxkd.core.outputs import Projection
 
+    peers.jax_float32()
     data = inputs(options)
     dtype = jnp.dtype(options.dtype)
     kind = {
@@ -100,7 +107,13 @@ def serve_jax(options) -> None:
             jax.block_until_ready(compiled(*given))
         return {"seconds": (time.perf_counter() - began) / steps}
 
-    peers.serve(check, time_steps)
+    def memory() -> dict[str, float]:
+        if jax.default_backend() == "cpu":
+            return {"bytes": peers.peak_bytes(lambda: jax.block_until_ready(compiled(*given)))}
+        plan = compiled.memory_analysis()
+        return {"bytes": plan.temp_size_in_bytes + plan.output_size_in_bytes}
+
+    peers.serve(check, time_steps, memory)
 
 
 def serve_torch(options) -> None:
@@ -111,14 +124,17 @@ def serve_torch(options) -> None:
     peers.fast_float32()
     data = inputs(options)
     low = options.dtype == "bfloat16"
-    states, matrix = (
-        torch.tensor(data[name], requires_grad=True) for name in ("student", "student_matrix")
+    device, wait = peers.torch_device(), peers.torch_waits()
+    cast = torch.bfloat16 if options.serve.endswith("cast") else torch.float32
+    states, matrix, taught, taught_matrix = (
+        torch.tensor(data[name], dtype=cast, device=device)
+        for name in ("student", "student_matrix", "teacher", "teacher_matrix")
     )
-    taught, taught_matrix = (torch.tensor(data[name]) for name in ("teacher", "teacher_matrix"))
-    labels = torch.zeros(options.tokens, dtype=torch.long)
+    states.requires_grad_(), matrix.requires_grad_()
+    labels = torch.zeros(options.tokens, dtype=torch.long, device=device)
 
     def logits() -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.autocast(device, torch.bfloat16, enabled=low):
             with torch.no_grad():
                 its = taught @ taught_matrix.T
             return (states @ matrix.T).float(), its.float()
@@ -143,11 +159,11 @@ def serve_torch(options) -> None:
         from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
 
         fused = LigerFusedLinearJSDLoss(
-            weight_hard_loss=0.0, weight_soft_loss=1.0, chunk_size=int(options.serve.split()[-1])
+            weight_hard_loss=0.0, weight_soft_loss=1.0, chunk_size=int(options.serve.split()[2])
         )
 
         def loss() -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            with torch.autocast(device, torch.bfloat16, enabled=low and cast == torch.float32):
                 return fused(states, matrix, taught, taught_matrix, labels)
 
     else:
@@ -161,16 +177,22 @@ def serve_torch(options) -> None:
 
     def check() -> dict[str, float]:
         value = step()
-        found = told(value.detach(), states.grad.numpy(), matrix.grad.numpy(), data["probe"])
+        gradients = (x.grad.float().cpu().numpy() for x in (states, matrix))
+        found = told(value.detach(), *gradients, data["probe"])
         return found | {"matmul_error": peers.matmul_error()}
 
     def time_steps(steps: int) -> dict[str, float]:
         began = time.perf_counter()
         for _ in range(steps):
             step()
+            wait()
         return {"seconds": (time.perf_counter() - began) / steps}
 
-    peers.serve(check, time_steps)
+    def memory() -> dict[str, float]:
+        states.grad = matrix.grad = None
+        return {"bytes": peers.peak_bytes(step)}
+
+    peers.serve(check, time_steps, memory)
 
 
 def main() -> None:
@@ -180,10 +202,17 @@ def main() -> None:
     )
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
     parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument(
+        "--widths", type=int, nargs=2, default=(512, 768), metavar=("STUDENT", "TEACHER")
+    )
     parser.add_argument("--vocabulary", type=int, default=30522)
     parser.add_argument("--chunk", type=int, default=256, help="positions ours takes at a time")
     parser.add_argument("--untuned", action="store_true", help="torch with glibc's own settings")
     parser.add_argument("--without", default="", help="peers left out, as a,b")
+    parser.add_argument(
+        "--unlike", default="", help="peers whose gradients may differ; how far is printed"
+    )
+    parser.add_argument("--memory", action="store_true", help="of a step, instead of its time")
     options = parser.parse_args()
     if options.serve:
         return serve_jax(options) if options.serve == OURS else serve_torch(options)
@@ -191,20 +220,29 @@ def main() -> None:
     if options.kind == "jensen_shannon":
         names += ["torch trl"] if importlib.util.find_spec("trl") else []
         if importlib.util.find_spec("liger_kernel"):
-            names += [f"torch liger {chunk}" for chunk in sorted({1024, options.chunk})]
+            liger = [f"torch liger {chunk}" for chunk in sorted({1024, options.chunk})]
+            names += liger + [f"{name} cast" for name in liger if options.dtype == "bfloat16"]
     names = [name for name in names if name not in options.without.split(",")]
     if options.untuned:
         peers.TORCH = {}
+    widths = " and ".join(map(str, options.widths))
     print(f"{options.kind}, {options.dtype}: {options.tokens} positions, {options.vocabulary}"
-          f" tokens, widths {STUDENT} and {TEACHER}\n{peers.machine()}")  # fmt: skip
-    words = []
+          f" tokens, widths {widths}\n{peers.machine()}")  # fmt: skip
+    words = ["--widths", *map(str, options.widths)]
     for name in ("kind", "dtype", "tokens", "vocabulary", "chunk", "threads"):
         words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     running = [peers.Peer(__file__, name, words, options.threads) for name in names]
     found = {peer.name: peer.ask("check") for peer in running}
     exact = options.dtype == "float32"
-    peers.agree(found, OURS, TOLERANCE[options.dtype], exact=exact)
-    print("all agree:", {k: round(v, 5) for k, v in found[OURS].items()})
+    unlike = options.unlike.split(",")
+    peers.agree(found, OURS, TOLERANCE[options.dtype], exact=exact, unlike=unlike)
+    print("ours:", {k: round(v, 5) for k, v in found[OURS].items()})
+    if options.memory:
+        held = {peer.name: peer.ask("memory")["bytes"] for peer in running}
+        print("| step | MB | times ours |\n| --- | ---: | ---: |")
+        for name, size in held.items():
+            print(f"| {name} | {size / 1e6:,.0f} | {size / held[OURS]:.1f} |")
+        return
     times = peers.interleaved(running, options.rounds, options.steps)
     for peer in running:
         peer.close()
