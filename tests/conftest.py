@@ -1,6 +1,7 @@
 """Eight simulated devices, no network, and a place of its own for every cache."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -10,7 +11,9 @@ import tempfile
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    # A flag that newer ones do not know ends them.
     + " --xla_cpu_use_fusion_emitters=false"
+    * importlib.metadata.version("jaxlib").startswith("0.10.")
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

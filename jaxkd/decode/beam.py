@@ -154,11 +154,11 @@ def searcher(
 
 
 def in_compute_dtype(config: Config, params: Params) -> Params:
-    """Matrices in the type they are multiplied in; what is added stays as it is."""
+    """Matrices in the type they are multiplied in (an LSTM's own: float32); the rest as it is."""
 
     def lower(name: str, leaf: Array) -> Array:
-        added = leaf.ndim < 2 or name.rsplit("/", 1)[-1] == "bias"
-        return leaf if added else leaf.astype(config.dtype)
+        kept = leaf.ndim < 2 or name.rsplit("/", 1)[-1] in ("bias", "recurrent")
+        return leaf if kept else leaf.astype(config.dtype)
 
     return map_named(lower, params)
 

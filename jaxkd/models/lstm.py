@@ -17,6 +17,7 @@ from jaxkd.models.attention import Attention, Cache, Inside
 from jaxkd.models.dense import Dense
 from jaxkd.models.model import Model
 from jaxkd.models.places import Places
+from jaxkd.models.recurrence import recur
 
 
 @dataclasses.dataclass
@@ -72,21 +73,14 @@ class Lstm(nn.Module):
         inner, outer = ((hidden.shape[-1], 4 * self.width), (self.width, 4 * self.width))
         # All steps' products with the input at once; only the recurrence is step by step.
         driven = Dense(inner[1], self.dtype, self.init_std, name="input")(hidden)
-        kernel = self.param("recurrent", init, outer).astype(self.dtype)
+        kernel = self.param("recurrent", init, outer)
         if state is None:
             state = (jnp.zeros((hidden.shape[0], self.width), jnp.float32),) * 2
-
-        def step(state: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Array]:
-            (h, c), (drive, here) = state, now
-            gates = (drive + h.astype(self.dtype) @ kernel).astype(jnp.float32)
-            i, f, g, o = jnp.split(gates, 4, axis=-1)
-            cell = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-            new = jax.nn.sigmoid(o) * jnp.tanh(cell)
-            h, c = (jnp.where(here[:, None], a, b) for a, b in ((new, h), (cell, c)))
-            return (h, c), h
-
         by_time = (driven.swapaxes(0, 1), mask.swapaxes(0, 1))
-        state, out = jax.lax.scan(step, state, by_time, reverse=self.reverse)
+        if self.reverse:
+            by_time = jax.tree.map(lambda x: x[::-1], by_time)
+        out, state = recur(by_time[0], kernel, by_time[1], state)
+        out = out[::-1] if self.reverse else out
         return out.swapaxes(0, 1).astype(self.dtype), state
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from jaxkd.models import families, lstm
+from jaxkd.models import families, lstm, recurrence
 from jaxkd.models.model import forward
 from tests.hub.test_seq2seq import READ, batch, side
 
@@ -111,3 +112,38 @@ def test_two_vocabularies_have_two_tables():
 def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="width 31 is odd"):
         families.build(lstm.Config(**(SETTINGS | dict(width=31, heads=1))))
+
+
+def test_the_recurrences_gradient_is_that_of_its_steps():
+    keys = jax.random.split(jax.random.key(0), 8)
+    steps, rows, width = 9, 4, 6
+    mask = jax.random.bernoulli(keys[0], 0.6, (steps, rows))
+    driven = jax.random.normal(keys[1], (steps, rows, 4 * width))
+    kernel = jax.random.normal(keys[2], (width, 4 * width))
+    state = tuple(jax.random.normal(key, (rows, width)) for key in keys[3:5])
+    probes = [jax.random.normal(keys[5], (steps, rows, width))]
+    probes += [jax.random.normal(key, (rows, width)) for key in keys[6:8]]
+
+    def by_steps(driven, kernel, mask, state):
+        def step(state, now):
+            drive, here = now
+            i, f, g, o = jnp.split(drive + state[0] @ kernel, 4, axis=-1)
+            cell = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+            new = (jax.nn.sigmoid(o) * jnp.tanh(cell), cell)
+            state = jax.tree.map(lambda a, b: jnp.where(here[:, None], a, b), new, state)
+            return state, state[0]
+
+        state, out = jax.lax.scan(step, state, (driven, mask))
+        return out, state
+
+    def told(recurrence):
+        def probed(driven, kernel, state):
+            found = jax.tree.leaves(recurrence(driven, kernel, mask, state))
+            return sum(jnp.vdot(x, y) for x, y in zip(found, probes, strict=True))
+
+        return jax.value_and_grad(probed, argnums=(0, 1, 2))(driven, kernel, state)
+
+    chex.assert_trees_all_close(told(recurrence.recur), told(by_steps), rtol=1e-5, atol=1e-5)
+    # The matrix's gradient is added up in float32, whatever the input's type is.
+    low = jax.grad(lambda d: recurrence.recur(d, kernel, mask, state)[0].sum())
+    assert low(driven.astype(jnp.bfloat16)).dtype == jnp.bfloat16
