@@ -127,9 +127,11 @@ class Training:
         log = MetricLog(place.folder / "metrics.jsonl", place.tensorboard, silent=not hosts.first())
         described = families.describe(config)
 
-        state, resumed = _resume(series, initial_state(params, optimiser), model)
+        begin = functools.partial(initial_state, optimiser=optimiser)
+        state, resumed = _resume(series, jax.eval_shape(begin, params), model)
         hosts.check_same(str(resumed), f"the step at which {place.name!r} goes on")
-        state = place_arrays(state)
+        # Placed first: what the optimiser keeps, twice the model and more, is never on one device.
+        state = place_arrays(begin(place_arrays(params)) if state is None else state)
         log.rewind(resumed)
         if resumed:
             place.display.say(f"{place.name}: going on from step {resumed}")
@@ -236,13 +238,17 @@ def _is_causal(config: families.Config) -> bool:
     return isinstance(config, decoder.Config)
 
 
-def _resume(series: Series, fresh: State, model: Model) -> tuple[State, int]:
-    """The state of the last good checkpoint and its step; the fresh one and 0 if there is none."""
+def _resume(series: Series, like: State, model: Model) -> tuple[State | None, int]:
+    """The state of the last good checkpoint and its step; None and 0 if there is none.
+
+    Args:
+      like: its shapes and dtypes.
+    """
     latest = series.latest()
     if latest is None:
-        return fresh, 0
+        return None, 0
     params, _ = layerwise.load(latest)
-    kept = layerwise.load_part(latest, "state", _rest_of(fresh))
+    kept = layerwise.load_part(latest, "state", _rest_of(like))
     own = {"terms": kept["terms"]} if "terms" in kept else {}
     state = State(kept["step"], model.arrange(params) | own, kept["optimiser"])
     return state, int(kept["step"])

@@ -82,7 +82,12 @@ def replicated(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
 
 
 def placed(leaf: Any, where: NamedSharding) -> jax.Array:
-    """The array there; every process has all of it, and gives its own devices their part."""
+    """The array there; every process has all of it, and gives its own devices their part.
+
+    What lies there already is given back.
+    """
+    if isinstance(leaf, jax.Array) and leaf.sharding == where:
+        return leaf
     if where.is_fully_addressable:
         return jax.device_put(leaf, where)
     whole = np.asarray(leaf)

@@ -15,39 +15,14 @@ from jaxkd.decode.beam import Beam, searcher
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.metrics.text import bleu, sentence_bleu
 from jaxkd.models import families
-from jaxkd.models.marian import Config as Marian
 from jaxkd.stages import runner
 from jaxkd.stages.choose import Choose, drawn
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Experiment
 from jaxkd.stages.fine_tune import FineTune
-from jaxkd.stages.generate import Generate
-from jaxkd.stages.pretrain import Pretrain
-from jaxkd.stages.student import Prune
 from jaxkd.stages.training import load_model
-
-STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
-ROWS = 20
-
-
-def experiment(**stages) -> Experiment:
-    model = Marian(
-        layers=2, encoder_layers=1, width=16, heads=2, feed_forward=32, max_length=64,
-        init_std=0.3, dropout=0.0,
-    )  # fmt: skip
-    pairs = dict(source="embedded", trained_size=300, read=64, write=64, rows=ROWS, shares=(1.0,))
-    first = {
-        "teacher": Pretrain(model=model, steps=4, **STEPS),
-        "seedling": Prune(source="teacher"),
-    }
-    return Experiment(title="Written", data=Pairs(**pairs), stages=first | stages)
-
-
-def generate(**given) -> Generate:
-    beam = Beam(width=3, n_best=3, max_tokens=12)
-    return Generate(**(dict(beam=beam, batch_size=8, shard_rows=8) | given))
+from tests.stages.written import ROWS, STEPS, experiment, generate
 
 
 def run(place, workdir="runs", stopping=lambda: False, change=lambda e: e, **stages):

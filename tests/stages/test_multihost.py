@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxkd.data.store import Store
 from jaxkd.stages.training import load_model
-from tests.stages import small
+from tests.stages import small, written
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.slow  # each is a whole run or two, by two processes
@@ -27,13 +28,17 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(place: pathlib.Path, workdir: str, *words: str, devices: int = 1) -> subprocess.Popen:
+def start(
+    place: pathlib.Path, workdir: str, *words: str, devices: int = 1, config: str = "small"
+) -> subprocess.Popen:
     command = [
-        sys.executable, "run.py", "--config", "tests/stages/small.py",
-        f"--config.data.dir={place / 'corpus'}", f"--workdir={place / workdir}",
-        "--config.stages.teacher.parallel=sharded", "--config.stages.student.parallel=sharded",
-        *words,
+        sys.executable, "run.py", "--config", f"tests/stages/{config}.py",
+        f"--workdir={place / workdir}", "--config.stages.teacher.parallel=sharded", *words,
     ]  # fmt: skip
+    if config == "small":
+        command += [
+            f"--config.data.dir={place / 'corpus'}", "--config.stages.student.parallel=sharded"
+        ]  # fmt: skip
     env = os.environ | {
         "JAXKD_CACHE": str(place / "cache"),
         "JAX_PLATFORMS": "cpu",
@@ -44,12 +49,12 @@ def start(place: pathlib.Path, workdir: str, *words: str, devices: int = 1) -> s
     )
 
 
-def start_both(place: pathlib.Path, workdir: str) -> list[subprocess.Popen]:
+def start_both(place: pathlib.Path, workdir: str, config: str = "small") -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     where = ("--multihost", f"--coordinator=127.0.0.1:{port}", "--processes=2")
-    return [start(place, workdir, *where, f"--process={i}") for i in range(2)]
+    return [start(place, workdir, *where, f"--process={i}", config=config) for i in range(2)]
 
 
 def finished(processes: list[subprocess.Popen]) -> None:
@@ -102,3 +107,17 @@ def test_if_one_dies_the_other_ends_with_an_error_and_both_go_on(place, alone, k
     assert processes[1 - killed].returncode not in (0, None), told
     finished(start_both(place, workdir))
     assert_same(folder, alone)
+
+
+def test_two_processes_write_the_hypotheses_of_one(place):
+    finished([start(place, "wrote-alone", devices=2, config="written")])
+    finished(start_both(place, "wrote-both", config="written"))
+    one, both = (place / name / "written-written" / "0" for name in ("wrote-alone", "wrote-both"))
+    rows = written.get_config().data.open(place / "cache")
+    sources, numbers = rows.sources(rows.splits["train"]), np.arange(written.ROWS)
+    found, wanted = (
+        Store(folder / "generated" / "store", {}).read(numbers, sources) for folder in (both, one)
+    )
+    np.testing.assert_array_equal(found["tokens"], wanted["tokens"])
+    np.testing.assert_array_equal(found["lengths"], wanted["lengths"])
+    np.testing.assert_allclose(found["scores"], wanted["scores"], rtol=1e-5)

@@ -71,6 +71,8 @@ def test_each_device_keeps_a_share_of_the_optimisers_state(count):
     run = parallel.sharded(make_step(model, {"ce": HardLabels()}, optimiser, seed=0), devices)
     state = parallel.spread(initial_state(params, optimiser), devices)
     assert held(state) == whole / count
+    # Also of parameters that lie there already: the whole is on no device, not even at first.
+    assert held(initial_state(parallel.spread(params, devices), optimiser)) == whole / count
     for _ in range(2):
         state, _ = run(state, None, tiny.batch(rows=8))
         assert held(state) == whole / count

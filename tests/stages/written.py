@@ -1,0 +1,36 @@
+"""A teacher of moments, and what it writes: the real stages, on words to be reversed."""
+
+from jaxkd.data.pairs import Pairs
+from jaxkd.decode.beam import Beam
+from jaxkd.models.marian import Config as Marian
+from jaxkd.stages.choose import Choose
+from jaxkd.stages.experiment import Experiment
+from jaxkd.stages.generate import Generate
+from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.student import Prune
+
+STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
+ROWS = 20
+
+
+def experiment(**stages) -> Experiment:
+    model = Marian(
+        layers=2, encoder_layers=1, width=16, heads=2, feed_forward=32, max_length=64,
+        init_std=0.3, dropout=0.0,
+    )  # fmt: skip
+    pairs = dict(source="embedded", trained_size=300, read=64, write=64, rows=ROWS, shares=(1.0,))
+    first = {
+        "teacher": Pretrain(model=model, steps=4, **STEPS),
+        "seedling": Prune(source="teacher"),
+    }
+    return Experiment(title="Written", data=Pairs(**pairs), stages=first | stages)
+
+
+def generate(**given) -> Generate:
+    beam = Beam(width=3, n_best=3, max_tokens=12)
+    return Generate(**(dict(beam=beam, batch_size=8, shard_rows=8) | given))
+
+
+def get_config(variant: str = "written") -> Experiment:
+    """For run.py: five shards of hypotheses, and the best of them."""
+    return experiment(generated=generate(shard_rows=4), best=Choose(source="generated"))
