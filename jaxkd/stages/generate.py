@@ -1,14 +1,11 @@
 """Let a teacher write a target for every source of the training split, once, and keep them all."""
 
 import dataclasses
-import time
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from jaxkd.checkpoint.series import check_space
 from jaxkd.core import hosts
 from jaxkd.core.batch import Batch
 from jaxkd.data import store
@@ -22,10 +19,9 @@ from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.stages.experiment import Place
 from jaxkd.stages.label import origin
+from jaxkd.stages.shards import heed, write_shards
 from jaxkd.stages.training import check_head, check_tokenizer, load_model, never_written
 from jaxkd.train.placement import replicated
-
-WAIT = 0.2  # seconds between two looks for what other hosts write
 
 
 @dataclasses.dataclass
@@ -73,40 +69,30 @@ class Generate:
         check_tokenizer(place, self.teacher, config)
         write, params = writer(config, params, rows, self.beam)
         splits = rows.splits["train"]
-        folder, count = place.folder / "store", len(splits)
-        shards = -(-count // self.shard_rows)
-        fields = self.fields(config)
-        lacking = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
+        folder, fields = place.folder / "store", self.fields(config)
         each = store.HASH + sum(field.size for field in fields.values())
-        check_space(folder, each * self.shard_rows * len(lacking))
-        mine = share_of(lacking, jax.process_index(), jax.process_count())
 
-        def heed() -> None:
-            if place.stopping():
-                raise KeyboardInterrupt("stopped within a shard; start again to go on from it")
-
-        place.display.start(place.name, shards, shards - len(lacking))
-        for done, number in enumerate(mine, shards - len(lacking) + 1):
-            part = splits[number * self.shard_rows : (number + 1) * self.shard_rows]
+        def shard(number: int, chosen: np.ndarray) -> None:
+            part = splits[chosen]
             made = decode_rows(
                 write,
                 params,
-                lambda chosen, part=part: rows.sources(part[chosen]),
+                lambda some: rows.sources(part[some]),
                 rows.lengths(part)[:, 0],
                 batch_size=self.batch_size,
-                before=heed,
+                before=lambda: heed(place),
             )
             arrays = as_fields(made)
             told = store.hashes(rows.sources(part))
             examples = ((told[i], {k: v[i] for k, v in arrays.items()}) for i in range(len(part)))
             store.write_shard(folder, number, fields, examples)
-            place.display.step(done, {})
-        place.display.stop()
+
+        count = len(splits)
+        shards = write_shards(
+            place, folder, shard, examples=count, shard_rows=self.shard_rows, example_bytes=each
+        )
         if not hosts.first():
             return {}
-        while not all(store.shard_file(folder, i).is_file() for i in range(shards)):
-            heed()
-            time.sleep(WAIT)  # for the other hosts
         store.write_header(
             folder, fields, made_from(place, self.teacher), examples=count, shards=shards
         )
@@ -121,15 +107,6 @@ class Generate:
             "log_probability": Field((n,), "float32"),
             "scores": Field((n,), "float32"),
         }
-
-
-def share_of(lacking: Sequence[int], host: int, hosts: int) -> list[int]:
-    """The shards a host is to write: by their numbers, as hosts may not see the same ones lacking.
-
-    >>> share_of([0, 1, 2, 3], host=0, hosts=2), share_of([1, 2, 3], host=1, hosts=2)
-    ([0, 2], [1, 3])
-    """
-    return [number for number in lacking if number % hosts == host]
 
 
 def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.checkpoint.series import check_space
+from jaxkd.core import hosts
 from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.random import stream
@@ -24,6 +24,7 @@ from jaxkd.decode.ctc import n_best_of
 from jaxkd.models import families
 from jaxkd.models.model import Params, forward, states
 from jaxkd.stages.experiment import Place
+from jaxkd.stages.shards import heed, write_shards
 from jaxkd.stages.training import check_head, check_tokenizer, depends_on, load_model
 
 KINDS = ("states", "top_k", "draws", "scores", "hypotheses")
@@ -51,6 +52,7 @@ class Label:
     chunk: int = 256  # positions whose logits exist at once
 
     reads_text: ClassVar[bool] = True
+    on_all_hosts: ClassVar[bool] = True
 
     def inputs(self) -> tuple[str, ...]:
         return (self.teacher,)
@@ -100,18 +102,18 @@ class Label:
         tokens = len(place.rows.tokenizer.fast.get_vocab())  # rows beyond them are padding
         tell = self.teller(config, params, place.rows, seed=place.seed, size=tokens)
         folder = place.folder / "store"
-        shards = -(-count // self.shard_rows)
         fields = self.fields(config, tell(np.arange(1))[1])
         each = store.HASH + sum(field.size for field in fields.values())
-        lacking = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
-        check_space(folder, each * self.shard_rows * len(lacking))
-        place.display.start(place.name, shards, shards - len(lacking))
-        for done, number in enumerate(lacking, shards - len(lacking) + 1):
-            rows = np.arange(number * self.shard_rows, min(count, (number + 1) * self.shard_rows))
-            examples = self.examples(rows, tell, place.stopping)
+
+        def shard(number: int, rows: np.ndarray) -> None:
+            examples = self.examples(rows, tell, lambda: heed(place))
             store.write_shard(folder, number, fields, examples)
-            place.display.step(done, {})
-        place.display.stop()
+
+        shards = write_shards(
+            place, folder, shard, examples=count, shard_rows=self.shard_rows, example_bytes=each
+        )
+        if not hosts.first():
+            return {}
         made_from = origin(place, self.teacher, self.masking) | {"kind": self.kind}
         store.write_header(folder, fields, made_from, examples=count, shards=shards)
         asked = max(1, int(np.prod(next(iter(fields.values())).shape[:-1])))
@@ -193,12 +195,11 @@ class Label:
         return {name: field(name, array) for name, array in example.items()}
 
     def examples(
-        self, rows: np.ndarray, tell: Any, stopping: Callable[[], bool] = lambda: False
+        self, rows: np.ndarray, tell: Any, before: Callable[[], Any] = lambda: None
     ) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """What a shard of these rows holds."""
+        """What a shard of these rows holds; `before` is called before each batch, and may raise."""
         for start in range(0, len(rows), self.batch_size):
-            if stopping():
-                raise KeyboardInterrupt("stopped within a shard; start again to go on from it")
+            before()
             batch, arrays = tell(rows[start : start + self.batch_size])
             for i, content in enumerate(store.hashes(batch)):
                 yield content, {name: array[i] for name, array in arrays.items()}

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxkd.data.masking import Masking
 from jaxkd.data.store import Store
 from jaxkd.stages.training import load_model
 from tests.stages import small, written
@@ -109,15 +110,22 @@ def test_if_one_dies_the_other_ends_with_an_error_and_both_go_on(place, alone, k
     assert_same(folder, alone)
 
 
-def test_two_processes_write_the_hypotheses_of_one(place):
+def test_two_processes_write_what_one_writes(place):
     finished([start(place, "wrote-alone", devices=2, config="written")])
     finished(start_both(place, "wrote-both", config="written"))
-    one, both = (place / name / "written-written" / "0" for name in ("wrote-alone", "wrote-both"))
     rows = written.get_config().data.open(place / "cache")
-    sources, numbers = rows.sources(rows.splits["train"]), np.arange(written.ROWS)
-    found, wanted = (
-        Store(folder / "generated" / "store", {}).read(numbers, sources) for folder in (both, one)
-    )
-    np.testing.assert_array_equal(found["tokens"], wanted["tokens"])
-    np.testing.assert_array_equal(found["lengths"], wanted["lengths"])
-    np.testing.assert_allclose(found["scores"], wanted["scores"], rtol=1e-5)
+    numbers = np.arange(written.ROWS)
+    shown = {
+        "generated": rows.sources(rows.splits["train"]),
+        "labels": rows.repeated(numbers, 0, Masking()),
+    }
+    for stage, batch in shown.items():
+        found, wanted = (
+            Store(place / name / "written-written/0" / stage / "store", {}).read(numbers, batch)
+            for name in ("wrote-both", "wrote-alone")
+        )
+        scores = {"scores", "log_probability"} & set(found)
+        for name in set(found) - scores:  # tokens drawn or found, and their number
+            np.testing.assert_array_equal(found[name], wanted[name])
+        for name in scores:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5)

@@ -6,6 +6,7 @@ from jaxkd.models.marian import Config as Marian
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.experiment import Experiment
 from jaxkd.stages.generate import Generate
+from jaxkd.stages.label import Label
 from jaxkd.stages.pretrain import Pretrain
 from jaxkd.stages.student import Prune
 
@@ -32,5 +33,9 @@ def generate(**given) -> Generate:
 
 
 def get_config(variant: str = "written") -> Experiment:
-    """For run.py: five shards of hypotheses, and the best of them."""
-    return experiment(generated=generate(shard_rows=4), best=Choose(source="generated"))
+    """For run.py: five shards of hypotheses, the best of them, and three of the teacher's draws."""
+    return experiment(
+        generated=generate(shard_rows=4),
+        best=Choose(source="generated"),
+        labels=Label(kind="draws", n=3, batch_size=8, shard_rows=8),
+    )
