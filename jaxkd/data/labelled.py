@@ -78,7 +78,11 @@ class LabelledRows(Rows):
         return self.unigram(split)
 
     def describe(self) -> dict[str, object]:
-        return super().describe() | {"length": self.splits["train"].shape[1] - self.asked}
+        length = self.splits["train"].shape[1] - self.asked
+        return super().describe() | {
+            "length": length,
+            "classes": len(self.classes) or len(LABELS),
+        }
 
 
 def padded_width(longest: int) -> int:

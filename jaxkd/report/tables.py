@@ -232,19 +232,19 @@ def outcome(results: Mapping, split: str = "", compact: bool = False) -> Table:
     # Language models alone are asked for the five likeliest, and known by their perplexity.
     left_out = {"width", "MB", "perplexity"} if compact else set()
     left_out = left_out - {"perplexity"} if ranked else left_out | {"among five [%]"}
+    if at(results, "data", "classes"):
+        left_out |= {"nats under unigram", "perplexity"}
     columns = {title: cell for title, cell in columns.items() if title not in left_out}
     rows = [
         [cell(name, model or {}) for cell in columns.values()] for name, model in models.items()
     ]
     corpus = at(results, "data", "corpus")
     on = f"{split} split of {corpus}" if corpus else f"{split} split"
-    return make_table(
-        results,
-        tuple(columns),
-        rows,
-        f"Evaluation on the {on}. {over_seeds(results)} Nats under unigram: what the loss is "
-        f"below the cross-entropy of a unigram model at the same positions (negative: above it).",
-    )
+    caption = f"Evaluation on the {on}. {over_seeds(results)}"
+    if "nats under unigram" in columns:
+        caption += " Nats under unigram: what the loss is below the cross-entropy of a unigram "
+        caption += "model at the same positions (negative: above it)."
+    return make_table(results, tuple(columns), rows, caption)
 
 
 def plain(value: object) -> str:

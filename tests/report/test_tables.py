@@ -36,6 +36,16 @@ def test_outcome_shows_accuracy_in_percent_and_distance_under_the_unigram_line(r
     assert column(table, "nats under unigram")[0] == "0.7500 ± 0"
 
 
+def test_classifiers_have_no_perplexity_and_no_unigram_line(results):
+    table = tables.outcome(results)
+    assert {"perplexity", "nats under unigram"} <= set(table.header)
+    assert "Nats under unigram" in table.caption
+    results["data"]["classes"] = 2
+    found = tables.outcome(results)
+    assert set(table.header) - set(found.header) == {"perplexity", "nats under unigram"}
+    assert "unigram" not in found.caption
+
+
 def test_absent_metric_is_a_dash(results):
     for seed in results["models"]["student_plain"]["seeds"].values():
         del seed["validation"]["accuracy"]
