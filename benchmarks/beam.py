@@ -13,9 +13,9 @@ tokens each, so that all do the same work: what is gained by leaving early is no
 CTranslate2, which takes finished sentences out, does not gain it either. Nothing is timed before
 all give the same hypotheses for most sentences and, in float32, scores within 1e-3.
 
-`ctranslate2 int8` and `torch transformers bfloat16` stand against ours in bfloat16. Each side has
-the malloc settings that suit it. Where there is an accelerator, jax and torch take it (its float32
-without TensorFloat-32), and CTranslate2 is left out.
+`ctranslate2 int8` stands against ours in bfloat16. Each side has the malloc settings that suit it.
+Where there is an accelerator, jax and torch take it (its float32 without TensorFloat-32),
+transformers run in bfloat16 too, and CTranslate2 is left out.
 """
 
 import contextlib
@@ -258,7 +258,7 @@ def main() -> None:
             return of_widths(folder, options.rounds)
         if options.what == "cache":
             return of_cache(folder, options.rounds)
-        there = [name for name in PEERS if name[:5] == "torch" or _on_cpu(folder)]
+        there = [name for name in PEERS if _can_run(name, folder)]
         names = [OURS, LOW, *there]
         names = [name for name in names if name not in options.without.split(",")]
         words = ["--folder", place, "--threads", str(options.threads)]
@@ -274,9 +274,10 @@ def main() -> None:
     print(json.dumps({name: [round(x, 2) for x in found] for name, found in times.items()}))
 
 
-def _on_cpu(folder: pathlib.Path) -> bool:
-    """CTranslate2's model is there, and the others take the CPU as it does."""
-    return (folder / "int8").is_dir() and peers.torch_device() == "cpu"
+def _can_run(name: str, folder: pathlib.Path) -> bool:
+    if name == TORCH_LOW:
+        return peers.torch_device() != "cpu"
+    return name == TORCH or (folder / "int8").is_dir() and peers.torch_device() == "cpu"
 
 
 def of_widths(folder: pathlib.Path, repeat: int) -> None:
