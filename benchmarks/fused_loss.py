@@ -3,7 +3,7 @@
     pip install -c constraints.txt -e '.[export]' && pip install liger-kernel==0.8.5 trl==1.16.0
     python benchmarks/fused_loss.py                                   # Jensen-Shannon, float32
     python benchmarks/fused_loss.py --kind forward_kl --dtype bfloat16
-    python benchmarks/fused_loss.py --tokens 2048 --vocabulary 151936 --memory    # Qwen's
+    python benchmarks/fused_loss.py --tokens 256 --vocabulary 151936 --memory     # Qwen's
     python benchmarks/fused_loss.py --dtype bfloat16 --tokens 8192 --vocabulary 128256 \
         --widths 2048 4096 --chunk 2048 --steps 10        # Llama's, for an accelerator
 
@@ -17,7 +17,8 @@ Peers: `torch` writes the loss down on whole logits; `trl` is GKDTrainer.general
 them; `liger N` is LigerFusedLinearJSDLoss, compiled, N positions at a time: its own default and
 ours. These have Jensen-Shannon only. bfloat16 is torch's autocast; `liger N cast` gets states and
 matrices that are bfloat16, as models held in it have. Each side has the malloc settings that suit
-it (peers.py); `--untuned` gives torch glibc's own. All take an accelerator where there is one.
+it (peers.py); `--untuned` gives torch glibc's own. All take an accelerator where there is one: that
+is written, and has not been measured on any.
 """
 
 import importlib.util

@@ -17,7 +17,6 @@ from jaxkd.models.attention import Attention, Cache, Inside
 from jaxkd.models.dense import Dense
 from jaxkd.models.model import Model
 from jaxkd.models.places import Places
-from jaxkd.models.recurrence import recur
 
 
 @dataclasses.dataclass
@@ -73,14 +72,24 @@ class Lstm(nn.Module):
         inner, outer = ((hidden.shape[-1], 4 * self.width), (self.width, 4 * self.width))
         # All steps' products with the input at once; only the recurrence is step by step.
         driven = Dense(inner[1], self.dtype, self.init_std, name="input")(hidden)
+        # In float32: a step's products are small, and a CPU pays more for making them bfloat16 than
+        # for multiplying (256 steps of 64 rows, 128 wide, forward and backward, on one core of a
+        # Xeon with AMX: 0.40 s and 0.16, median of 7). And a scan adds the matrix's gradient up in
+        # the matrix's own type: in bfloat16 its product with the matrix was 12.0 instead of 13.2.
         kernel = self.param("recurrent", init, outer)
         if state is None:
             state = (jnp.zeros((hidden.shape[0], self.width), jnp.float32),) * 2
+
+        def step(state: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Array]:
+            (h, c), (drive, here) = state, now
+            i, f, g, o = jnp.split(drive.astype(jnp.float32) + h @ kernel, 4, axis=-1)
+            cell = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            new = jax.nn.sigmoid(o) * jnp.tanh(cell)
+            h, c = (jnp.where(here[:, None], a, b) for a, b in ((new, h), (cell, c)))
+            return (h, c), h
+
         by_time = (driven.swapaxes(0, 1), mask.swapaxes(0, 1))
-        if self.reverse:
-            by_time = jax.tree.map(lambda x: x[::-1], by_time)
-        out, state = recur(by_time[0], kernel, by_time[1], state)
-        out = out[::-1] if self.reverse else out
+        state, out = jax.lax.scan(step, state, by_time, reverse=self.reverse)
         return out.swapaxes(0, 1).astype(self.dtype), state
 
 

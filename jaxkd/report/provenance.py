@@ -19,7 +19,10 @@ def data(results: Mapping) -> Table:
     given = results.get("data") or {}
     rows = [[key, plain(given.get(key))] for key in ("corpus", "origin", "tokenizer", "vocabulary")]
     rows.append(["tokens a row", plain(given.get("length"))])
-    for key, what in (("rows", "rows"), ("unigram_nats", "unigram cross-entropy [nats]")):
+    told = (
+        "cross-entropy of the labels' shares" if given.get("classes") else "unigram cross-entropy"
+    )
+    for key, what in (("rows", "rows"), ("unigram_nats", f"{told} [nats]")):
         rows += [
             [f"{split} {what}", plain(value) if key == "rows" else number(float(value))]
             for split, value in (given.get(key) or {}).items()

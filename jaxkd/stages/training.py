@@ -130,7 +130,8 @@ class Training:
         begin = functools.partial(initial_state, optimiser=optimiser)
         state, resumed = _resume(series, jax.eval_shape(begin, params), model)
         hosts.check_same(str(resumed), f"the step at which {place.name!r} goes on")
-        # Placed first: what the optimiser keeps, twice the model and more, is never on one device.
+        # Placed first: what the optimiser keeps, twice the model and more, begins where it stays.
+        # What is resumed is still read onto one device before it is placed.
         state = place_arrays(begin(place_arrays(params)) if state is None else state)
         log.rewind(resumed)
         if resumed:
