@@ -40,13 +40,14 @@ def multi30k(embedded: bool = False) -> Pairs:
 
 
 def alfred(embedded: bool = False) -> Pairs:
-    """ALFRED's goals and steps, to sub-goals with their objects; embedded: words to be reversed."""
+    """ALFRED's goals and steps, to sub-goals with objects and what the hand does for each;
+    embedded: words to be reversed."""
     if embedded:
         return dataclasses.replace(
-            multi30k(embedded=True), corpus="alfred", languages=("both", "subgoals")
+            multi30k(embedded=True), corpus="alfred", languages=("both", "manipulations")
         )
     return Pairs(
-        corpus="alfred", languages=("both", "subgoals"), trained_size=2000, read=256, write=96,
+        corpus="alfred", languages=("both", "manipulations"), trained_size=2000, read=256, write=96,
         cut=True,
     )  # fmt: skip
 

@@ -44,7 +44,10 @@ class Variant:
 
 _SCAN = Size(teacher=3000, student=3000, more=600, room=128, evaluate_every=500)
 VARIANTS = {
-    "mini": Variant(data.alfred(), Size(teacher=2000, student=1500, more=500, room=96)),
+    "mini": Variant(
+        data.alfred(),
+        Size(teacher=1200, student=1000, more=300, batch=32, room=96, evaluate_every=200),
+    ),
     "scan": Variant(data.scan(), _SCAN),
     "length": Variant(data.scan("length"), _SCAN),
     "jump": Variant(data.scan("jump"), _SCAN),
