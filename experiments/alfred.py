@@ -40,6 +40,7 @@ class Variant:
     size: Size
     model: str = "mini"
     kinds: tuple[str, ...] = tuple(KINDS)
+    timed: int = 50  # plans to be written alone, for the time one takes
 
 
 _SCAN = Size(teacher=3000, student=3000, more=600, room=128, evaluate_every=500)
@@ -59,6 +60,7 @@ VARIANTS = {
         ),
         model="smoke",
         kinds=("lstm",),
+        timed=3,
     ),
 }  # fmt: skip
 
@@ -76,7 +78,8 @@ def get_config(variant: str = "mini") -> Experiment:
     stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=64)
     stages["decode"] = Decode(
         models=shown,
-        metrics=("exact", "steps"),
+        metrics=("exact", "steps", "actions"),
+        timed=chosen.timed,
         beam=Beam(width=chosen.size.width, max_tokens=chosen.size.room),
     )
     return Experiment(

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from jaxkd.report import spread
 from jaxkd.report.spread import ABSENT, mean_std, number
-from jaxkd.report.tables import Table, make_table, over_seeds, plain
+from jaxkd.report.table import Table
+from jaxkd.report.tables import make_table, over_seeds, plain
 
 SPEEDS = {  # column -> what is logged, and by how much it is multiplied
     "tokens/s": ("tokens_per_second", 1.0),

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxkd.report import plots, provenance, spread, tables
 from jaxkd.report.spread import at, mean_std
-from jaxkd.report.tables import Table, escape_markdown
+from jaxkd.report.table import Table, escape_markdown, html, markdown
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 78rem;
@@ -189,7 +189,7 @@ def _markdown(results: Mapping, body: list[Section]) -> str:
         parts.append(f"## {escape_markdown(section.heading)}")
         for part in section.parts:
             if isinstance(part, Table):
-                parts.append(tables.markdown(part).rstrip())
+                parts.append(markdown(part).rstrip())
             elif isinstance(part, Plot):
                 parts.append(f"![{escape_markdown(part.alt)}]({part.name})")
             else:
@@ -208,7 +208,7 @@ def _html(results: Mapping, body: list[Section]) -> str:
         parts.append(f"<h2>{escape(section.heading)}</h2>")
         for part in section.parts:
             if isinstance(part, Table):
-                parts.append(tables.html(part))
+                parts.append(html(part))
             elif isinstance(part, Plot):
                 image = base64.b64encode(part.png).decode()
                 source = f"data:image/png;base64,{image}"
@@ -263,5 +263,5 @@ def summary(results: Mapping) -> str:
     results = _as_in_a_file(results)
     loud = f"**{escape_markdown(banner(results))}**\n\n" if tables.embedded(results) else ""
     if not results.get("models") and results.get("exports"):
-        return loud + tables.markdown(provenance.exports(results))
-    return loud + tables.markdown(tables.outcome(results, compact=True))
+        return loud + markdown(provenance.exports(results))
+    return loud + markdown(tables.outcome(results, compact=True))

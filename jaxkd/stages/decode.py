@@ -1,9 +1,15 @@
 """Let models write, greedily and with a beam, and compare with the references."""
 
 import dataclasses
+import statistics
+import time
 from typing import Any, ClassVar
 
+import jax
+import numpy as np
+
 from jaxkd.core.names import did_you_mean
+from jaxkd.data.pairs import PairRows
 from jaxkd.decode.beam import Beam
 from jaxkd.decode.rows import decode_rows, texts_of
 from jaxkd.metrics import text as metrics
@@ -17,6 +23,7 @@ METRICS = {
     "rouge": metrics.rouge,
     "exact": lambda texts, told: {"exact": metrics.exact_match(texts, told)},
     "steps": lambda texts, told: {"steps": metrics.step_accuracy(texts, told)},
+    "actions": lambda texts, told: {"actions": metrics.action_accuracy(texts, told)},
     "cer": lambda texts, told: {"cer": metrics.error_rate(texts, told)},
     "answer": lambda texts, told: {"answer": metrics.answer_match(texts, told)},
 }
@@ -33,6 +40,8 @@ class Decode:
     greedy: bool = True  # also with a beam of one
     batch_size: int = 64
     rows: int = 0  # only so many of each split; 0: all
+    # So many sources are also read one at a time, on one device, and the median time is told.
+    timed: int = 0
 
     reads_text: ClassVar[bool] = True
 
@@ -45,11 +54,11 @@ class Decode:
             if name not in METRICS:
                 raise ValueError(f"metrics: {name!r}. {did_you_mean(name, METRICS)}")
         unknown = set(self.splits) - {"train", "validation", "test"}
-        if unknown or not self.models or self.batch_size < 1 or self.rows < 0:
+        if unknown or not self.models or self.batch_size < 1 or self.rows < 0 or self.timed < 0:
             raise ValueError(
                 f"splits={self.splits}, models={self.models}, batch_size={self.batch_size}, rows="
-                f"{self.rows}: splits are among train, validation, test; at least one model; at "
-                "least one row at a time."
+                f"{self.rows}, timed={self.timed}: splits are among train, validation, test; at "
+                "least one model; at least one row at a time."
             )
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
@@ -73,6 +82,9 @@ class Decode:
                 write, arranged = writer(config, params, place.rows, beam)
                 for split in self.splits:
                     numbers = self._measure(place, name, way, split, write, arranged)
+                    if self.timed:
+                        alone = writer(config, params, place.rows, beam, devices=1)
+                        numbers[f"latency_{way}"] = self._latency(place.rows, split, *alone)
                     splits[split] |= numbers
                     done += 1
                     place.display.step(done, numbers)
@@ -100,3 +112,19 @@ class Decode:
         for metric in self.metrics:
             numbers |= METRICS[metric](texts, references)
         return {f"{metric}_{way}": value for metric, value in numbers.items()}
+
+    def _latency(self, rows: PairRows, split: str, write: Any, params: Any) -> float:
+        """Median milliseconds from a source's tokens to its text's, one at a time.
+
+        Sources about as long as the split's median one are read.
+        """
+        part = rows.splits[split][: self.rows or None]
+        lengths = rows.lengths(part)[:, 0]
+        typical = np.argsort(np.abs(lengths - np.median(lengths)), kind="stable")[: self.timed]
+        seconds: list[float] = []
+        # Twice: the first time compiles what each needs.
+        for row in (*typical, *typical):
+            start = time.perf_counter()
+            jax.block_until_ready(write(params, rows.sources(part[[row]])))
+            seconds.append(time.perf_counter() - start)
+        return 1e3 * statistics.median(seconds[len(typical) :])

@@ -109,17 +109,20 @@ class Generate:
         }
 
 
-def writer(config: families.Config, params: Any, rows: PairRows, beam: Beam) -> tuple[Any, Any]:
-    """A search over all local devices for these rows, and the parameters it takes."""
+def writer(
+    config: families.Config, params: Any, rows: PairRows, beam: Beam, devices: int = 0
+) -> tuple[Any, Any]:
+    """A search for these rows over so many local devices (0: all), and the parameters it takes."""
     if rows.ctc:
         return transcriber(config, params, beam, rows.columns)
     model = families.build(config)
     known, barred = rows.tokenizer, never_written(rows, config)
     search = searcher(
         model, config, beam, ends=[known.sep], pad=known.pad, barred=barred,
-        devices=jax.local_device_count(),
+        devices=devices or jax.local_device_count(),
     )  # fmt: skip
-    return search, replicated(model.arrange(params))
+    arranged = model.arrange(params)
+    return search, jax.device_put(arranged) if devices == 1 else replicated(arranged)
 
 
 def transcriber(config: families.Config, params: Any, beam: Beam, room: int) -> tuple[Any, Any]:

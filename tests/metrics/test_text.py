@@ -43,8 +43,8 @@ def test_chrf_is_sacrebleus():
 
 @pytest.mark.parametrize(
     "metric",
-    [text.bleu, text.chrf, text.rouge, text.exact_match, text.step_accuracy, text.error_rate,
-     text.answer_match],
+    [text.bleu, text.chrf, text.rouge, text.exact_match, text.step_accuracy, text.action_accuracy,
+     text.error_rate, text.answer_match],
 )  # fmt: skip
 def test_texts_without_their_references_are_refused(metric):
     with pytest.raises(ValueError, match="2 texts and 1 lists of references"):
@@ -58,6 +58,14 @@ def test_steps_count_in_their_place():
     told = [["go ; put"], ["go ; put"], ["go ; put"], ["go ; put", "run"]]
     wrote = ["go ; take", "go", "go ;  put ; go", "run"]
     assert text.step_accuracy(wrote, told) == pytest.approx((1 / 2 + 1 / 2 + 2 / 3 + 1) / 4)
+
+
+def test_actions_count_in_their_place_whatever_step_they_belong_to():
+    """Two of three, the third left out; all, under a wrong object; one too many; none wanted."""
+    told = [["cool a : open put ; take a : take"], ["put b : put"], ["put b : put"], ["go ; go"]]
+    wrote = ["cool a : open put", "go c ; put c : put", "put b : put take", "go"]
+    assert text.action_accuracy(wrote, told) == pytest.approx((2 / 3 + 1 + 1 / 2 + 1) / 4)
+    assert text.action_accuracy(["go ; take : take"], [["go"]]) == 0.0
 
 
 def test_letters_wrong_by_letters_there_are():

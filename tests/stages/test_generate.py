@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def whole(place):
         evaluate=Evaluate(models=("teacher", "student"), splits=("test",), batch_size=8),
         decode=Decode(
             models=("teacher",), beam=Beam(width=2, max_tokens=12), batch_size=8,
-            metrics=("bleu", "chrf", "rouge", "exact"),
+            metrics=("bleu", "chrf", "rouge", "exact"), timed=3,
         ),
     )  # fmt: skip
 
@@ -103,6 +104,27 @@ def test_the_closest_targets_are_nearest_the_references(place, whole):
         assert sentence_bleu(decode(row[row >= 0]), told[i]) == pytest.approx(max(each))
     metrics = json.loads((whole / "closest" / "done.json").read_text())["metrics"]
     assert metrics["sentence_bleu"] == pytest.approx(np.mean(means))
+
+
+def test_a_text_alone_is_timed_once_everything_is_compiled(place, whole):
+    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
+    assert all(told["splits"]["test"][f"latency_{way}"] > 0 for way in ("greedy", "beam"))
+    rows, seen = opened(place), []
+
+    def write(_, batch):
+        """Takes its time for what it has not seen, and 20 ms for what it has."""
+        known = batch.tokens.tobytes() in seen
+        seen.append(batch.tokens.tobytes())
+        time.sleep(0.02 if known else 0.2)
+        return batch.tokens
+
+    took = Decode(models=("teacher",), timed=3)._latency(rows, "test", write, None)
+    assert 20 <= took < 100
+    assert len(seen) == 6 and all(len(one) == len(seen[0]) for one in seen)
+    longest = rows.lengths(rows.splits["test"])[:, 0]
+    read = [int((np.frombuffer(one, np.int32) != rows.tokenizer.pad).sum()) for one in seen]
+    away = np.sort(np.abs(longest - np.median(longest)))[:3]
+    np.testing.assert_array_equal(np.sort(np.abs(np.array(read[:3]) - np.median(longest))), away)
 
 
 def test_hypotheses_come_as_often_as_the_teacher_thinks_them_likely():

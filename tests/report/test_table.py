@@ -1,0 +1,31 @@
+"""Facts about how a table is written: markup in it stays text, numbers are set right."""
+
+import html.parser
+
+import pytest
+
+from jaxkd.report.table import Table, markdown
+from jaxkd.report.table import html as page
+
+
+@pytest.mark.parametrize("render", [markdown, page])
+def test_markup_in_a_cell_stays_text(render):
+    nasty = "<script>x</script> | *a* `b` & [c](d)"
+    written = render(Table(("model", nasty), ((nasty, nasty),), nasty))
+    assert "<script>" not in written.replace("\\<script\\>", "")
+    if render is markdown:
+        lines = [line.replace("\\|", "").replace("\\]", "") for line in written.splitlines()[:3]]
+        assert [line.count("|") for line in lines] == [3, 3, 3]
+        assert not any("](" in line for line in lines)
+    else:
+        shown: list[str] = []
+        parser = html.parser.HTMLParser()
+        parser.handle_data = shown.append
+        parser.feed(written)
+        assert "".join(shown).count(nasty) == 4
+
+
+def test_columns_of_numbers_are_set_right():
+    made = Table(("a", "b", "c"), (("1", "1.0 ± 0.1", "x1"), ("2", "–", "2")), "")
+    assert [made.numeric(column) for column in range(3)] == [False, True, False]
+    assert markdown(made).splitlines()[1] == "| --- | ---: | --- |"
