@@ -42,10 +42,10 @@ LABELS = {
 class Size:
     """How long, and on how much at a time."""
 
-    teacher: int = 3000  # steps
-    student: int = 1500
+    teacher: int = 1600  # steps
+    student: int = 800
     batch: int = 32
-    every: int = 500
+    every: int = 200
     layers: int = 6  # of the students
 
 
