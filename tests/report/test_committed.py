@@ -1,4 +1,4 @@
-"""What README and results/ say is what the results files hold."""
+"""What results/ and its README say is what the results files hold."""
 
 import json
 import pathlib
@@ -25,6 +25,6 @@ def test_the_committed_report_is_made_from_its_results(file, tmp_path):
 
 @pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
 def test_the_readme_shows_the_table_of_the_results(file):
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "results" / "README.md").read_text()
     assert summary(json.loads(file.read_text())).strip() in readme
-    assert f"results/{file.parent.name}/report.md" in readme
+    assert f"({file.parent.name}/report.md)" in readme
