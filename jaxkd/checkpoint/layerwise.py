@@ -9,6 +9,7 @@ have `model`, the description that rebuilds the model.
 
 import logging
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,9 @@ import orbax.checkpoint as ocp
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it writes
 
 Params = dict[str, Any]
+# A tree of numpy arrays -> the same where it is to lie. Leaves are named as in the model, but for
+# the number of their block: "embed/token", "block/attention/query/kernel".
+Put = Callable[[Any], Any]
 
 
 def parts_of(params: Params) -> dict[str, Any]:
@@ -63,11 +67,12 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def load_part(folder: pathlib.Path, name: str, template: Any = None) -> Any:
-    """One element ("embed", "block_03", "head", "state") alone, on the default device.
+def load_part(folder: pathlib.Path, name: str, template: Any = None, put: Put | None = None) -> Any:
+    """One element ("embed", "block_03", "head", "state") alone.
 
     Args:
       template: a tree of arrays or ShapeDtypeStructs, for what is not plain dicts and lists.
+      put: where its arrays go, straight from the host's memory; None: the default device.
     Raises:
       FileNotFoundError: if the checkpoint has no such element; says which it has.
     """
@@ -75,15 +80,19 @@ def load_part(folder: pathlib.Path, name: str, template: Any = None) -> Any:
     if not path.is_dir():
         there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         raise FileNotFoundError(f"{folder} has no element {name!r}. It has: {', '.join(there)}.")
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         tree = checkpointer.metadata(path).item_metadata.tree if template is None else template
+        # What looks like a numpy array is read as one: no device ever has more than it is given.
         tree = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+            lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
             tree,
             is_leaf=lambda x: hasattr(x, "shape"),
         )
-        return checkpointer.restore(path, tree)
+        found = checkpointer.restore(path, tree)
+    if put is None:
+        return jax.device_put(found, jax.local_devices()[0])
+    kind = name.removeprefix("encoder_").split("_")[0]
+    return put({kind: found})[kind]
 
 
 def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
@@ -99,14 +108,14 @@ def blocks_in(folder: pathlib.Path, side: str = "") -> list[str]:
     return sorted(names, key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
-def load(folder: pathlib.Path) -> tuple[Params, dict[str, Any]]:
-    """All parameters and the model's description."""
+def load(folder: pathlib.Path, put: Put | None = None) -> tuple[Params, dict[str, Any]]:
+    """All parameters and the model's description; `put` as of `load_part`, an element at a time."""
 
     def part(name: str) -> Any:
-        return load_part(folder, name) if (folder / name).is_dir() else {}
+        return load_part(folder, name, put=put) if (folder / name).is_dir() else {}
 
     def side(prefix: str) -> Params:
-        blocks = [load_part(folder, name) for name in blocks_in(folder, prefix)]
+        blocks = [load_part(folder, name, put=put) for name in blocks_in(folder, prefix)]
         return {"embed": part(f"{prefix}embed"), "blocks": blocks}
 
     params = side("") | {"head": part("head")}

@@ -115,7 +115,7 @@ class Distil(Training):
 
     def _seedling(self, place: Place) -> tuple[families.Config, Params]:
         """The model that is to learn; its tokenizer goes on with it."""
-        config, params = load_model(place.beside(self.student), place.display.say)
+        config, params = load_model(place.beside(self.student), place.display.say, self.put)
         check_head(self.student, config, place.rows)
         check_tokenizer(place, self.student, config)
         tokenizer.keep(place.beside(self.student), place.folder)
@@ -129,7 +129,8 @@ class Distil(Training):
 
     def _held(self, place: Place) -> tuple[tuple[families.Config, Params], dict[str, Any]]:
         """The teacher as it is kept in memory, and what that costs and loses."""
-        config, params = load_model(place.beside(self.teacher), place.display.say)
+        put = self.put if self.teacher_held == "float32" else None
+        config, params = load_model(place.beside(self.teacher), place.display.say, put)
         check_head(self.teacher, config, place.rows)
         check_tokenizer(place, self.teacher, config)
         if self.teacher_held == "float32":

@@ -70,6 +70,10 @@ class Training:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
+    def put(self, arrays: Any) -> Any:
+        """The arrays where the step wants them."""
+        return parallel.way(self.parallel, self.tensor)[1](arrays)
+
     def chosen(self) -> tuple[str, ...]:
         """The stage whose targets are learned, for `inputs`."""
         return (self.targets,) if self.targets else ()
@@ -128,10 +132,9 @@ class Training:
         described = families.describe(config)
 
         begin = functools.partial(initial_state, optimiser=optimiser)
-        state, resumed = _resume(series, jax.eval_shape(begin, params), model)
+        state, resumed = _resume(series, jax.eval_shape(begin, params), model, place_arrays)
         hosts.check_same(str(resumed), f"the step at which {place.name!r} goes on")
         # Placed first: what the optimiser keeps, twice the model and more, begins where it stays.
-        # What is resumed is still read onto one device before it is placed.
         state = place_arrays(begin(place_arrays(params)) if state is None else state)
         log.rewind(resumed)
         if resumed:
@@ -239,17 +242,20 @@ def _is_causal(config: families.Config) -> bool:
     return isinstance(config, decoder.Config)
 
 
-def _resume(series: Series, like: State, model: Model) -> tuple[State | None, int]:
+def _resume(
+    series: Series, like: State, model: Model, put: layerwise.Put
+) -> tuple[State | None, int]:
     """The state of the last good checkpoint and its step; None and 0 if there is none.
 
     Args:
       like: its shapes and dtypes.
+      put: where it is to lie, straight from the host's memory.
     """
     latest = series.latest()
     if latest is None:
         return None, 0
-    params, _ = layerwise.load(latest)
-    kept = layerwise.load_part(latest, "state", _rest_of(like))
+    params, _ = layerwise.load(latest, None if model.scan else put)
+    kept = layerwise.load_part(latest, "state", _rest_of(like), put)
     own = {"terms": kept["terms"]} if "terms" in kept else {}
     state = State(kept["step"], model.arrange(params) | own, kept["optimiser"])
     return state, int(kept["step"])
@@ -352,9 +358,14 @@ def _is_stage(folder: pathlib.Path) -> bool:
     return (folder / "checkpoint").is_dir() or (folder / "best").is_dir()
 
 
-def load_model(folder: pathlib.Path, warn: Any = print) -> tuple[families.Config, Params]:
+def load_model(
+    folder: pathlib.Path, warn: Any = print, put: layerwise.Put | None = None
+) -> tuple[families.Config, Params]:
     """Config and parameters of a finished stage, shapes checked: its best state, or its last.
 
+    Args:
+      put: where the parameters are to lie, straight from the host's memory; None: the default
+        device. Blocks that will be stacked for a scan lie there too: only the stack is placed.
     Raises:
       FileNotFoundError: if it left no whole checkpoint.
     """
@@ -366,7 +377,7 @@ def load_model(folder: pathlib.Path, warn: Any = print) -> tuple[families.Config
             f"{folder} has no whole checkpoint. Delete the folder and start again: the stage is "
             "then run anew."
         )
-    params, described = layerwise.load(latest)
-    config = families.from_description(described)
+    config = families.from_description(layerwise.load_json(latest, "model"))
+    params, _ = layerwise.load(latest, None if families.build(config).scan else put)
     families.check_shapes(families.build(config), params, str(latest))
     return config, params

@@ -46,3 +46,19 @@ def test_more_than_a_hundred_blocks_keep_their_order(tmp_path):
     layerwise.save(tmp_path / "kept", params, {})
     names = layerwise.blocks_in(tmp_path / "kept")
     assert names[-2:] == ["block_99", "block_100"]
+
+
+def test_elements_go_from_the_hosts_memory_to_where_they_are_put(tmp_path):
+    config = families.FAMILIES["bart"][0](**SIZES, encoder_layers=1)
+    params = families.build(config).init(0)
+    layerwise.save(tmp_path / "kept", params, families.describe(config))
+    seen = []
+
+    def put(tree):
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree))
+        seen.extend(tree)
+        return jax.tree.map(lambda x: -x, tree)
+
+    found, _ = layerwise.load(tmp_path / "kept", put)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, -np.asarray(y)), found, params)
+    assert sorted(seen) == ["block"] * 3 + ["embed"] * 2 + ["head"]

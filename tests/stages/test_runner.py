@@ -1,5 +1,6 @@
 """The runner: what is skipped, what is redone, what is refused; and what a finished run leaves."""
 
+import itertools
 import json
 import pathlib
 import sys
@@ -224,3 +225,39 @@ def test_a_scan_over_layers_trains_stops_and_resumes_as_the_loop_does(corpus, ca
     _, looped = load_model(go("loop", False) / "0/teacher")
     assert len(scanned["blocks"]) == 2
     chex.assert_trees_all_close(scanned, looped, atol=1e-4)
+
+
+def test_what_a_sharded_training_reads_goes_straight_into_its_shards(
+    corpus, cache, tmp_path, monkeypatch
+):
+    def go(workdir, stopping=lambda: False):
+        experiment = small.experiment(corpus, teacher_steps=2)
+        del experiment.stages["evaluate"]
+        experiment.stages["student"].parallel = "sharded"
+        experiment.report = Report()
+        return runner.run(
+            experiment, name="small", variant="test", command="pytest", cache=cache,
+            workdir=tmp_path / workdir, stopping=stopping,
+        )  # fmt: skip
+
+    wanted = go("at once") / "0"
+    stops = Stops(5)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step"):
+        go("resumed", lambda: (tmp_path / "resumed/small-test/0/student").is_dir() and stops())
+    read, load_part = {}, layerwise.load_part
+
+    def told(folder, name, *args):
+        found = load_part(folder, name, *args)
+        read[f"{folder.parents[1].name}/{name}"] = [
+            (leaf.shape, leaf.addressable_shards[0].data.size) for leaf in jax.tree.leaves(found)
+        ]
+        return found
+
+    monkeypatch.setattr(layerwise, "load_part", lambda f, n, t=None, put=None: told(f, n, t, put))
+    resumed = go("resumed") / "0"
+    assert {"teacher/block_01", "seedling/embed", "student/block_00", "student/state"} <= set(read)
+    for shape, share in itertools.chain(*read.values()):
+        if any(n % jax.device_count() == 0 for n in shape):
+            assert share * jax.device_count() == np.prod(shape)
+    (_, found), (_, at_once) = (load_model(folder / "student") for folder in (resumed, wanted))
+    jax.tree.map(np.testing.assert_array_equal, found, at_once)
