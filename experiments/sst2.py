@@ -151,7 +151,6 @@ def get_config(variant: str = "mini") -> Experiment:
             references=tuple(
                 Reference(f"accuracy, {labels[model]}", value, model, metric="accuracy")
                 for model, value in original.items()
-                if model != "seedling"  # which is not trained, and so has no curve
             ),
             reference_source="Efficient knowledge distillation of language models, COMS 6998",
         ),

@@ -9,19 +9,17 @@ have `model`, the description that rebuilds the model.
 
 import logging
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxkd.core.tree import named
+
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it writes
 
 Params = dict[str, Any]
-# A tree of numpy arrays -> the same where it is to lie. Leaves are named as in the model, but for
-# the number of their block: "embed/token", "block/attention/query/kernel".
-Put = Callable[[Any], Any]
 
 
 def parts_of(params: Params) -> dict[str, Any]:
@@ -67,14 +65,17 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def load_part(folder: pathlib.Path, name: str, template: Any = None, put: Put | None = None) -> Any:
+def load_part(
+    folder: pathlib.Path, name: str, template: Any = None, *, on_host: bool = False
+) -> Any:
     """One element ("embed", "block_03", "head", "state") alone.
 
     Args:
       template: a tree of arrays or ShapeDtypeStructs, for what is not plain dicts and lists.
-      put: where its arrays go, straight from the host's memory; None: the default device.
+      on_host: give numpy arrays, to be placed on several devices; else on the default device.
     Raises:
       FileNotFoundError: if the checkpoint has no such element; says which it has.
+      ValueError: if an array has another shape than the template's.
     """
     path = folder.absolute() / name
     if not path.is_dir():
@@ -82,17 +83,19 @@ def load_part(folder: pathlib.Path, name: str, template: Any = None, put: Put | 
         raise FileNotFoundError(f"{folder} has no element {name!r}. It has: {', '.join(there)}.")
     with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         tree = checkpointer.metadata(path).item_metadata.tree if template is None else template
-        # What looks like a numpy array is read as one: no device ever has more than it is given.
-        tree = jax.tree.map(
+        # Orbax reads as numpy what looks like it, and then does not compare shapes.
+        like = jax.tree.map(
             lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
             tree,
             is_leaf=lambda x: hasattr(x, "shape"),
         )
-        found = checkpointer.restore(path, tree)
-    if put is None:
-        return jax.device_put(found, jax.local_devices()[0])
-    kind = name.removeprefix("encoder_").split("_")[0]
-    return put({kind: found})[kind]
+        found = checkpointer.restore(path, like)
+    for (where, wanted), leaf in zip(named(like).items(), jax.tree.leaves(found), strict=True):
+        if np.shape(leaf) != wanted.shape:
+            raise ValueError(
+                f"{path}: {where} has the shape {np.shape(leaf)}, needed is {wanted.shape}."
+            )
+    return found if on_host else jax.device_put(found, jax.local_devices()[0])
 
 
 def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
@@ -108,14 +111,15 @@ def blocks_in(folder: pathlib.Path, side: str = "") -> list[str]:
     return sorted(names, key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
-def load(folder: pathlib.Path, put: Put | None = None) -> tuple[Params, dict[str, Any]]:
-    """All parameters and the model's description; `put` as of `load_part`, an element at a time."""
+def load(folder: pathlib.Path, *, on_host: bool = False) -> tuple[Params, dict[str, Any]]:
+    """All parameters and the model's description; `on_host` as of `load_part`."""
 
     def part(name: str) -> Any:
-        return load_part(folder, name, put=put) if (folder / name).is_dir() else {}
+        there = (folder / name).is_dir()
+        return load_part(folder, name, on_host=on_host) if there else {}
 
     def side(prefix: str) -> Params:
-        blocks = [load_part(folder, name, put=put) for name in blocks_in(folder, prefix)]
+        blocks = [part(name) for name in blocks_in(folder, prefix)]
         return {"embed": part(f"{prefix}embed"), "blocks": blocks}
 
     params = side("") | {"head": part("head")}

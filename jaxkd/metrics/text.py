@@ -1,4 +1,4 @@
-"""Texts a model wrote against references: BLEU and chrF, ROUGE, exact match."""
+"""Texts a model wrote against references: BLEU and chrF, ROUGE, exact match, plans, answers."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -86,8 +86,11 @@ def action_accuracy(
 ) -> float:
     """Mean share of a plan's actions that are right and in their place, of the longer of the two.
 
-    A step's actions stand after its colon, as words; of several references the best counts. Two
-    plans without any are alike.
+    A step's actions stand after its colon, as words; of several references the best counts. Plans
+    without any are alike.
+
+    Raises:
+      ValueError: if no reference at all has an action.
 
     >>> action_accuracy(["cool : open put go ; go"], [["cool : open put ; take : take"]])
     0.6666666666666666
@@ -97,6 +100,11 @@ def action_accuracy(
         steps = (step.partition(colon)[2] for step in text.split(separator))
         return [action for step in steps for action in step.split()]
 
+    _check(texts, references)
+    if not any(actions(one) for told in references for one in told):
+        raise ValueError(
+            f"no reference has an action after {colon!r}: accuracy of actions is for plans that do."
+        )
     return _in_place(texts, references, actions)
 
 

@@ -31,7 +31,7 @@ def _each_list(params: dict[str, Any], change: Any) -> dict[str, Any]:
 
 
 def stacked_blocks(blocks: Any) -> Any:
-    """A list of blocks as one tree; a tree is given back as it is."""
+    """A list of blocks as one tree, on the host if they are; a tree is given back as it is."""
     if not isinstance(blocks, list):
         return blocks
     kinds = {str(jax.tree.map(np.shape, block)) for block in blocks}
@@ -39,7 +39,8 @@ def stacked_blocks(blocks: Any) -> Any:
         raise ValueError(
             "scan_layers needs blocks of one shape, and these differ: set scan_layers=False."
         )
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+    on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(blocks))
+    return jax.tree.map(lambda *leaves: (np if on_host else jnp).stack(leaves), *blocks)
 
 
 def listed_blocks(blocks: Any) -> list[Any]:

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping
 
 from jaxkd.report import spread
+from jaxkd.report.markup import Table
 from jaxkd.report.spread import ABSENT, mean_std, number
-from jaxkd.report.table import Table
 from jaxkd.report.tables import make_table, over_seeds, plain
 
 SPEEDS = {  # column -> what is logged, and by how much it is multiplied

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.report import spread
+from jaxkd.report.markup import Table
 from jaxkd.report.spread import ABSENT, at, mean_std, number
-from jaxkd.report.table import Table
 
 NATS = {"loss", "kl", "mlm", "soft_targets", spread.UNDER}
 # entries of a training log that are no terms of the objective
@@ -137,12 +137,13 @@ def _cell(results: Mapping, model: str, split: str, metric: str, scale: float = 
 
 
 def first_split(results: Mapping) -> str:
-    """The split whose results stand first, and in the README."""
+    """The split whose results stand first, and in results/README.md."""
     return at(results, "report", "split") or "validation"
 
 
 def outcome(results: Mapping, split: str = "", compact: bool = False) -> Table:
-    """Every model with its size and what it reached; `compact` is the README's, fewer columns."""
+    """Every model with its size and what it reached; `compact`, with fewer columns, is that of
+    results/README.md."""
     split = split or first_split(results)
     columns: dict[str, Callable[[str, Mapping], str]] = {
         "model": lambda name, model: label(results, name),

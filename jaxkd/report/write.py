@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.report import plots, provenance, spread, tables
+from jaxkd.report import markup, plots, provenance, spread, tables
+from jaxkd.report.markup import Table, escape_markdown
 from jaxkd.report.spread import at, mean_std
-from jaxkd.report.table import Table, escape_markdown, html, markdown
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 78rem;
@@ -189,7 +189,7 @@ def _markdown(results: Mapping, body: list[Section]) -> str:
         parts.append(f"## {escape_markdown(section.heading)}")
         for part in section.parts:
             if isinstance(part, Table):
-                parts.append(markdown(part).rstrip())
+                parts.append(markup.markdown(part).rstrip())
             elif isinstance(part, Plot):
                 parts.append(f"![{escape_markdown(part.alt)}]({part.name})")
             else:
@@ -208,7 +208,7 @@ def _html(results: Mapping, body: list[Section]) -> str:
         parts.append(f"<h2>{escape(section.heading)}</h2>")
         for part in section.parts:
             if isinstance(part, Table):
-                parts.append(html(part))
+                parts.append(markup.html(part))
             elif isinstance(part, Plot):
                 image = base64.b64encode(part.png).decode()
                 source = f"data:image/png;base64,{image}"
@@ -259,9 +259,9 @@ def write(results: Mapping, folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def summary(results: Mapping) -> str:
-    """The results as one compact markdown table, for the README and the end of a run."""
+    """The results as one compact markdown table, for results/README.md and the end of a run."""
     results = _as_in_a_file(results)
     loud = f"**{escape_markdown(banner(results))}**\n\n" if tables.embedded(results) else ""
     if not results.get("models") and results.get("exports"):
-        return loud + markdown(provenance.exports(results))
-    return loud + markdown(tables.outcome(results, compact=True))
+        return loud + markup.markdown(provenance.exports(results))
+    return loud + markup.markdown(tables.outcome(results, compact=True))

@@ -58,7 +58,7 @@ class Decode:
             raise ValueError(
                 f"splits={self.splits}, models={self.models}, batch_size={self.batch_size}, rows="
                 f"{self.rows}, timed={self.timed}: splits are among train, validation, test; at "
-                "least one model; at least one row at a time."
+                "least one model; at least one row at a time; none or some of them timed."
             )
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
@@ -80,10 +80,10 @@ class Decode:
             splits: dict[str, dict[str, float]] = {split: {} for split in self.splits}
             for way, beam in ways.items():
                 write, arranged = writer(config, params, place.rows, beam)
+                alone = self.timed and writer(config, params, place.rows, beam, devices=1)
                 for split in self.splits:
                     numbers = self._measure(place, name, way, split, write, arranged)
-                    if self.timed:
-                        alone = writer(config, params, place.rows, beam, devices=1)
+                    if alone:
                         numbers[f"latency_{way}"] = self._latency(place.rows, split, *alone)
                     splits[split] |= numbers
                     done += 1

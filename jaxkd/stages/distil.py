@@ -115,7 +115,7 @@ class Distil(Training):
 
     def _seedling(self, place: Place) -> tuple[families.Config, Params]:
         """The model that is to learn; its tokenizer goes on with it."""
-        config, params = load_model(place.beside(self.student), place.display.say, self.put)
+        config, params = load_model(place.beside(self.student), place.display.say, on_host=True)
         check_head(self.student, config, place.rows)
         check_tokenizer(place, self.student, config)
         tokenizer.keep(place.beside(self.student), place.folder)
@@ -123,17 +123,17 @@ class Distil(Training):
 
     def _head(self, place: Place) -> tuple[families.Config, Params]:
         """What makes predictions of the teacher's stored states: nothing of its blocks."""
-        config, params = load_model(place.beside(self.teacher), place.display.say)
+        config, params = load_model(place.beside(self.teacher), place.display.say, on_host=True)
         embed = {"token": params["embed"]["token"]}
         return config, {"embed": embed, "head": params["head"], "blocks": []}
 
     def _held(self, place: Place) -> tuple[tuple[families.Config, Params], dict[str, Any]]:
         """The teacher as it is kept in memory, and what that costs and loses."""
-        put = self.put if self.teacher_held == "float32" else None
-        config, params = load_model(place.beside(self.teacher), place.display.say, put)
+        whole = self.teacher_held == "float32"
+        config, params = load_model(place.beside(self.teacher), place.display.say, on_host=whole)
         check_head(self.teacher, config, place.rows)
         check_tokenizer(place, self.teacher, config)
-        if self.teacher_held == "float32":
+        if whole:
             return (config, params), {}
         held = hold(params, self.teacher_held)
         model = families.build(config)

@@ -80,7 +80,9 @@ class Reference:
     model: str
     split: str = "validation"
     metric: str = "loss"
-    reduce: str = "last"  # of the training curve: last, or mean
+    # Of the training's curve: last, or mean. None: the finished model's evaluation, or of the split
+    # "train" the last.
+    reduce: str | None = None
 
 
 @dataclasses.dataclass

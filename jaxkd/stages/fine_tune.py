@@ -24,7 +24,7 @@ class FineTune(Training):
             raise ValueError(f"layer_drop is {self.layer_drop}; it is at least 0 and below 1.")
 
     def run(self, place: Place) -> dict[str, Any]:
-        config, params = load_model(place.beside(self.source), place.display.say, self.put)
+        config, params = load_model(place.beside(self.source), place.display.say, on_host=True)
         check_head(self.source, config, place.rows)
         check_tokenizer(place, self.source, config)
         tokenizer.keep(place.beside(self.source), place.folder)

@@ -70,10 +70,6 @@ class Training:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
-    def put(self, arrays: Any) -> Any:
-        """The arrays where the step wants them."""
-        return parallel.way(self.parallel, self.tensor)[1](arrays)
-
     def chosen(self) -> tuple[str, ...]:
         """The stage whose targets are learned, for `inputs`."""
         return (self.targets,) if self.targets else ()
@@ -96,6 +92,7 @@ class Training:
     ) -> dict[str, Any]:
         """Train from `params`, or go on from the last good checkpoint; save the last state.
 
+        Parameters on the host are placed where the step wants them, and nowhere else.
         With `recall` what the teacher says comes from a store; of `teacher` then only its head and
         token embedding are looked at, if it is given at all.
         """
@@ -132,7 +129,7 @@ class Training:
         described = families.describe(config)
 
         begin = functools.partial(initial_state, optimiser=optimiser)
-        state, resumed = _resume(series, jax.eval_shape(begin, params), model, place_arrays)
+        state, resumed = _resume(series, jax.eval_shape(begin, params), model)
         hosts.check_same(str(resumed), f"the step at which {place.name!r} goes on")
         # Placed first: what the optimiser keeps, twice the model and more, begins where it stays.
         state = place_arrays(begin(place_arrays(params)) if state is None else state)
@@ -242,20 +239,18 @@ def _is_causal(config: families.Config) -> bool:
     return isinstance(config, decoder.Config)
 
 
-def _resume(
-    series: Series, like: State, model: Model, put: layerwise.Put
-) -> tuple[State | None, int]:
-    """The state of the last good checkpoint and its step; None and 0 if there is none.
+def _resume(series: Series, like: State, model: Model) -> tuple[State | None, int]:
+    """The last good checkpoint's state, on the host, and its step; None and 0 if there is none.
 
     Args:
       like: its shapes and dtypes.
-      put: where it is to lie, straight from the host's memory.
     """
     latest = series.latest()
     if latest is None:
         return None, 0
-    params, _ = layerwise.load(latest, None if model.scan else put)
-    kept = layerwise.load_part(latest, "state", _rest_of(like), put)
+    params, _ = layerwise.load(latest, on_host=True)
+    families.check_shapes(model, params, str(latest))
+    kept = layerwise.load_part(latest, "state", _rest_of(like), on_host=True)
     own = {"terms": kept["terms"]} if "terms" in kept else {}
     state = State(kept["step"], model.arrange(params) | own, kept["optimiser"])
     return state, int(kept["step"])
@@ -359,13 +354,12 @@ def _is_stage(folder: pathlib.Path) -> bool:
 
 
 def load_model(
-    folder: pathlib.Path, warn: Any = print, put: layerwise.Put | None = None
+    folder: pathlib.Path, warn: Any = print, *, on_host: bool = False
 ) -> tuple[families.Config, Params]:
     """Config and parameters of a finished stage, shapes checked: its best state, or its last.
 
     Args:
-      put: where the parameters are to lie, straight from the host's memory; None: the default
-        device. Blocks that will be stacked for a scan lie there too: only the stack is placed.
+      on_host: give numpy arrays, for trainings, which place them; else on the default device.
     Raises:
       FileNotFoundError: if it left no whole checkpoint.
     """
@@ -377,7 +371,7 @@ def load_model(
             f"{folder} has no whole checkpoint. Delete the folder and start again: the stage is "
             "then run anew."
         )
-    config = families.from_description(layerwise.load_json(latest, "model"))
-    params, _ = layerwise.load(latest, None if families.build(config).scan else put)
+    params, described = layerwise.load(latest, on_host=on_host)
+    config = families.from_description(described)
     families.check_shapes(families.build(config), params, str(latest))
     return config, params

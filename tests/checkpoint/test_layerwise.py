@@ -48,17 +48,22 @@ def test_more_than_a_hundred_blocks_keep_their_order(tmp_path):
     assert names[-2:] == ["block_99", "block_100"]
 
 
-def test_elements_go_from_the_hosts_memory_to_where_they_are_put(tmp_path):
+def test_on_the_host_the_same_comes_as_numpy_and_touches_no_device(tmp_path, monkeypatch):
     config = families.FAMILIES["bart"][0](**SIZES, encoder_layers=1)
     params = families.build(config).init(0)
     layerwise.save(tmp_path / "kept", params, families.describe(config))
-    seen = []
+    with monkeypatch.context() as closed:
+        closed.setattr(jax, "device_put", None)
+        found, _ = layerwise.load(tmp_path / "kept", on_host=True)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+    jax.tree.map(np.testing.assert_array_equal, found, params)
 
-    def put(tree):
-        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree))
-        seen.extend(tree)
-        return jax.tree.map(lambda x: -x, tree)
 
-    found, _ = layerwise.load(tmp_path / "kept", put)
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, -np.asarray(y)), found, params)
-    assert sorted(seen) == ["block"] * 3 + ["embed"] * 2 + ["head"]
+@pytest.mark.parametrize("on_host", [True, False])
+def test_another_shape_is_an_error(tmp_path, on_host):
+    params = {"embed": {"token": np.zeros((4, 4))}, "blocks": [], "head": {}}
+    layerwise.save(tmp_path / "kept", params, {})
+    with pytest.raises(ValueError, match=r"token has the shape \(4, 4\), needed is \(5, 5\)"):
+        layerwise.load_part(
+            tmp_path / "kept", "embed", {"token": np.zeros((5, 5))}, on_host=on_host
+        )

@@ -65,7 +65,9 @@ def test_actions_count_in_their_place_whatever_step_they_belong_to():
     told = [["cool a : open put ; take a : take"], ["put b : put"], ["put b : put"], ["go ; go"]]
     wrote = ["cool a : open put", "go c ; put c : put", "put b : put take", "go"]
     assert text.action_accuracy(wrote, told) == pytest.approx((2 / 3 + 1 + 1 / 2 + 1) / 4)
-    assert text.action_accuracy(["go ; take : take"], [["go"]]) == 0.0
+    assert text.action_accuracy(["go : go", "go"], [["go"], ["go : go"]]) == 0.0
+    with pytest.raises(ValueError, match="no reference has an action after ':'"):
+        text.action_accuracy(["go"], [["go ; go"]])
 
 
 def test_letters_wrong_by_letters_there_are():

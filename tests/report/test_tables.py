@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxkd.report import provenance, tables
-from jaxkd.report.table import Table
+from jaxkd.report.markup import Table
 from jaxkd.report.write import summary
 
 

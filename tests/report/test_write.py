@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxkd.report import __main__ as command
-from jaxkd.report import table, tables, write
+from jaxkd.report import markup, tables, write
 
 VOID = {"meta", "img", "br", "hr", "link"}
 
@@ -70,10 +70,10 @@ def test_html_nests_and_needs_no_other_file(results, tmp_path):
 
 def test_markdown_and_html_have_the_same_tables(results, tmp_path):
     markdown, page = (path.read_text() for path in write.write(results, tmp_path)[:2])
-    made = [p for s in write.sections(results) for p in s.parts if isinstance(p, table.Table)]
+    made = [p for s in write.sections(results) for p in s.parts if isinstance(p, markup.Table)]
     assert len(made) == 10
-    assert all(table.markdown(each).rstrip() in markdown for each in made)
-    assert all(table.html(each) in page for each in made)
+    assert all(markup.markdown(each).rstrip() in markdown for each in made)
+    assert all(markup.html(each) in page for each in made)
 
 
 def test_embedded_text_is_loud_in_title_banner_and_every_caption(results, tmp_path):

@@ -16,11 +16,13 @@ from jaxkd.decode.beam import Beam, searcher
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.metrics.text import bleu, sentence_bleu
 from jaxkd.models import families
+from jaxkd.report import tables
 from jaxkd.stages import runner
 from jaxkd.stages.choose import Choose, drawn
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.experiment import Reference, Report
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.training import load_model
 from tests.stages.written import ROWS, STEPS, experiment, generate
@@ -41,8 +43,10 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(place):
     """All that a teacher's sentences are for, in one run."""
+    told = Reference("BLEU", 20.0, "teacher", "test", "bleu_beam")
     return run(
         place,
+        change=lambda e: dataclasses.replace(e, report=Report(references=(told,), split="test")),
         generated=generate(),
         best=Choose(source="generated"),
         closest=Choose(source="generated", how="closest"),
@@ -125,6 +129,14 @@ def test_a_text_alone_is_timed_once_everything_is_compiled(place, whole):
     read = [int((np.frombuffer(one, np.int32) != rows.tokenizer.pad).sum()) for one in seen]
     away = np.sort(np.abs(longest - np.median(longest)))[:3]
     np.testing.assert_array_equal(np.sort(np.abs(np.array(read[:3]) - np.median(longest))), away)
+
+
+def test_beside_the_original_stands_what_was_decoded(whole):
+    results = json.loads((whole.parent / "results.json").read_text())
+    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
+    (row,) = tables.references(results).rows
+    assert row[1] == "20.0"
+    assert float(row[2]) == pytest.approx(told["splits"]["test"]["bleu_beam"], rel=1e-3)
 
 
 def test_hypotheses_come_as_often_as_the_teacher_thinks_them_likely():

@@ -1,6 +1,6 @@
 """The runner: what is skipped, what is redone, what is refused; and what a finished run leaves."""
 
-import itertools
+import gc
 import json
 import pathlib
 import sys
@@ -17,6 +17,7 @@ from jaxkd.stages.experiment import Report
 from jaxkd.stages.export import Export
 from jaxkd.stages.pretrain import check_vocabulary
 from jaxkd.stages.training import load_model
+from jaxkd.train import loop
 from jaxkd.train.loop import NotFinite
 from jaxkd.train.optimiser import AdamW
 from tests.stages import small
@@ -227,37 +228,50 @@ def test_a_scan_over_layers_trains_stops_and_resumes_as_the_loop_does(corpus, ca
     chex.assert_trees_all_close(scanned, looped, atol=1e-4)
 
 
-def test_what_a_sharded_training_reads_goes_straight_into_its_shards(
-    corpus, cache, tmp_path, monkeypatch
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_sharded_training_has_no_array_whole_on_a_device(
+    corpus, cache, tmp_path, monkeypatch, scan
 ):
+    """Neither when it begins nor when it goes on; and it ends as one that was not stopped."""
+    held = {}
+
+    def look(run):
+        def looking(step, state, *rest, **named):
+            held["at the first step"] = [
+                (array.shape, array.addressable_shards[0].data.size)
+                for array in jax.live_arrays()
+            ]  # fmt: skip
+            return run(step, state, *rest, **named)
+
+        return looking
+
     def go(workdir, stopping=lambda: False):
         experiment = small.experiment(corpus, teacher_steps=2)
+        experiment.stages["teacher"].model.scan_layers = scan
         del experiment.stages["evaluate"]
         experiment.stages["student"].parallel = "sharded"
         experiment.report = Report()
+        gc.collect()
         return runner.run(
             experiment, name="small", variant="test", command="pytest", cache=cache,
             workdir=tmp_path / workdir, stopping=stopping,
         )  # fmt: skip
 
+    def check():
+        shapes = held["at the first step"]
+        assert len(shapes) > 20
+        for shape, share in shapes:
+            if any(n % jax.device_count() == 0 and n > 0 for n in shape):
+                assert share * jax.device_count() == np.prod(shape), shape
+
+    monkeypatch.setattr(loop, "run", look(loop.run))
     wanted = go("at once") / "0"
+    check()
     stops = Stops(5)
     with pytest.raises(KeyboardInterrupt, match="stopped after step"):
         go("resumed", lambda: (tmp_path / "resumed/small-test/0/student").is_dir() and stops())
-    read, load_part = {}, layerwise.load_part
-
-    def told(folder, name, *args):
-        found = load_part(folder, name, *args)
-        read[f"{folder.parents[1].name}/{name}"] = [
-            (leaf.shape, leaf.addressable_shards[0].data.size) for leaf in jax.tree.leaves(found)
-        ]
-        return found
-
-    monkeypatch.setattr(layerwise, "load_part", lambda f, n, t=None, put=None: told(f, n, t, put))
     resumed = go("resumed") / "0"
-    assert {"teacher/block_01", "seedling/embed", "student/block_00", "student/state"} <= set(read)
-    for shape, share in itertools.chain(*read.values()):
-        if any(n % jax.device_count() == 0 for n in shape):
-            assert share * jax.device_count() == np.prod(shape)
+    check()
     (_, found), (_, at_once) = (load_model(folder / "student") for folder in (resumed, wanted))
     jax.tree.map(np.testing.assert_array_equal, found, at_once)

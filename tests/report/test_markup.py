@@ -4,16 +4,15 @@ import html.parser
 
 import pytest
 
-from jaxkd.report.table import Table, markdown
-from jaxkd.report.table import html as page
+from jaxkd.report import markup
 
 
-@pytest.mark.parametrize("render", [markdown, page])
+@pytest.mark.parametrize("render", [markup.markdown, markup.html])
 def test_markup_in_a_cell_stays_text(render):
     nasty = "<script>x</script> | *a* `b` & [c](d)"
-    written = render(Table(("model", nasty), ((nasty, nasty),), nasty))
+    written = render(markup.Table(("model", nasty), ((nasty, nasty),), nasty))
     assert "<script>" not in written.replace("\\<script\\>", "")
-    if render is markdown:
+    if render is markup.markdown:
         lines = [line.replace("\\|", "").replace("\\]", "") for line in written.splitlines()[:3]]
         assert [line.count("|") for line in lines] == [3, 3, 3]
         assert not any("](" in line for line in lines)
@@ -26,6 +25,6 @@ def test_markup_in_a_cell_stays_text(render):
 
 
 def test_columns_of_numbers_are_set_right():
-    made = Table(("a", "b", "c"), (("1", "1.0 ± 0.1", "x1"), ("2", "–", "2")), "")
+    made = markup.Table(("a", "b", "c"), (("1", "1.0 ± 0.1", "x1"), ("2", "–", "2")), "")
     assert [made.numeric(column) for column in range(3)] == [False, True, False]
-    assert markdown(made).splitlines()[1] == "| --- | ---: | --- |"
+    assert markup.markdown(made).splitlines()[1] == "| --- | ---: | --- |"
