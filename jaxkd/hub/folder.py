@@ -65,6 +65,7 @@ def load(
     seed: int = 0,
     dtype: str = "float32",
     sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
+    on_host: bool = False,
     warn: Callable[[str], Any] = lambda told: None,
 ) -> tuple[families.Config, Params]:
     """Config and parameters of a folder or hub id.
@@ -78,6 +79,7 @@ def load(
         predicts takes half the memory in bfloat16.
       sharding: where each parameter goes, by its name ("blocks/0/attention/query/kernel"); None:
         the default device. Tensors are read one at a time and go straight there.
+      on_host: give numpy arrays instead.
       warn: is told which parameters of the head were drawn.
     Raises:
       FileNotFoundError: see `find`.
@@ -112,6 +114,7 @@ def load(
         warn=lambda drawn: warn(f"{name}: a new head for {config.head} is drawn: {drawn}"),
         dtype=DTYPES[dtype],
         sharding=sharding,
+        on_host=on_host,
     )
     return config, params
 

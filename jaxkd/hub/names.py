@@ -100,6 +100,7 @@ class Table:
         fresh: Mapping[str, jnp.ndarray] | None = None,
         dtype: Any = jnp.float32,
         sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
+        on_host: bool = False,
         warn: Callable[[str], Any] = lambda told: None,
     ) -> Params:
         """Their tensors as our parameters, read one at a time; `shapes` says what is needed.
@@ -108,6 +109,7 @@ class Table:
           fresh: our parameters by name, for those that have no source or one of another shape.
           dtype: of the parameters; each is cast while it is copied.
           sharding: where the parameter of a name goes; None: the default device.
+          on_host: give numpy arrays instead, and ask no device.
           warn: is told which of `fresh` were taken.
         Raises:
           KeyError: if a tensor has no place, or a parameter no source; names both.
@@ -141,7 +143,8 @@ class Table:
             place = self.place(name)
             array = read(place, needed)
             if name in fresh and (array is None or array.shape != needed.shape):
-                flat[name] = jax.device_put(fresh[name].astype(dtype), sharding(name))
+                one = fresh[name].astype(dtype)
+                flat[name] = np.array(one) if on_host else jax.device_put(one, sharding(name))
                 drawn.append(name)
             elif array is None:
                 missing.append(f"{name} ({place.name})")
@@ -150,9 +153,13 @@ class Table:
             else:
                 # Copied, for theirs is a view of a file; waited for, so that no more than one of
                 # theirs is held beside ours.
-                array = array.astype(dtype, copy=False)
-                # device_put may take the file's own memory, so what it gives is copied once more.
-                flat[name] = jax.block_until_ready(jnp.copy(jax.device_put(array, sharding(name))))
+                if on_host:
+                    flat[name] = np.array(array, dtype, order="C")
+                else:
+                    array = array.astype(dtype, copy=False)
+                    # device_put may take the file's own memory, so what it gives is copied again.
+                    there = jax.device_put(array, sharding(name))
+                    flat[name] = jax.block_until_ready(jnp.copy(there))
             del array
             if needed.size > 2**18:  # else holes between the copies add up to several tensors
                 release()

@@ -30,7 +30,7 @@ class Prune:
         kept_blocks(1000, self.keep)
 
     def run(self, place: Place) -> dict[str, Any]:
-        config, params = load_model(place.beside(self.source), place.display.say)
+        config, params = load_model(place.beside(self.source), place.display.say, on_host=True)
         kept = kept_blocks(config.layers, self.keep)
         shorter = families.with_layers(config, len(kept))
         tokenizer.keep(place.beside(self.source), place.folder)
@@ -108,7 +108,7 @@ class Initialise:
     def run(self, place: Place) -> dict[str, Any]:
         shape = self.model
         if shape is None:
-            config, _ = load_model(place.beside(self.like), place.display.say)
+            config, _ = load_model(place.beside(self.like), place.display.say, on_host=True)
             shape = families.with_layers(config, self.layers)
         tokenizer.write(place.rows.tokenizer, place.folder)
         return leave(place, *start(shape, place, self.unigram_bias))

@@ -288,7 +288,7 @@ def _of_terms(
 def open_model(
     name: str, warn: Any = print, *, head: str = "", seed: int = 0
 ) -> tuple[families.Config, Params]:
-    """A model by name: the folder of a finished stage, a HuggingFace folder, or a hub id.
+    """A model by name, on the host: of a finished stage's folder, a HuggingFace folder, a hub id.
 
     Args:
       head: the head that is needed. What the source lacks of it is drawn from `seed`, and `warn`
@@ -299,13 +299,13 @@ def open_model(
     """
     folder = pathlib.Path(name)
     if not _is_stage(folder):
-        return hub.load(name, head=head, seed=seed, warn=warn)
+        return hub.load(name, head=head, seed=seed, on_host=True, warn=warn)
     if not (folder / "done.json").is_file():
         raise FileNotFoundError(
             f"{name} is a stage that was cut off: it has no done.json. Let its run finish, then "
             "start again."
         )
-    config, params = load_model(folder, warn)
+    config, params = load_model(folder, warn, on_host=True)
     if head and config.head != head:
         raise ValueError(f"{name} has the head {config.head}; {head} is needed here.")
     return config, params

@@ -165,6 +165,17 @@ def test_round_trip_is_bitwise_and_transformers_opens_it(family, head, tmp_path)
         assert opened.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
 
 
+def test_on_the_host_it_is_the_same_and_no_view_of_the_file(tmp_path):
+    reference("bert", "masked_lm", tmp_path)
+    (_, found), (_, wanted) = (folder.load(str(tmp_path), on_host=each) for each in (True, False))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for leaf in jax.tree.leaves(found):
+        assert isinstance(leaf, np.ndarray) and leaf.flags.owndata and leaf.flags.writeable
+    headed = folder.load(str(tmp_path), on_host=True, head="sequence_classification")[1]["head"]
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(headed))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_pretrained_body_takes_a_new_head(family, tmp_path):
     reference(family, "masked_lm", tmp_path)
