@@ -71,7 +71,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(10, 6, 16, (1e-3, 1e-3), width=2, room=16, every=5, rows=32),
-    "mini": Size(1500, 1000, 32, (1e-3, 2e-3), every=250),
+    "mini": Size(500, 400, 32, (1e-3, 2e-3), every=100, rows=640),
     "qwen": Size(700, 700, 32, (1e-5, 1e-5), every=350, parallel="sharded"),
 }
 QWEN = {"teacher": "Qwen/Qwen2.5-7B", "student": "Qwen/Qwen2.5-0.5B"}
