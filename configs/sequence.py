@@ -14,7 +14,7 @@ from jaxkd.stages.student import Initialise
 from jaxkd.train.optimiser import AdamW
 
 # A student's logits are much of its work: with so many positions at once a step of seq_kd's student
-# (64 rows, 8,000 entries, one core of a Xeon with AMX) took 0.09 s, with all at once 0.14; its
+# (64 rows, 4,000 entries, one core of a Xeon with AMX) took 0.09 s, with all at once 0.14; its
 # teacher's took 0.47 and 0.53. Other sizes were not measured.
 CHUNK = 256
 LABELS = {
