@@ -1,8 +1,10 @@
 """Beam search: the most probable continuations of each row, several at a time.
 
 Beams of a row stand side by side in one cache (models/places.py): a beam that goes on from another
-sees that one's columns, and nothing is copied. Cross-attention takes a row's beams as so many
-queries of one memory.
+sees that one's columns, and nothing is copied. Every few tokens the columns that no beam sees any
+longer are thrown out: beams have most of their ancestors in common, so what is read grows with the
+tokens and hardly with the beams. Cross-attention takes a row's beams as so many queries of one
+memory.
 """
 
 import dataclasses
@@ -84,11 +86,12 @@ class _State:
 
     count: Any  # scalar: tokens chosen so far
     tokens: Array  # [B, K, T] of the running beams
-    ancestors: Array  # [B, K, T]: whose column each of those tokens has
+    shown: Array  # [B, K, S] bool: the columns of the cache that each beam sees
+    column: Any  # scalar: where the next tokens' columns begin
     running: Array  # [B, K] log-probability, best first
     open: Array  # [B] bool: rows that may still find something better
     found: _Found
-    prompt: Array  # [B, P] bool: the prompts' tokens
+    prompt: Array  # [B] tokens of the prompts
     caches: Any
     memory_mask: Any  # [B, M] of an encoder-decoder
 
@@ -109,8 +112,8 @@ def searcher(
     Args:
       ends: tokens that end a sequence.
       barred: tokens that are never written.
-      segment: the cache grows by so many tokens at a time, and the search stops between if all
-        rows are done.
+      segment: after so many tokens the search stops if all rows are done, and throws out what no
+        beam sees of the cache.
     Returns: search(params, batch, prompt=None, prompt_mask=None) -> Decoded. An encoder-decoder
     reads `batch` and begins with `config.start` if there is no prompt; a decoder's prompt is
     `batch.tokens`. Prompts may be padded on either side.
@@ -123,11 +126,15 @@ def searcher(
     lowered = jax.jit(functools.partial(in_compute_dtype, config))
     held: list[Any] = [None, None]  # the parameters as they came, and as they are multiplied
     if devices == 1:
-        begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on, static_argnums=2)
+        begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on)
+        tidy = jax.jit(steps.tidy, static_argnums=(1, 2))
     else:
         on = dict(devices=jax.local_devices()[:devices])
         begin = jax.pmap(steps.begin, in_axes=(None, 0, 0, 0), **on)
-        go_on = jax.pmap(steps.go_on, in_axes=(None, 0, None), static_broadcasted_argnums=2, **on)
+        go_on = jax.pmap(steps.go_on, in_axes=(None, 0, None), **on)
+        tidy = jax.pmap(
+            steps.tidy, in_axes=(0, None, None), static_broadcasted_argnums=(1, 2), **on
+        )
 
     def search(
         params: Params,
@@ -144,6 +151,7 @@ def searcher(
         state = begin(params, *given)
         # All devices count alike until their rows are done.
         while (done := int(jnp.max(state.count))) < beam.max_tokens and bool(state.open.any()):
+            state = tidy(state, kept_columns(state.shown), segment * beam.width)
             state = go_on(params, state, min(done + segment, beam.max_tokens))
         found = state.found
         if devices > 1:
@@ -151,6 +159,18 @@ def searcher(
         return steps.decoded(found)
 
     return search
+
+
+def kept_columns(shown: Bool[Array, "... B K S"]) -> int:
+    """Columns that hold all that some beam of a row sees, in few different numbers: each is a
+    compilation.
+
+    >>> [kept_columns(jnp.ones((1, 2, n), bool)) for n in (20, 33, 129, 300)]
+    [32, 64, 192, 384]
+    """
+    alive = int(shown.any(-2).sum(-1).max())
+    fineness = max(32, 1 << max(0, alive - 1).bit_length() >> 2)
+    return -(-alive // fineness) * fineness
 
 
 def in_compute_dtype(config: Config, params: Params) -> Params:
@@ -215,40 +235,54 @@ class _Steps:
         state = _State(
             count=jnp.zeros((), jnp.int32),
             tokens=blank,
-            ancestors=blank,
+            shown=jnp.repeat(prompt_mask[:, None], width, axis=1),
+            column=jnp.full((), length, jnp.int32),
             # One beam to begin with: all would choose the same.
             running=none.at[:, 1:].set(NEVER),
             open=jnp.ones(rows, bool),
             found=_Found(
                 blank, jnp.zeros((rows, width), jnp.int32), none, none + NEVER, none.astype(bool)
             ),
-            prompt=prompt_mask,
+            prompt=prompt_mask.sum(1),
             caches=caches,
             memory_mask=batch.mask if given else None,
         )
         return self._choose(state, jnp.repeat(outputs.logits, width, axis=1))
 
-    def go_on(self, params: Params, state: _State, until: int) -> _State:
+    def tidy(self, state: _State, kept: int, more: int) -> _State:
+        """The same with `kept` columns of the cache, those that beams see, and room for `more`."""
+        rows, _, there = state.shown.shape
+        shown, caches, column = state.shown, state.caches, state.column
+        if kept < there:
+            alive = shown.any(1)
+            columns = jnp.argsort(~alive, axis=1, stable=True)[:, :kept]
+            shown = jnp.take_along_axis(shown, columns[:, None], axis=2)
+            caches = tuple(self.config.take(cache, columns) for cache in caches)
+            column = jnp.full((), kept, jnp.int32)
+        return dataclasses.replace(
+            state,
+            shown=jnp.pad(shown, [(0, 0), (0, 0), (0, more)]),
+            column=column,
+            caches=grown(self.config, caches, rows, min(kept, there) + more),
+        )
+
+    def go_on(self, params: Params, state: _State, until: Any) -> _State:
         """One token after the other, until there are so many or all rows are done."""
-        rows, prompt = state.prompt.shape
-        room = prompt + (until - 1) * self.beam.width
-        state = dataclasses.replace(state, caches=grown(self.config, state.caches, rows, room))
 
         def more(state: _State) -> Any:
             return (state.count < until) & state.open.any()
 
-        return jax.lax.while_loop(more, functools.partial(self._step, params, until), state)
+        return jax.lax.while_loop(more, functools.partial(self._step, params), state)
 
-    def _step(self, params: Params, until: int, state: _State) -> _State:
+    def _step(self, params: Params, state: _State) -> _State:
         width, before = self.beam.width, state.count - 1
-        rows, prompt = state.prompt.shape
-        columns = state.ancestors[:, :, : until - 1, None] == jnp.arange(width)
-        columns &= (jnp.arange(until - 1) <= before)[:, None]
-        seen = jnp.repeat(state.prompt[:, None], width, axis=1)
+        rows, _, room = state.shown.shape
+        own = jnp.arange(room) == state.column + jnp.arange(width)[:, None]
+        state = dataclasses.replace(state, shown=state.shown | own, column=state.column + width)
         places = Places(
-            start=prompt + before * width,
-            shown=jnp.concatenate([seen, columns.reshape(rows, width, -1)], axis=2),
-            positions=jnp.repeat(state.prompt.sum(1)[:, None] + before, width, axis=1),
+            start=state.column - width,
+            shown=state.shown,
+            positions=jnp.broadcast_to(state.prompt[:, None] + before, (rows, width)),
             here=jnp.ones((rows, width), bool),
             beside=True,
         )
@@ -276,8 +310,7 @@ class _Steps:
 
         running, chosen = jax.lax.top_k(total + NEVER * ended, width)
         _, tokens, parents = to(chosen)
-        ancestors = jnp.take_along_axis(state.ancestors, parents[..., None], axis=1)
-        ancestors = ancestors.at[:, :, state.count].set(jnp.arange(width))
+        shown = jnp.take_along_axis(state.shown, parents[..., None], axis=1)
         caches = tuple(self.config.follow(cache, parents) for cache in state.caches)
 
         # Only a hypothesis among the best `width` candidates may end.
@@ -297,7 +330,7 @@ class _Steps:
             state,
             count=count,
             tokens=tokens,
-            ancestors=ancestors,
+            shown=shown,
             running=running,
             open=state.open & self._open(found, running, count),
             found=found,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models.dense import Dense
 from jaxkd.models.places import Places, token_positions
@@ -28,6 +28,12 @@ class Cache:
 
     keys: Any  # [B, G, S, K]
     values: Any  # [B, G, S, K]
+
+
+def take_columns(cache: Cache, columns: Int[Array, "B C"]) -> Cache:
+    """These positions of each row alone, in this order."""
+    where = columns[:, None, :, None]
+    return Cache(*(jnp.take_along_axis(x, where, axis=2) for x in (cache.keys, cache.values)))
 
 
 @jax.tree_util.register_dataclass
@@ -109,9 +115,7 @@ class Attention(nn.Module):
         if cache is not None:
             if not self.cross:
                 key, value = (
-                    jax.lax.dynamic_update_slice_in_dim(
-                        old, new.astype(old.dtype), places.start, axis=2
-                    )
+                    written(old, new, places.start)
                     for old, new in ((cache.keys, key), (cache.values, value))
                 )
             cache = Cache(key, value)
@@ -134,6 +138,18 @@ class Attention(nn.Module):
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
         out = Dense(self.width, *own, self.output_bias, name="output")(mixed)
         return out, Inside(weights, vectors, mixed, cache=cache)
+
+
+def written(old: Float[Array, "B G S K"], new: Float[Array, "B G L K"], start: Any) -> Array:
+    """`old` with `new` from position `start` on."""
+    new = new.astype(old.dtype)
+    if old.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+        return jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=2)
+    # XLA's CPU compiler (jax 0.10.2) writes into bfloat16 by making float32 of the whole and
+    # bfloat16 again, and does not where it takes them for integers.
+    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint16)
+    found = jax.lax.dynamic_update_slice_in_dim(bits(old), bits(new), start, axis=2)
+    return jax.lax.bitcast_convert_type(found, jnp.bfloat16)
 
 
 def shown(mask: Bool[Array, "B S"], causal: bool) -> Bool[Array, "B _ S"]:

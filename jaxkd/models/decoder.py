@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import Attention, Cache, Inside
+from jaxkd.models.attention import Attention, Cache, Inside, take_columns
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.places import Places, token_positions
@@ -62,6 +62,10 @@ class Config(config.Config):
     def follow(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
         """The cache once beam k goes on from beam parents[k]: columns are told apart by masks."""
         return cache
+
+    def take(self, cache: Cache, columns: Int[Array, "B C"]) -> Cache:
+        """The cache with these columns of each row alone."""
+        return take_columns(cache, columns)
 
     def norm(self, name: str) -> nn.Module:
         kind = nn.RMSNorm if self.rms_norm else nn.LayerNorm

@@ -51,6 +51,10 @@ class Config(seq2seq.Config):
         state, read = cache
         return (chosen(state[0]), chosen(state[1])), read
 
+    def take(self, cache: tuple[Any, Cache], columns: Int[Array, "B C"]) -> tuple[Any, Cache]:
+        """The same: an LSTM keeps no columns of what was written."""
+        return cache
+
 
 class Lstm(nn.Module):
     """One layer in one direction; padding leaves its state as it is."""

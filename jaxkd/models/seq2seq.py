@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import bert, config, heads
-from jaxkd.models.attention import Attention, Cache, Inside
+from jaxkd.models.attention import Attention, Cache, Inside, take_columns
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.places import Places
@@ -74,6 +74,11 @@ class Config(config.Config):
     def follow(self, cache: tuple[Any, Cache], parents: Int[Array, "B K"]) -> tuple[Any, Cache]:
         """The cache once beam k goes on from beam parents[k]: columns are told apart by masks."""
         return cache
+
+    def take(self, cache: tuple[Any, Cache], columns: Int[Array, "B C"]) -> tuple[Any, Cache]:
+        """The cache with these columns of what was written alone; all that was read stays."""
+        own, read = cache
+        return take_columns(own, columns), read
 
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:

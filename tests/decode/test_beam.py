@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from jaxkd.core.batch import Batch
-from jaxkd.decode.beam import Beam, searcher
+from jaxkd.decode.beam import Beam, kept_columns, searcher
 from jaxkd.hub import folder
 from jaxkd.models import families
 from jaxkd.models.model import forward
@@ -83,6 +83,34 @@ def test_a_beam_as_wide_as_all_is_enumeration(family, penalty):
             whole = score * len(tokens) ** penalty
             np.testing.assert_allclose(found.log_probability[i, j], whole, atol=1e-4)
             assert not np.any(found.tokens[i, j, len(tokens) :])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "marian", "bart", "lstm"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_columns_that_no_beam_sees_are_thrown_out_and_change_nothing(family, compute, monkeypatch):
+    model, config, params = small(family, max_length=80, compute=compute)
+    batch, beam = rows(left=family == "llama"), Beam(width=4, max_tokens=60, min_tokens=50)
+    once = searcher(model, config, beam, ends=[END], segment=60)(params, batch)
+    widths = []
+
+    def seen(shown):
+        kept = kept_columns(shown)
+        widths.append((kept, shown.shape[-1]))
+        return kept
+
+    monkeypatch.setattr("jaxkd.decode.beam.kept_columns", seen)
+    found = searcher(model, config, beam, ends=[END], segment=4)(params, batch)
+    assert any(kept < there for kept, there in widths)
+    assert max(there for _, there in widths) < 5 + 60 * 4
+    np.testing.assert_array_equal(found.tokens, once.tokens)
+    np.testing.assert_allclose(found.scores, once.scores, rtol=1e-5)
+
+
+def test_as_many_columns_are_kept_as_the_row_that_sees_most():
+    shown = np.zeros((2, 2, 100), bool)
+    shown[0, 0, ::2] = shown[0, 1, 1::50] = True  # 50 and 2 columns
+    shown[1, :, :10] = True
+    assert kept_columns(jnp.array(shown)) == 64  # 52, in steps of 32
 
 
 CASES = [
