@@ -2,9 +2,8 @@
 
 Beams of a row stand side by side in one cache (models/places.py): a beam that goes on from another
 sees that one's columns, and nothing is copied. Every few tokens the columns that no beam sees any
-longer are thrown out: beams have most of their ancestors in common, so what is read grows with the
-tokens and hardly with the beams. Cross-attention takes a row's beams as so many queries of one
-memory.
+longer are thrown out: the more ancestors beams have in common, the less is read for each of them.
+Cross-attention takes a row's beams as so many queries of one memory.
 """
 
 import dataclasses
@@ -169,7 +168,8 @@ def kept_columns(shown: Bool[Array, "... B K S"]) -> int:
     [32, 64, 192, 384]
     """
     alive = int(shown.any(-2).sum(-1).max())
-    fineness = max(32, 1 << max(0, alive - 1).bit_length() >> 2)
+    power = 1 << max(0, alive - 1).bit_length()  # the next power of two
+    fineness = max(32, power // 4)
     return -(-alive // fineness) * fineness
 
 

@@ -239,9 +239,8 @@ def test_a_sharded_training_has_no_array_whole_on_a_device(
     def look(run):
         def looking(step, state, *rest, **named):
             held["at the first step"] = [
-                (array.shape, array.addressable_shards[0].data.size)
-                for array in jax.live_arrays()
-            ]  # fmt: skip
+                (array.shape, array.addressable_shards[0].data.size) for array in jax.live_arrays()
+            ]
             return run(step, state, *rest, **named)
 
         return looking
