@@ -71,12 +71,13 @@ def speller(size: str, role: str) -> Config:
 def planner(size: str) -> roberta_family.Config:
     """A RoBERTa of twelve layers for several tasks; classes and vocabulary follow the data.
 
-    smoke: two narrow layers, for tests; mini: 32 rows of 256 tokens took 1.7 s a step on one core.
+    smoke: two narrow layers, for tests. Weights of attention are not dropped: 32 rows of 256 tokens
+    took mini 4.5 s a step with it on one core of a Xeon with AMX, and 2.9 without.
     """
     layers, width = {"smoke": (2, 32), "mini": (12, 128)}[size]
     return roberta_family.Config(
         layers=layers, width=width, heads=max(2, width // 32), feed_forward=4 * width,
-        max_length=258, head="multi_task", compute="bfloat16",
+        max_length=258, head="multi_task", attention_dropout=0.0, compute="bfloat16",
     )  # fmt: skip
 
 
