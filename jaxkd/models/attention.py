@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models.dense import Dense
 from jaxkd.models.places import Places, token_positions
+from jaxkd.models.products import mixture, scores
 from jaxkd.models.rotary import Rotary
 
 # plain: one product of all queries with all keys. chunked: the same for some queries at a time,
@@ -172,27 +173,27 @@ def attend(
       cached: keys and values are a cache's; nothing is differentiated.
     """
     heads, groups, dtype = query.shape[1], key.shape[1], query.dtype
+    shape, length = query.shape, query.shape[2]
     shown = shown[:, None]
-    pairs, turned, mixture = "BHLK,BHSK->BHLS", "BHSK,BHLK->BHSL", "BHLS,BHSK->BHLK"
-    if groups != heads:
-        pairs, turned, mixture = "BGHLK,BGSK->BGHLS", "BGSK,BGHLK->BGHSL", "BGHLS,BGSK->BGHLK"
-        query = query.reshape(query.shape[0], groups, -1, *query.shape[2:])
+    if groups != heads:  # those of a group, side by side
+        query = query.reshape(len(query), groups, -1, query.shape[-1])
         shown = shown[:, :, None]
-    scale = query.shape[-1] ** -0.5
-    few = cached and FEW * query.shape[-2] <= key.shape[-2] and jax.default_backend() == "cpu"
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+    def apart(x: Array) -> Array:
+        return x.reshape(*x.shape[:2], -1, length, x.shape[-1]) if groups != heads else x
+
+    query = query * shape[-1] ** -0.5
+    few = cached and FEW * length <= key.shape[-2] and jax.default_backend() == "cpu"
     if few:
         # A CPU takes half the time if keys come first, and XLA (jax 0.10.2) must not undo it.
-        scores = product(turned, key, query * scale)
-        scores = jax.lax.optimization_barrier(scores).swapaxes(-1, -2)
+        found = jax.lax.optimization_barrier(scores(key, query)).swapaxes(-1, -2)
     else:
-        scores = product(pairs, query * scale, key)
+        found = scores(query, key)
     # Finite, so that a row of padding alone stays finite; far below any score.
-    scores = jnp.where(shown, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores).astype(dtype)
-    mixed = (product if few else jnp.einsum)(mixture, drop(weights), value).astype(dtype)
-    shape = (mixed.shape[0], heads, mixed.shape[-2])
-    return mixed.reshape(*shape, -1), weights.reshape(*shape, -1)
+    found = jnp.where(shown, apart(found), jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(found).astype(dtype)
+    mixed = mixture(drop(weights).reshape(*query.shape[:3], -1), value)
+    return mixed.reshape(*shape[:3], -1), weights.reshape(*shape[:3], -1)
 
 
 def attend_chunked(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxkd.models.dense import Dense, affine
+from jaxkd.models.dense import Dense
+from jaxkd.models.products import affine
 
 # One row, fewer than a vector register, odd ones, more than a tile; wider and narrower outputs.
 SHAPES = [((1, 1), 1), ((3, 8), 5), ((2, 3, 17), 33), ((2, 2, 5, 64), 130), ((130, 257), 16)]
