@@ -42,10 +42,10 @@ LABELS = {
 class Size:
     """How long, and on how much at a time."""
 
-    teacher: int = 1600  # steps
-    student: int = 800
+    teacher: int = 4500  # steps
+    student: int = 1500
     batch: int = 32
-    every: int = 200
+    every: int = 300
     layers: int = 6  # of the students
 
 
