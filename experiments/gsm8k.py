@@ -12,9 +12,8 @@ else the references (Seq-KD); and, half of the steps, what the teacher thinks of
 answers in half of the batches (on-policy, after SFT for the other half). An answer is right if its
 number after #### is.
 
-mini was never run whole: its sizes and rates are a first guess, and no result is claimed. Models
-that begin with random weights cannot be expected to reason. qwen reads its models from the hub and
-was never run.
+Models that begin with random weights cannot be expected to reason, and mini's do not
+(results/README.md). qwen reads its models from the hub and was never run.
 
 Original: efficient distillation of language models (COMS 6998) says of GSM8K only that its small
 students fail.
