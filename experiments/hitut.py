@@ -12,7 +12,7 @@ the labels alone; a third begins with random weights.
 ALFRED's tests are not public in what they want: valid_seen is the test here, and 5% of the training
 trajectories are held out to watch the training.
 
-mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
+mini takes an hour and a half on one core; its teacher is not finished then (results/README.md).
 
 Original: HiTUT (Zhang and Chai, 2021, arXiv:2106.03427) sees pictures too and acts in the scene;
 its numbers are not comparable.
