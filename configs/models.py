@@ -71,8 +71,9 @@ def speller(size: str, role: str) -> Config:
 def planner(size: str) -> roberta_family.Config:
     """A RoBERTa of twelve layers for several tasks; classes and vocabulary follow the data.
 
-    smoke: two narrow layers, for tests. Weights of attention are not dropped: 32 rows of 256 tokens
-    took mini 4.5 s a step with it on one core of a Xeon with AMX, and 2.9 without.
+    smoke: two narrow layers, for tests. Weights of attention are not dropped, which would take mini
+    1.5 times as long for 32 rows of 256 tokens (4.5 s and 2.9 a step, one run each, on one core of
+    a Xeon with AMX that a training was on too, with the allocator's defaults).
     """
     layers, width = {"smoke": (2, 32), "mini": (12, 128)}[size]
     return roberta_family.Config(
