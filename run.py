@@ -2,10 +2,10 @@
 
 import sys
 
-from jaxkd.core.allocator import restart_keeping
+from jaxkd.runtime.allocator import restart_keeping
 
 if __name__ == "__main__":
     restart_keeping()
-    from jaxkd.stages.command import main  # takes seconds, and would be done twice
+    from jaxkd.runs.command import main  # takes seconds, and would be done twice
 
     sys.exit(main(sys.argv))

@@ -107,7 +107,9 @@ def serve_jax(options) -> None:
     low = options.serve == LOW
     config, params = open_ours(options.folder, "bfloat16" if low else "float32")
     beam = Beam(width=BEAM, max_tokens=options.tokens, min_tokens=options.tokens)
-    search = searcher(families.build(config), config, beam, ends=[END], pad=PAD, barred=[PAD])
+    search = searcher(
+        families.build(config), config, beam, ends=[END], pad=PAD, suppress_tokens=[PAD]
+    )
     params = jax.device_put(params)
     rows = sentences(options.sentences)
     lengths = [len(row) for row in rows]
@@ -169,13 +171,13 @@ def serve_ctranslate2(options) -> None:
     import ctranslate2
 
     kind = "int8" if options.serve.endswith("int8") else "float32"
-    translator = ctranslate2.Translator(
+    seq2seq_model = ctranslate2.Translator(
         str(options.folder / kind), compute_type=kind, intra_threads=options.threads
     )
     texts = [[*(f"t{i}" for i in row[:-1]), "</s>"] for row in sentences(options.sentences)]
 
     def run() -> list[tuple[list[int], float]]:
-        made = translator.translate_batch(
+        made = seq2seq_model.translate_batch(
             texts, beam_size=BEAM, max_batch_size=options.rows, batch_type="examples",
             min_decoding_length=options.tokens, max_decoding_length=options.tokens,
             return_scores=True,

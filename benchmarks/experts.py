@@ -15,7 +15,7 @@ import time
 import numpy as np
 import peers
 
-from jaxkd.core.allocator import restart_keeping
+from jaxkd.runtime.allocator import restart_keeping
 
 EXPERTS = (4, 8, 16, 32, 64)
 WIDTH, INNER, CHOSEN, ROWS, LENGTH = 256, 512, 2, 16, 128

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxkd.core.allocator import keeping
+from jaxkd.runtime.allocator import keeping
 
 # What suits torch: it pays for page faults too, but is slower with one arena and huge pages (seen
 # at size small, in two runs of different minutes: 4.9 s a step with them, 3.1 s without).

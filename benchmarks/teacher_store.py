@@ -19,13 +19,13 @@ import jax
 import numpy as np
 import peers
 
-from jaxkd.core.allocator import restart_keeping
-from jaxkd.data import store
-from jaxkd.data.masking import Masking, Vocabulary
-from jaxkd.data.text import MaskedRows
+from jaxkd.checkpoint import teacher_store as store
+from jaxkd.data.rows.masking import Masking, Vocabulary
+from jaxkd.data.rows.text import MaskedRows
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.models import bert, families
+from jaxkd.runtime.allocator import restart_keeping
 from jaxkd.stages.label import Label, recall_from
 from jaxkd.train.optimiser import AdamW
 from jaxkd.train.parallel import jitted

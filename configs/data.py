@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from jaxkd.data.labelled import Labelled
-from jaxkd.data.pairs import Pairs
-from jaxkd.data.tasks import Tasks
-from jaxkd.data.text import CausalText, MaskedText, Text
+from jaxkd.data.corpora.alfred_steps import Tasks
+from jaxkd.data.rows.labelled import Labelled
+from jaxkd.data.rows.pairs import Pairs
+from jaxkd.data.rows.text import CausalText, MaskedText, Text
 
 
 def wikitext2(length: int = 128) -> MaskedText:
@@ -52,10 +52,10 @@ def alfred(embedded: bool = False) -> Pairs:
     )  # fmt: skip
 
 
-def stutter(rows: int = 0) -> Pairs:
+def noisy_letters(rows: int = 0) -> Pairs:
     """Letters out of a bad microphone, to be written as they were said; a token for each letter."""
     return Pairs(
-        corpus="stutter", trained_size=261, read=64, write=32, rows=rows, shares=(0.5, 1.0),
+        corpus="noisy_letters", trained_size=261, read=64, write=32, rows=rows, shares=(0.5, 1.0),
         ctc=True,
     )  # fmt: skip
 

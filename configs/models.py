@@ -53,7 +53,7 @@ def llama(size: str, role: str) -> llama_family.Config:
     )  # fmt: skip
 
 
-def speller(size: str, role: str) -> Config:
+def bert_ctc(size: str, role: str) -> Config:
     """A BERT that names a label or nothing at each place; the vocabulary follows the tokenizer.
 
     smoke: for tests; mini: a teacher trains in minutes on two cores, its student has a seventh of
@@ -68,7 +68,7 @@ def speller(size: str, role: str) -> Config:
     )  # fmt: skip
 
 
-def planner(size: str) -> roberta_family.Config:
+def roberta_multi_task(size: str) -> roberta_family.Config:
     """A RoBERTa of twelve layers for several tasks; classes and vocabulary follow the data.
 
     smoke: two narrow layers, for tests. Weights of attention are not dropped, which would take mini
@@ -82,14 +82,14 @@ def planner(size: str) -> roberta_family.Config:
     )  # fmt: skip
 
 
-def solver(size: str, role: str) -> llama_family.Config:
+def llama_gsm8k(size: str, role: str) -> llama_family.Config:
     """A decoder that reads a question and goes on with its answer; the student has half of the
     width. Its vocabulary follows the tokenizer. smoke: for tests; mini: trains on two cores."""
     config = llama(size, {"student": "wide"}.get(role, role))
     return dataclasses.replace(config, max_length=512)
 
 
-def translator(kind: str, size: str, role: str) -> seq2seq.Config:
+def seq2seq_model(kind: str, size: str, role: str) -> seq2seq.Config:
     """A teacher that reads and writes, and a student of a seventh or a quarter of its parameters.
 
     Vocabulary and its special tokens follow the tokenizer. kind: transformer (in Marian's form) or

@@ -65,7 +65,9 @@ def arms(kind: str, teacher: Config, student: Config, size: Size, rate: float) -
             log_every=size.log_every,
         )
 
-    of = {each: f"{kind}_{each}" for each in (*LABELS, "generated", "best", "closest", "seedling")}
+    of = {
+        each: f"{kind}_{each}" for each in (*LABELS, "generated", "best", "closest", "student_init")
+    }
 
     def taught(start: str, targets: str, steps: int, rate: float) -> Distil:
         terms = {"soft_targets": SoftTargets(weight=0.5), "cross_entropy": HardLabels(weight=0.5)}
@@ -78,7 +80,7 @@ def arms(kind: str, teacher: Config, student: Config, size: Size, rate: float) -
         return FineTune(source=start, targets=targets, chunk=CHUNK, **training(steps, rate))
 
     beam = Beam(width=size.width, n_best=size.width, max_tokens=size.room)
-    start, best, closest, steps = of["seedling"], of["best"], of["closest"], size.student
+    start, best, closest, steps = of["student_init"], of["best"], of["closest"], size.student
     return {
         of["teacher"]: Pretrain(model=teacher, **training(size.teacher, rate / 2)),
         of["generated"]: Generate(teacher=of["teacher"], beam=beam),

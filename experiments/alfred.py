@@ -25,11 +25,11 @@ import dataclasses
 from configs import data, models
 from configs.sequence import LABELS, Size, arms
 from jaxkd.core.names import did_you_mean
-from jaxkd.data.pairs import Pairs
+from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
 
 KINDS = {"lstm": "LSTM", "transformer": "Transformer"}
 RATES = {"transformer": 1e-3, "lstm": 2e-3}
@@ -78,7 +78,7 @@ def get_config(variant: str = "mini") -> Experiment:
     chosen = VARIANTS[variant]
     stages: dict[str, object] = {}
     for kind in chosen.kinds:
-        shapes = (models.translator(kind, chosen.model, role) for role in ("teacher", "student"))
+        shapes = (models.seq2seq_model(kind, chosen.model, role) for role in ("teacher", "student"))
         stages |= arms(kind, *shapes, chosen.size, RATES[kind])
     shown = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
     stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=64)

@@ -4,12 +4,12 @@
     python run.py --config experiments/ctc.py:smoke    # about a minute, a few rows
     python run.py --config experiments/ctc.py --config.stages.spelt.n=4
 
-Letters out of a bad microphone (data/stutter.py) are written as they were said, by encoders that
-name a letter or nothing at each place. Students of a seventh of the teacher's size start from the
-same random weights, and learn: the references alone; also the teacher's distribution at every
-place (frame-level); also the teacher's likeliest hypotheses of each sentence, each by its share
-(sequence-level). Errors are letters wrong by letters there are, of the likeliest path and of a beam
-that sums over paths.
+Each letter of a sentence is repeated one to three times and 15% of the copies are replaced
+(data/corpora/noisy_letters.py); encoders with a CTC head recover the sentence. Students of a
+seventh of the teacher's size start from the same random weights, and learn: the references alone;
+also the teacher's distribution at every place (frame-level); also the teacher's likeliest
+hypotheses of each sentence, each by its share (sequence-level). Errors are letters wrong by letters
+there are, of the likeliest path and of a beam that sums over paths.
 
 mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
 
@@ -23,10 +23,10 @@ from configs import data, models
 from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
 from jaxkd.distil.terms import CtcHypotheses, CtcLabels, FrameTargets
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.label import Label
 from jaxkd.stages.pretrain import Pretrain
@@ -72,17 +72,19 @@ def get_config(variant: str = "mini") -> Experiment:
         )  # fmt: skip
 
     def taught(**how: object) -> Distil:
-        return Distil(teacher="teacher", student="seedling", **how, **training(size.student, 2e-3))
+        return Distil(
+            teacher="teacher", student="student_init", **how, **training(size.student, 2e-3)
+        )
 
     # The prior of labels says nothing of how often a place has none.
     even = dict(unigram_bias=False)
     stages: dict[str, object] = {
         "teacher": Pretrain(
-            model=models.speller(variant, "teacher"), **even, **training(size.teacher, 1e-3)
+            model=models.bert_ctc(variant, "teacher"), **even, **training(size.teacher, 1e-3)
         ),
         "spelt": Label(teacher="teacher", kind="hypotheses", n=size.width, width=size.width),
-        "seedling": Initialise(model=models.speller(variant, "student"), **even),
-        "alone": FineTune(source="seedling", **training(size.student, 2e-3)),
+        "student_init": Initialise(model=models.bert_ctc(variant, "student"), **even),
+        "alone": FineTune(source="student_init", **training(size.student, 2e-3)),
         "frames": taught(terms={"ctc": CtcLabels(weight=0.5), "frames": FrameTargets()}),
         "hypotheses": taught(
             terms={"ctc": CtcLabels(weight=0.5), "hypotheses": CtcHypotheses(weight=0.5)},
@@ -96,7 +98,7 @@ def get_config(variant: str = "mini") -> Experiment:
     students = tuple(name for name in LABELS if name != "teacher")
     return Experiment(
         title="CTC: a teacher's timing or a teacher's hypotheses",
-        data=data.stutter(size.rows),
+        data=data.noisy_letters(size.rows),
         stages=stages,
         report=Report(
             labels=dict(LABELS),

@@ -26,11 +26,11 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
 from jaxkd.distil.on_policy import OnPolicy
 from jaxkd.distil.terms import Divergence, HardLabels, SoftTargets
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.generate import Generate
 from jaxkd.stages.load import Load
@@ -86,7 +86,7 @@ def get_config(variant: str = "mini") -> Experiment:
     def begun(role: str) -> object:
         if variant == "qwen":
             return Load(name=QWEN[role], compute="bfloat16")
-        return Initialise(model=models.solver(variant, role))
+        return Initialise(model=models.llama_gsm8k(variant, role))
 
     def taught(student: str, steps: int, terms: dict[str, object], **how: object) -> Distil:
         return Distil(
@@ -104,13 +104,13 @@ def get_config(variant: str = "mini") -> Experiment:
         "teacher": FineTune(source="untaught", **size.training(size.teacher, of_teacher)),
         "generated": Generate(teacher="teacher", beam=beam, batch_size=32),
         "right": Choose(source="generated", how="right"),
-        "seedling": begun("student"),
-        "sft": FineTune(source="seedling", **size.training(size.student, of_student)),
-        "word": taught("seedling", size.student, kd),
+        "student_init": begun("student"),
+        "sft": FineTune(source="student_init", **size.training(size.student, of_student)),
+        "word": taught("student_init", size.student, kd),
         "seq": FineTune(
-            source="seedling", targets="right", **size.training(size.student, of_student)
+            source="student_init", targets="right", **size.training(size.student, of_student)
         ),
-        "warm": FineTune(source="seedling", **size.training(half, of_student)),
+        "warm": FineTune(source="student_init", **size.training(half, of_student)),
         "on_policy": taught("warm", size.student - half, gkd, on_policy=OnPolicy(share=0.5)),
     }
     shown = tuple(LABELS)

@@ -22,9 +22,9 @@ import dataclasses
 
 from configs import data, models, recipes
 from jaxkd.core.names import did_you_mean
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.pretrain import Pretrain
 from jaxkd.stages.student import Initialise, Prune
@@ -73,13 +73,17 @@ def get_config(variant: str = "mini") -> Experiment:
         )
 
     stages: dict[str, object] = {
-        "teacher": Pretrain(model=models.planner(variant), **training(size.teacher, 5e-4)),
-        "seedling": Prune(source="teacher"),
-        "distilled": distilled("seedling"),
-        "alone": FineTune(source="seedling", **training(size.student, 5e-4)),
+        "teacher": Pretrain(
+            model=models.roberta_multi_task(variant), **training(size.teacher, 5e-4)
+        ),
+        "student_init": Prune(source="teacher"),
+        "distilled": distilled("student_init"),
+        "alone": FineTune(source="student_init", **training(size.student, 5e-4)),
         "unlearned": Initialise(like="teacher", layers=size.layers),
         "random": distilled("unlearned"),
-        "evaluate": Evaluate(models=("teacher", "seedling", *tuple(LABELS)[1:]), splits=("test",)),
+        "evaluate": Evaluate(
+            models=("teacher", "student_init", *tuple(LABELS)[1:]), splits=("test",)
+        ),
     }
     students = tuple(name for name in LABELS if name != "teacher")
     return Experiment(
@@ -87,7 +91,7 @@ def get_config(variant: str = "mini") -> Experiment:
         data=data.alfred_tasks(embedded=variant == "smoke"),
         stages=stages,
         report=Report(
-            labels=LABELS | {"seedling": "every other layer, not trained"},
+            labels=LABELS | {"student_init": "every other layer, not trained"},
             curves=(Curve("Validation loss over steps", ("teacher", *students), "validation"),),
             comparisons=tuple(
                 Comparison(title, "distilled", other, "test", f"accuracy_{task}")

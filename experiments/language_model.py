@@ -25,11 +25,11 @@ import dataclasses
 
 from configs import data, models
 from jaxkd.core.names import did_you_mean
-from jaxkd.data.text import CausalText
+from jaxkd.data.rows.text import CausalText
 from jaxkd.distil.terms import HardLabels, SoftTargets
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.load import Load
 from jaxkd.stages.pretrain import Pretrain
@@ -88,13 +88,13 @@ def get_config(variant: str = "mini") -> Experiment:
     }
     labels = {"teacher": "teacher"}
     for size, what in STUDENTS.items():
-        stages[f"{size}_seedling"] = Initialise(model=models.llama(variant, size))
-        stages[f"{size}_alone"] = FineTune(source=f"{size}_seedling", **training("student"))
+        stages[f"{size}_student_init"] = Initialise(model=models.llama(variant, size))
+        stages[f"{size}_alone"] = FineTune(source=f"{size}_student_init", **training("student"))
         stages[f"{size}_distilled"] = Distil(
             teacher="teacher",
-            student=f"{size}_seedling",
+            student=f"{size}_student_init",
             terms={"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)},
-            teacher_held="bfloat16" if isinstance(given, Load) else "float32",
+            teacher_dtype="bfloat16" if isinstance(given, Load) else "float32",
             **training("student"),
         )
         labels[f"{size}_alone"] = f"student, {what}, the text alone"

@@ -12,7 +12,7 @@ opened with transformers and compared with ours.
 
 from configs import models
 from jaxkd.core.names import did_you_mean
-from jaxkd.stages.experiment import Experiment
+from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.export import Export
 from jaxkd.stages.load import Draw, Load
 from jaxkd.stages.student import Prune

@@ -23,9 +23,9 @@ from configs import data, models
 from configs.sequence import LABELS, Size, arms
 from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
 
 
 @dataclasses.dataclass
@@ -76,7 +76,7 @@ def get_config(variant: str = "mini") -> Experiment:
     stages: dict[str, object] = {}
     for kind in chosen.kinds:
         teacher, student = (
-            models.translator(kind, chosen.model, role) for role in ("teacher", "student")
+            models.seq2seq_model(kind, chosen.model, role) for role in ("teacher", "student")
         )
         stages |= arms(kind, teacher, student, chosen.size, RATES[kind])
     shown = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)

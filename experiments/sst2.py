@@ -22,9 +22,9 @@ import dataclasses
 from configs import data, models
 from jaxkd.core.names import did_you_mean
 from jaxkd.distil.terms import HardLabels, HiddenStates, SoftTargets
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.export import Export
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.load import Draw, Load
@@ -107,29 +107,29 @@ def get_config(variant: str = "mini") -> Experiment:
         if size.source
         else Draw(model=dataclasses.replace(models.bert("tiny"), head=head), fit=True),
         "teacher": FineTune(source="loaded", freeze=size.freeze, **copy(size.teacher)),
-        "seedling": Prune(source="loaded", keep=size.keep),
+        "student_init": Prune(source="loaded", keep=size.keep),
         "student": Distil(
             teacher="teacher",
-            student="seedling",
+            student="student_init",
             terms=copy(TERMS),
             freeze=size.freeze,
             **copy(size.student),
         ),
-        "alone": FineTune(source="seedling", freeze=size.freeze, **copy(size.student)),
+        "alone": FineTune(source="student_init", freeze=size.freeze, **copy(size.student)),
         "random": Initialise(like="loaded", layers=size.layers),
         "scratch": FineTune(source="random", **copy(size.student)),
     }
-    shown = ("teacher", "seedling", "student", "alone", "scratch")
+    shown = ("teacher", "student_init", "student", "alone", "scratch")
     stages["evaluate"] = Evaluate(models=shown)
     stages["export"] = Export(model="student")
     labels = {
         "teacher": "teacher, fine-tuned",
-        "seedling": "student from pretrained layers, before",
+        "student_init": "student from pretrained layers, before",
         "student": "student, distilled",
         "alone": "the same student, fine-tuned without a teacher",
         "scratch": "the same shape from random weights, without a teacher",
     }
-    original = {"teacher": 0.911, "seedling": 0.463, "student": 0.893}
+    original = {"teacher": 0.911, "student_init": 0.463, "student": 0.893}
     return Experiment(
         title="SST-2: what a small student keeps of its teacher",
         data=data.sst2(embedded=not size.source),

@@ -22,11 +22,11 @@ from configs.sequence import LABELS, Size, arms
 from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
 from jaxkd.distil.terms import HardLabels, SoftTargets
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.generate import Generate
 from jaxkd.stages.load import Load
@@ -70,7 +70,7 @@ def get_config(variant: str = "mini") -> Experiment:
         stages, labels = _qwen(size), dict(QWEN_LABELS)
     else:
         shapes = (
-            models.translator("transformer", variant, role) for role in ("teacher", "student")
+            models.seq2seq_model("transformer", variant, role) for role in ("teacher", "student")
         )
         stages = arms("transformer", *shapes, size, RATE)
         labels = {f"transformer_{name}": label for name, label in LABELS.items()}
@@ -110,7 +110,7 @@ def _qwen(size: Size) -> dict[str, object]:
         "before": Load(name=QWEN["student"], compute="bfloat16"),
         "alone": FineTune(source="before", **steps(size.student)),
         "word": Distil(
-            teacher="teacher", student="before", terms=terms, teacher_held="bfloat16",
+            teacher="teacher", student="before", terms=terms, teacher_dtype="bfloat16",
             **steps(size.student),
         ),
         "seq": FineTune(source="before", targets="best", **steps(size.student)),

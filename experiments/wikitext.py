@@ -24,10 +24,10 @@ import dataclasses
 
 from configs import data, models, recipes
 from jaxkd.core.names import did_you_mean
-from jaxkd.data.masking import Masking
+from jaxkd.data.rows.masking import Masking
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.export import Export
 from jaxkd.stages.pretrain import Pretrain
 from jaxkd.stages.student import Initialise, Prune
@@ -139,22 +139,22 @@ def get_config(variant: str = "mini") -> Experiment:
             **_copy(size.teacher),
         )
     for rate in size.rates:
-        stages[f"seedling_{_arm(rate)}"] = Prune(source=f"teacher_{_arm(rate)}")
-    stages["seedling_random"] = Initialise(like="teacher_plain", layers=size.layers)
+        stages[f"student_init_{_arm(rate)}"] = Prune(source=f"teacher_{_arm(rate)}")
+    stages["student_init_random"] = Initialise(like="teacher_plain", layers=size.layers)
     arms = [_arm(rate) for rate in size.rates] + ["random"]
     for arm in arms:
         stages[f"student_{arm}"] = Distil(
             teacher="teacher_plain" if arm == "random" else f"teacher_{arm}",
-            student=f"seedling_{arm}",
+            student=f"student_init_{arm}",
             terms=recipes.distilbert(),
             freeze=("embed/position",),
             **_copy(size.student),
         )
     teachers = tuple(name for name in stages if name.startswith("teacher"))
-    seedlings = tuple(name for name in stages if name.startswith("seedling"))
+    student_inits = tuple(name for name in stages if name.startswith("student_init"))
     students = tuple(name for name in stages if name.startswith("student"))
     stages["evaluate"] = Evaluate(
-        models=teachers + seedlings + students, batch_size=size.evaluate_batch
+        models=teachers + student_inits + students, batch_size=size.evaluate_batch
     )
     stages["export"] = Export(model="student_robust")
     return Experiment(
@@ -188,7 +188,7 @@ def _report(size: Size, teachers: tuple[str, ...], students: tuple[str, ...]) ->
     for rate in size.rates:
         arm = _arm(rate)
         labels[f"teacher_{arm}"] = f"teacher, LayerDrop {rate:g}"
-        labels[f"seedling_{arm}"] = f"pruned from LayerDrop {rate:g}, not distilled"
+        labels[f"student_init_{arm}"] = f"pruned from LayerDrop {rate:g}, not distilled"
         labels[f"student_{arm}"] = f"student, pruned from LayerDrop {rate:g}"
         if rate in ORIGINAL:
             teacher, last, mean = ORIGINAL[rate]
@@ -200,7 +200,10 @@ def _report(size: Size, teachers: tuple[str, ...], students: tuple[str, ...]) ->
                     f"student's mean loss, {what}", mean, f"student_{arm}", "train", reduce="mean"
                 ),
             ]
-    labels |= {"seedling_random": "random, not trained", "student_random": "student, random start"}
+    labels |= {
+        "student_init_random": "random, not trained",
+        "student_random": "student, random start",
+    }
     against = [
         ("student_robust", "student_plain", "LayerDrop 0.1 against none"),
         ("student_plain", "student_random", "pruned against random start"),

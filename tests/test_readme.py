@@ -2,10 +2,10 @@
 
 import pathlib
 
-from jaxkd.data.labelled import LabelledRows
-from jaxkd.data.pairs import PairRows
-from jaxkd.data.tasks import TaskRows
-from jaxkd.data.text import CausalRows, MaskedRows
+from jaxkd.data.corpora.alfred_steps import TaskRows
+from jaxkd.data.rows.labelled import LabelledRows
+from jaxkd.data.rows.pairs import PairRows
+from jaxkd.data.rows.text import CausalRows, MaskedRows
 from jaxkd.export.torch_encoder import can_export
 from jaxkd.hub.folder import HUB
 from jaxkd.models import bert, families

@@ -53,4 +53,4 @@ class Outputs:
     inner: tuple[Any, ...] = ()  # N arrays [B, L, F]: channels of the feed-forward, if it has one
     encoder: "Outputs | None" = None  # of an encoder-decoder: no logits; hidden, attention
     projection: Projection | None = None  # of a head over the vocabulary: `logits` before products
-    sparse: Any = None  # a stored teacher's TopK or Draws, instead of logits (taught.py)
+    sparse: Any = None  # a stored teacher's TopK or Draws, instead of logits (stored_targets.py)

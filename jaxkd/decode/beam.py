@@ -1,9 +1,9 @@
 """Beam search: the most probable continuations of each row, several at a time.
 
-Beams of a row stand side by side in one cache (models/places.py): a beam that goes on from another
-sees that one's columns, and nothing is copied. Every few tokens the columns that no beam sees any
-longer are thrown out: the more ancestors beams have in common, the less is read for each of them.
-Cross-attention takes a row's beams as so many queries of one memory.
+Beams of a row stand side by side in one cache (models/cache_positions.py): a beam that goes on from
+another sees that one's columns, and nothing is copied. Every few tokens the columns that no beam
+sees any longer are thrown out: the more ancestors beams have in common, the less is read for each
+of them. Cross-attention takes a row's beams as so many queries of one memory.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import map_named
 from jaxkd.decode.cached import advance, empty, grown
 from jaxkd.decode.candidates import NEVER, candidates
+from jaxkd.models.cache_positions import CachePositions, sequential
 from jaxkd.models.config import Config
 from jaxkd.models.model import Model, Params, encode
-from jaxkd.models.places import Places, in_a_row
 
 EARLY = ("true", "false", "never")
 
@@ -102,7 +102,7 @@ def searcher(
     *,
     ends: Sequence[int],
     pad: int = 0,
-    barred: Sequence[int] = (),
+    suppress_tokens: Sequence[int] = (),
     segment: int = 16,
     devices: int = 1,
 ) -> Callable[..., Decoded]:
@@ -110,7 +110,7 @@ def searcher(
 
     Args:
       ends: tokens that end a sequence.
-      barred: tokens that are never written.
+      suppress_tokens: tokens that are never written.
       segment: after so many tokens the search stops if all rows are done, and throws out what no
         beam sees of the cache.
     Returns: search(params, batch, prompt=None, prompt_mask=None) -> Decoded. An encoder-decoder
@@ -121,7 +121,7 @@ def searcher(
         than the model's positions, or rows do not divide over the devices.
     """
     beam.check()
-    steps = _Steps(model, config, beam, tuple(ends), pad, tuple(barred))
+    steps = _Steps(model, config, beam, tuple(ends), pad, tuple(suppress_tokens))
     lowered = jax.jit(functools.partial(in_compute_dtype, config))
     held: list[Any] = [None, None]  # the parameters as they came, and as they are multiplied
     if devices == 1:
@@ -212,7 +212,7 @@ class _Steps:
     beam: Beam
     ends: tuple[int, ...]
     pad: int
-    barred: tuple[int, ...]
+    suppress_tokens: tuple[int, ...]
 
     def begin(self, params: Params, batch: Batch, prompt: Array, prompt_mask: Array) -> _State:
         """The rows read, the prompts too, and the first tokens chosen."""
@@ -224,7 +224,7 @@ class _Steps:
         positions = length + self.beam.max_tokens - 1  # the last token is not fed
         caches = empty(self.config, rows, length, memory, positions=positions)
         last = length - 1 - jnp.argmax(prompt_mask[:, ::-1], axis=1)
-        places = in_a_row(prompt_mask, 0, length)
+        places = sequential(prompt_mask, 0, length)
         outputs, caches = advance(
             self.model, params, prompt, places, caches, at=last[:, None], **given
         )
@@ -279,7 +279,7 @@ class _Steps:
         rows, _, room = state.shown.shape
         own = jnp.arange(room) == state.column + jnp.arange(width)[:, None]
         state = dataclasses.replace(state, shown=state.shown | own, column=state.column + width)
-        places = Places(
+        places = CachePositions(
             start=state.column - width,
             shown=state.shown,
             positions=jnp.broadcast_to(state.prompt[:, None] + before, (rows, width)),
@@ -338,9 +338,9 @@ class _Steps:
         )
 
     def _bars(self, state: _State, vocabulary: int) -> Array | None:
-        if not self.barred and not self.beam.min_tokens:
+        if not self.suppress_tokens and not self.beam.min_tokens:
             return None
-        bars = jnp.zeros(vocabulary).at[jnp.array(self.barred, jnp.int32)].set(NEVER)
+        bars = jnp.zeros(vocabulary).at[jnp.array(self.suppress_tokens, jnp.int32)].set(NEVER)
         early = jnp.where(state.count < self.beam.min_tokens, NEVER, 0.0)
         return bars.at[jnp.array(self.ends, jnp.int32)].add(early)
 

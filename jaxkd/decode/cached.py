@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.core.outputs import Outputs
+from jaxkd.models.cache_positions import CachePositions
 from jaxkd.models.config import Config
 from jaxkd.models.model import Model, Params
-from jaxkd.models.places import Places
 from jaxkd.models.stack import listed_blocks
 
 Caches = tuple[Any, ...]  # what every block keeps
@@ -49,7 +49,7 @@ def advance(
     model: Model,
     params: Params,
     tokens: Int[Array, "B L"],
-    places: Places,
+    places: CachePositions,
     caches: Caches,
     *,
     at: Int[Array, "B K"] | None = None,
@@ -59,7 +59,7 @@ def advance(
     """The forward pass of L more tokens of each row, one after the other or side by side.
 
     Args:
-      places: where they stand; `models.places.in_a_row` makes them of a mask.
+      places: where they stand; `models.places.sequential` makes them of a mask.
       at: which of the L get logits; None: all.
       memory: an encoder-decoder's last encoder states; the first call needs them, later ones find
         their keys and values in the caches.

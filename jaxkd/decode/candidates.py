@@ -13,20 +13,20 @@ def candidates(
     logits: Float[Array, "B K V"],
     running: Float[Array, "B K"],
     count: int,
-    barred: Float[Array, " V"] | None = None,
+    suppress_tokens: Float[Array, " V"] | None = None,
 ) -> tuple[Float[Array, "B N"], Int[Array, "B N"], Int[Array, "B N"]]:
     """The `count` best continuations of K beams by log-probability, best first.
 
     Args:
       running: log-probability of each beam so far.
-      barred: added to each token's log-probability, which is not normalised again.
+      suppress_tokens: added to each token's log-probability, which is not normalised again.
     Returns: log-probabilities with the new token, the beam each goes on from, and the token.
     """
     rows, beams, vocabulary = logits.shape
     # Vocabulary first, as logits are made (core/outputs.py).
     by_token = jnp.moveaxis(logits, -1, 0).reshape(vocabulary, -1)
     normaliser = jax.nn.logsumexp(by_token, axis=0).reshape(rows, beams, 1)
-    found = top(by_token, min(count, vocabulary), barred)
+    found = top(by_token, min(count, vocabulary), suppress_tokens)
     values, tokens = (x.reshape(rows, beams, -1) for x in found)
     total = (values - normaliser + running[..., None]).reshape(rows, -1)
     best, where = jax.lax.top_k(total, count)

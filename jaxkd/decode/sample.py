@@ -13,9 +13,9 @@ from jaxkd.core.batch import Batch
 from jaxkd.decode.beam import Decoded, prompt_of
 from jaxkd.decode.cached import advance, empty
 from jaxkd.decode.candidates import NEVER
+from jaxkd.models.cache_positions import sequential
 from jaxkd.models.config import Config
 from jaxkd.models.model import Model, Params, encode
-from jaxkd.models.places import in_a_row
 
 
 @dataclasses.dataclass
@@ -70,7 +70,7 @@ def sampler(
     *,
     ends: Sequence[int],
     pad: int = 0,
-    barred: Sequence[int] = (),
+    suppress_tokens: Sequence[int] = (),
 ) -> Callable[..., Decoded]:
     """Drawing as a pure function of parameters, rows and a key for each row.
 
@@ -90,7 +90,9 @@ def sampler(
     def choose(logits: Array, count: Any, keys: Any) -> tuple[Array, Array]:
         """The next token of each row, and its log-probability."""
         told = jax.nn.log_softmax(logits)
-        bars = jnp.zeros(logits.shape[-1]).at[jnp.array(tuple(barred), jnp.int32)].set(NEVER)
+        bars = (
+            jnp.zeros(logits.shape[-1]).at[jnp.array(tuple(suppress_tokens), jnp.int32)].set(NEVER)
+        )
         bars = bars.at[ending].add(jnp.where(count < sample.min_tokens, NEVER, 0.0))
         if sample.temperature == 0:
             token = jnp.argmax(logits + bars, axis=-1)
@@ -119,7 +121,7 @@ def sampler(
         seen = jnp.pad(mask, ((0, 0), (0, room - length)))
         last = length - 1 - jnp.argmax(mask[:, ::-1], axis=1)
         outputs, caches = advance(
-            model, params, prompt, in_a_row(seen, 0, length), caches,
+            model, params, prompt, sequential(seen, 0, length), caches,
             at=last[:, None], **given, **heard,
         )  # fmt: skip
         token, told = choose(outputs.logits[:, 0], 0, keys)
@@ -137,7 +139,7 @@ def sampler(
             seen = seen.at[:, column].set(True)
             fed = jax.lax.dynamic_slice_in_dim(tokens, count - 1, 1, axis=1)
             outputs, caches = advance(
-                model, params, fed, in_a_row(seen, column, 1), caches, **heard
+                model, params, fed, sequential(seen, column, 1), caches, **heard
             )
             token, more = choose(outputs.logits[:, 0], count, keys)
             tokens = tokens.at[:, count].set(jnp.where(open_, token, pad))

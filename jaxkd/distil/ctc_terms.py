@@ -10,7 +10,7 @@ from jaxkd import losses
 from jaxkd.core.batch import BLANK, Batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.outputs import Outputs
-from jaxkd.core.taught import NBest
+from jaxkd.core.stored_targets import NBest
 from jaxkd.distil.schedule import Ramp, check_ramps
 from jaxkd.distil.vocabulary_terms import check_temperature
 

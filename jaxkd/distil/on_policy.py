@@ -48,7 +48,7 @@ def mixer(
     seed: int,
     end: int,
     pad: int,
-    barred: tuple[int, ...] = (),
+    suppress_tokens: tuple[int, ...] = (),
 ) -> Mix:
     """What to do to a batch before a step: mix(params, batch, step, axis) -> batch, share of it.
 
@@ -58,12 +58,17 @@ def mixer(
 
     Args:
       end: the token that ends a target.
-      barred: tokens that are never written.
+      suppress_tokens: tokens that are never written.
     """
 
     def mix(params: Params, batch: Batch, step: Any, axis: str | None = None) -> tuple[Batch, Any]:
         draw = sampler(
-            model, config, how._sample(batch.targets.shape[1]), ends=[end], pad=pad, barred=barred
+            model,
+            config,
+            how._sample(batch.targets.shape[1]),
+            ends=[end],
+            pad=pad,
+            suppress_tokens=suppress_tokens,
         )
         mine = jax.random.uniform(stream(seed, "on policy", step)) < how.share
         first = 0 if axis is None else jax.lax.axis_index(axis) * batch.rows

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
-from jaxkd.core.taught import Scores, States
+from jaxkd.core.stored_targets import Scores, States
 from jaxkd.core.tree import map_named
 from jaxkd.models.model import Model, Params, forward, predict
 
-HELD = ("float32", "bfloat16", "int8")
+TEACHER_DTYPES = ("float32", "bfloat16", "int8")
 # Weights of which each output channel, or each token, gets a scale of its own: the axis the scale
 # is taken over. What has another name (biases, norms) stays float32.
 _KERNELS = ("kernel", "gate", "expand", "contract")  # [..., in, out]
@@ -29,17 +29,17 @@ class Int8:
     scale: Any  # float32, 1 along the axes it covers
 
 
-def hold(params: Params, how: str) -> Params:
-    """A teacher's weights in less memory; `released` gives back what they stand for.
+def quantise(params: Params, how: str) -> Params:
+    """A teacher's weights in less memory; `dequantise` gives back what they stand for.
 
     bfloat16 rounds every array. int8 is weight-only and symmetric: matrices get a scale for each
     output channel, embeddings one for each row; biases and norms stay as they are.
 
     Raises:
-      ValueError: unless `how` is one of HELD.
+      ValueError: unless `how` is one of TEACHER_DTYPES.
     """
-    if how not in HELD:
-        raise ValueError(f"a teacher is held in {how!r}. {did_you_mean(how, HELD)}")
+    if how not in TEACHER_DTYPES:
+        raise ValueError(f"a teacher is held in {how!r}. {did_you_mean(how, TEACHER_DTYPES)}")
     if how == "float32":
         return params
     if how == "bfloat16":
@@ -57,7 +57,7 @@ def _as_int8(name: str, leaf: Any) -> Any:
     return Int8(jnp.round(leaf / scale).astype(jnp.int8), scale)
 
 
-def released(params: Params) -> Params:
+def dequantise(params: Params) -> Params:
     """The float32 arrays that held ones stand for; to be called where they are used, in a jit."""
 
     def release(leaf: Any) -> Any:
@@ -81,11 +81,11 @@ def said(teacher: Model | None, params: Params | None, batch: Batch) -> Outputs 
     """
     taught = batch.taught
     if taught is None:
-        outputs = None if teacher is None else forward(teacher, released(params), batch)
+        outputs = None if teacher is None else forward(teacher, dequantise(params), batch)
     elif isinstance(taught, States):
         hidden = taught.hidden.astype(teacher.head.config.dtype)
         there = dataclasses.replace(batch, target_positions=None)  # where they were taken
-        logits, projection = predict(teacher, released(params), there, hidden)
+        logits, projection = predict(teacher, dequantise(params), there, hidden)
         outputs = Outputs(logits, (hidden,), projection=projection)
     elif isinstance(taught, Scores):
         outputs = Outputs(taught.logits, ())

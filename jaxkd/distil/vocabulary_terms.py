@@ -10,7 +10,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
-from jaxkd.core.taught import Draws, TopK
+from jaxkd.core.stored_targets import Draws, TopK
 from jaxkd.distil.schedule import Ramp, check_ramps, extremes
 
 

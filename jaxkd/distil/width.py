@@ -176,7 +176,7 @@ def _queries_per_group(config: families.Config) -> int:
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Places of the `count` largest, ascending; among equals the first."""
+    """CachePositions of the `count` largest, ascending; among equals the first."""
     return np.sort(np.argsort(-np.asarray(values), kind="stable")[:count])
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
-from jaxkd.distil.teacher import released, said
+from jaxkd.distil.teacher import dequantise, said
 from jaxkd.metrics import predictions as metrics
 from jaxkd.models.model import Model, Params, forward
 
@@ -53,7 +53,7 @@ def make_evaluate(
 
     @jax.jit
     def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
-        mine = forward(model, released(params), batch)
+        mine = forward(model, dequantise(params), batch)
         its = said(teacher, teacher_params, batch)
         mask = batch.target_mask
         if not chunk or mine.projection is None:
@@ -83,7 +83,7 @@ def make_ctc_evaluate(model: Model, teacher: Model | None = None) -> Evaluate:
 
     @jax.jit
     def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
-        logits = forward(model, released(params), batch).logits
+        logits = forward(model, dequantise(params), batch).logits
         its = said(teacher, teacher_params, batch)
         labels, asked = batch.targets, batch.target_mask
         cost = losses.ctc(logits, batch.mask, labels, asked)

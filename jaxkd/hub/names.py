@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.core.allocator import release
 from jaxkd.core.tree import named
 from jaxkd.models.model import Params
+from jaxkd.runtime.allocator import release
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxkd.models.cache_positions import CachePositions, token_positions
 from jaxkd.models.dense import Dense
-from jaxkd.models.places import Places, token_positions
 from jaxkd.models.products import mixture, scores
 from jaxkd.models.rotary import Rotary
 
@@ -39,7 +39,7 @@ def take_columns(cache: Cache, columns: Int[Array, "B C"]) -> Cache:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Inside:
+class BlockInternals:
     """What happened inside an attention, or a block, beside its output."""
 
     attention: Any = None  # [B, H, L, S] weights, where `plain` computes them
@@ -81,8 +81,8 @@ class Attention(nn.Module):
         train: bool,
         memory: Float[Array, "B S D"] | None = None,
         cache: Cache | None = None,
-        places: Places | None = None,
-    ) -> tuple[Float[Array, "B L D"], Inside]:
+        places: CachePositions | None = None,
+    ) -> tuple[Float[Array, "B L D"], BlockInternals]:
         """What was attended to, and how: weights (`plain` only), vectors, the cache after this.
 
         Args:
@@ -138,7 +138,7 @@ class Attention(nn.Module):
             ).swapaxes(1, 2)
         mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
         out = Dense(self.width, *own, self.output_bias, name="output")(mixed)
-        return out, Inside(weights, vectors, mixed, cache=cache)
+        return out, BlockInternals(weights, vectors, mixed, cache=cache)
 
 
 def written(old: Float[Array, "B G S K"], new: Float[Array, "B G L K"], start: Any) -> Array:

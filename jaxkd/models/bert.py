@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import Attention, Inside
+from jaxkd.models.attention import Attention, BlockInternals
 from jaxkd.models.dense import Dense
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
@@ -94,7 +94,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
-    ) -> tuple[Float[Array, "B L D"], Inside]:
+    ) -> tuple[Float[Array, "B L D"], BlockInternals]:
         c = self.config
 
         def drop(x: Float[Array, "B L D"], after: str) -> Float[Array, "B L D"]:

@@ -13,10 +13,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import Attention, Cache, Inside, take_columns
+from jaxkd.models.attention import Attention, BlockInternals, Cache, take_columns
+from jaxkd.models.cache_positions import CachePositions, token_positions
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
-from jaxkd.models.places import Places, token_positions
 from jaxkd.models.rotary import KINDS, Rotary
 
 
@@ -102,7 +102,7 @@ class Embed(nn.Module):
         segments: Int[Array, "B L"] | None = None,
         *,
         train: bool = False,
-        places: Places | None = None,
+        places: CachePositions | None = None,
     ) -> Float[Array, "B L D"]:
         """`places` of a cached step stand for the mask."""
         c = self.config
@@ -130,8 +130,8 @@ class Block(nn.Module):
         *,
         train: bool = False,
         cache: Cache | None = None,
-        places: Places | None = None,
-    ) -> tuple[Float[Array, "B L D"], Inside]:
+        places: CachePositions | None = None,
+    ) -> tuple[Float[Array, "B L D"], BlockInternals]:
         """With a cache, `places` stand for the mask."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)

@@ -13,10 +13,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import seq2seq
-from jaxkd.models.attention import Attention, Cache, Inside
+from jaxkd.models.attention import Attention, BlockInternals, Cache
+from jaxkd.models.cache_positions import CachePositions
 from jaxkd.models.dense import Dense
 from jaxkd.models.model import Model
-from jaxkd.models.places import Places
 
 
 @dataclasses.dataclass
@@ -105,14 +105,14 @@ class Reader(nn.Module):
     @nn.compact
     def __call__(
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
-    ) -> tuple[Float[Array, "B L D"], Inside]:
+    ) -> tuple[Float[Array, "B L D"], BlockInternals]:
         c = self.config
         there, back = (
             Lstm(c.width // 2, c.init_std, c.dtype, reverse, name=name)(hidden, mask)[0]
             for name, reverse in (("forward", False), ("backward", True))
         )
         both = jnp.concatenate([there, back], -1)
-        return hidden + nn.Dropout(c.dropout, deterministic=not train)(both), Inside()
+        return hidden + nn.Dropout(c.dropout, deterministic=not train)(both), BlockInternals()
 
 
 class Writer(nn.Module):
@@ -130,8 +130,8 @@ class Writer(nn.Module):
         memory_mask: Bool[Array, "B M"],
         train: bool = False,
         cache: tuple[Any, Cache] | None = None,
-        places: Places | None = None,
-    ) -> tuple[Float[Array, "B T D"], Inside]:
+        places: CachePositions | None = None,
+    ) -> tuple[Float[Array, "B T D"], BlockInternals]:
         """`memory` is needed once: a cache then has its keys and values. With a cache, `places`
         stand for the mask; tokens side by side each have a state of their own."""
         c = self.config
@@ -147,7 +147,7 @@ class Writer(nn.Module):
             cross=True, name="cross",
         )(hidden, memory_mask, train=train, memory=memory, cache=read)  # fmt: skip
         caches = None if cache is None else (state, read.cache)
-        return hidden + drop(mixed), Inside(cross=read.attention, cache=caches)
+        return hidden + drop(mixed), BlockInternals(cross=read.attention, cache=caches)
 
 
 def build(config: Config) -> Model:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs, Projection
 from jaxkd.core.random import stream
-from jaxkd.models.attention import Inside
+from jaxkd.models.attention import BlockInternals
 from jaxkd.models.heads import VocabularyHead
 from jaxkd.models.stack import listed_blocks, stack, stacked_blocks
 
@@ -203,7 +203,7 @@ def _through(
         hidden = jax.lax.cond(
             keep, lambda block, x: run(block, x, i)[0], lambda _, x: x, block, hidden
         )
-        return hidden, (hidden, Inside())
+        return hidden, (hidden, BlockInternals())
 
     first, count = hidden, model.layers
     if model.scan:

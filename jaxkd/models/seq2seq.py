@@ -15,10 +15,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import bert, config, heads
-from jaxkd.models.attention import Attention, Cache, Inside, take_columns
+from jaxkd.models.attention import Attention, BlockInternals, Cache, take_columns
+from jaxkd.models.cache_positions import CachePositions
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
-from jaxkd.models.places import Places
 
 
 @dataclasses.dataclass
@@ -102,7 +102,7 @@ class Embed(nn.Module):
         segments: None = None,
         *,
         train: bool = False,
-        places: Places | None = None,
+        places: CachePositions | None = None,
         token: Float[Array, "V D"] | None = None,  # the writer's table, for the reader to share
     ) -> Float[Array, "B L D"]:
         c = self.config
@@ -141,8 +141,8 @@ class Block(nn.Module):
         memory_mask: Bool[Array, "B M"],
         train: bool = False,
         cache: tuple[Cache, Cache] | None = None,
-        places: Places | None = None,
-    ) -> tuple[Float[Array, "B T D"], Inside]:
+        places: CachePositions | None = None,
+    ) -> tuple[Float[Array, "B T D"], BlockInternals]:
         """`memory` is needed once: a cache then has its keys and values. With a cache, `places`
         stand for the mask."""
         c = self.config

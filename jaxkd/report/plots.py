@@ -121,7 +121,7 @@ def differences(results: Mapping) -> bytes | None:
     a panel for each quantity. None if no seed has a pair."""
     panels: dict[str, list[tuple[str, list[float]]]] = {}
     for each in at(results, "report", "comparisons") or ():
-        pair = each["better"], each["than"]
+        pair = each["model"], each["baseline"]
         numbers = list(spread.paired(results, each).values())
         if numbers:
             what = tables.quantity(

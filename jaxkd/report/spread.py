@@ -168,7 +168,7 @@ def between(bounds: tuple[float, float] | None) -> str:
 
 
 def paired(results: Mapping, comparison: Mapping) -> dict[str, float]:
-    """{seed: value of `better` - value of `than`}, for the seeds that have both."""
+    """{seed: value of `model` - value of `baseline`}, for the seeds that have both."""
     one, other = (
         values(
             results,
@@ -177,6 +177,6 @@ def paired(results: Mapping, comparison: Mapping) -> dict[str, float]:
             comparison.get("metric", "loss"),
             comparison.get("reduce"),
         )
-        for side in ("better", "than")
+        for side in ("model", "baseline")
     )
     return {seed: one[seed] - other[seed] for seed in one if seed in other}

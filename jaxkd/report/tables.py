@@ -55,7 +55,7 @@ def _written() -> list[tuple[str, str, float]]:
     ]
 
 
-# What models with several tasks are asked (data/tasks.py).
+# What models with several tasks are asked (data/corpora/alfred_steps.py).
 ASKED = [
     ("next sub-goal [%]", "accuracy_subgoal", 100.0),
     ("its object [%]", "accuracy_object", 100.0),
@@ -203,7 +203,7 @@ def comparisons(results: Mapping) -> Table:
     rows, warnings = [], []
     for each in at(results, "report", "comparisons") or ():
         split, metric = each.get("split", "validation"), each.get("metric", "loss")
-        pair = each["better"], each["than"]
+        pair = each["model"], each["baseline"]
         differences = spread.paired(results, each)
         numbers = list(differences.values())
         bounds = spread.interval(numbers)
@@ -319,7 +319,7 @@ def check(results: Mapping) -> None:
     known = set(results.get("models") or ()) | set(results.get("curves") or ())
     needed = {
         "curves": ("models",),
-        "comparisons": ("better", "than"),
+        "comparisons": ("model", "baseline"),
         "references": ("original", "model"),
     }
     for kind, keys in needed.items():

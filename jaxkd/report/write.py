@@ -72,14 +72,14 @@ def findings(results: Mapping) -> list[str]:
     told = []
     for each in at(results, "report", "comparisons") or ():
         numbers = list(spread.paired(results, each).values())
-        pair = [tables.label(results, each[side]) for side in ("better", "than")]
+        pair = [tables.label(results, each[side]) for side in ("model", "baseline")]
         bounds = spread.interval(numbers)
         heading = each.get("title", " - ".join(pair))
         if not numbers:
             told.append(f"{heading}: no seed has both values, so nothing can be said.")
             continue
         split, metric = each.get("split", "validation"), each.get("metric", "loss")
-        what = tables.quantity(results, (each["better"], each["than"]), split, metric)
+        what = tables.quantity(results, (each["model"], each["baseline"]), split, metric)
         text = f"{heading}: {what} of “{pair[0]}” minus that of “{pair[1]}” is "
         text += f"{mean_std(numbers, signed=True)} (n = {len(numbers)}). "
         if bounds is None and len(numbers) > 1:

@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.random import numpy_stream
-from jaxkd.data.pairs import NOTHING
+from jaxkd.data.rows.pairs import NOTHING
 from jaxkd.metrics.text import answer_match, sentence_bleu
-from jaxkd.stages.experiment import Place
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.generate import Generate, hypotheses
 from jaxkd.stages.targets import FILE
 
@@ -46,34 +46,34 @@ class Choose:
         if not isinstance(earlier[self.source], Generate):
             raise ValueError(f"source={self.source!r}: that is no Generate stage.")
 
-    def run(self, place: Place) -> dict[str, Any]:
-        found = hypotheses(place, self.source)
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        found = hypotheses(workspace, self.source)
         rows = len(found["tokens"])
         told: dict[str, Any] = {}
         if self.how == "n_best":
-            sources, which = drawn(found["log_probability"], found["scores"], place.seed)
+            sources, which = drawn(found["log_probability"], found["scores"], workspace.seed)
         else:
             sources, which = np.arange(rows), np.zeros(rows, int)
         if self.how == "closest":
-            which, told["sentence_bleu"] = self._closest(place, found)
+            which, told["sentence_bleu"] = self._closest(workspace, found)
         if self.how == "right":
-            which = self._right(place, found)
+            which = self._right(workspace, found)
             told["right"] = float(np.mean(which >= 0))
         tokens, lengths = found["tokens"][sources, which], found["lengths"][sources, which]
-        end = place.rows.tokenizer.sep
+        end = workspace.rows.tokenizer.sep
         targets = np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, NOTHING)
         if self.how == "right":
-            targets, lengths = self._else_references(place, targets, which < 0)
+            targets, lengths = self._else_references(workspace, targets, which < 0)
         # What did not end within the room is not taught to end there.
         told["ended"] = float(np.mean(targets[np.arange(len(targets)), lengths - 1] == end))
-        np.savez(place.folder / FILE, targets=targets.astype(np.int32), sources=sources)
+        np.savez(workspace.folder / FILE, targets=targets.astype(np.int32), sources=sources)
         return {"examples": len(targets), "first": float(np.mean(which == 0))} | told
 
-    def _right(self, place: Place, found: dict[str, np.ndarray]) -> np.ndarray:
+    def _right(self, workspace: Workspace, found: dict[str, np.ndarray]) -> np.ndarray:
         """The first hypothesis of each row with the right answer; -1 where none has it."""
-        decode = place.rows.tokenizer.decode
+        decode = workspace.rows.tokenizer.decode
         which = np.full(len(found["tokens"]), -1)
-        for i, told in enumerate(place.rows.references("train")):
+        for i, told in enumerate(workspace.rows.references("train")):
             rows = zip(found["tokens"][i], found["lengths"][i], found["scores"][i], strict=True)
             for j, (tokens, n, score) in enumerate(rows):
                 if score > EMPTY and answer_match([decode(tokens[:n].tolist())], [told]):
@@ -82,21 +82,23 @@ class Choose:
         return which
 
     def _else_references(
-        self, place: Place, targets: np.ndarray, lacking: np.ndarray
+        self, workspace: Workspace, targets: np.ndarray, lacking: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The targets, references in the rows that lack one; and their lengths."""
-        own = place.rows.splits["train"][:, place.rows.columns :]
+        own = workspace.rows.splits["train"][:, workspace.rows.columns :]
         wide = np.full(own.shape, NOTHING, targets.dtype)
         wide[:, : targets.shape[1]] = targets
         wide = np.where(lacking[:, None], own, wide)
         return wide, (wide >= 0).sum(1)
 
-    def _closest(self, place: Place, found: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    def _closest(
+        self, workspace: Workspace, found: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, float]:
         """The hypothesis of each row nearest its references, and the mean of their BLEU."""
-        decode = place.rows.tokenizer.decode
-        references = place.rows.references("train")
+        decode = workspace.rows.tokenizer.decode
+        references = workspace.rows.references("train")
         which, nearest = np.zeros(len(references), int), np.zeros(len(references))
-        place.display.start(place.name, len(references))
+        workspace.display.start(workspace.name, len(references))
         for i, told in enumerate(references):
             rows = zip(found["tokens"][i], found["lengths"][i], found["scores"][i], strict=True)
             each = [
@@ -106,8 +108,8 @@ class Choose:
             which[i] = int(np.argmax(each))
             nearest[i] = each[which[i]]
             if i % 1000 == 999:
-                place.display.step(i + 1, {})
-        place.display.stop()
+                workspace.display.step(i + 1, {})
+        workspace.display.stop()
         return which, float(nearest.mean())
 
 

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.data.pairs import PairRows
+from jaxkd.data.rows.pairs import PairRows
 from jaxkd.decode.beam import Beam
 from jaxkd.decode.rows import decode_rows, texts_of
 from jaxkd.metrics import text as metrics
-from jaxkd.stages.experiment import Place
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.generate import check_pairs, check_rows, writer
 from jaxkd.stages.training import load_model
 
@@ -66,36 +66,36 @@ class Decode:
         if not data.ctc:
             check_rows(self.batch_size)
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, workspace: Workspace) -> dict[str, Any]:
         ways = {"beam": self.beam}
         if self.greedy:
             ways = {"greedy": dataclasses.replace(self.beam, width=1, n_best=1)} | ways
         found: dict[str, Any] = {}
-        place.display.start(place.name, len(self.models) * len(self.splits) * len(ways))
+        workspace.display.start(workspace.name, len(self.models) * len(self.splits) * len(ways))
         done = 0
         for name in self.models:
-            if place.stopping():
+            if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped before {name} wrote; start again")
-            config, params = load_model(place.beside(name), place.display.say)
+            config, params = load_model(workspace.stage_folder(name), workspace.display.say)
             splits: dict[str, dict[str, float]] = {split: {} for split in self.splits}
             for way, beam in ways.items():
-                write, arranged = writer(config, params, place.rows, beam)
-                alone = self.timed and writer(config, params, place.rows, beam, devices=1)
+                write, arranged = writer(config, params, workspace.rows, beam)
+                alone = self.timed and writer(config, params, workspace.rows, beam, devices=1)
                 for split in self.splits:
-                    numbers = self._measure(place, name, way, split, write, arranged)
+                    numbers = self._measure(workspace, name, way, split, write, arranged)
                     if alone:
-                        numbers[f"latency_{way}"] = self._latency(place.rows, split, *alone)
+                        numbers[f"latency_{way}"] = self._latency(workspace.rows, split, *alone)
                     splits[split] |= numbers
                     done += 1
-                    place.display.step(done, numbers)
+                    workspace.display.step(done, numbers)
             found[name] = {"splits": splits}
-        place.display.stop()
+        workspace.display.stop()
         return {"models": found}
 
     def _measure(
-        self, place: Place, name: str, way: str, split: str, write: Any, params: Any
+        self, workspace: Workspace, name: str, way: str, split: str, write: Any, params: Any
     ) -> dict[str, float]:
-        rows = place.rows
+        rows = workspace.rows
         part = rows.splits[split][: self.rows or None]
         made = decode_rows(
             write,
@@ -105,7 +105,7 @@ class Decode:
             batch_size=self.batch_size,
         )
         texts = [best for best, *_ in texts_of(made, rows.tokenizer.decode)]
-        file = place.folder / f"{name}.{split}.{way}.txt"
+        file = workspace.folder / f"{name}.{split}.{way}.txt"
         file.write_text("".join(" ".join(text.split()) + "\n" for text in texts))
         references = rows.references(split)[: len(texts)]
         numbers = {"tokens": float(made.lengths[:, 0].mean())}

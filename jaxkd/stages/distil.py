@@ -6,12 +6,12 @@ from typing import Any
 from jaxkd.core.names import did_you_mean
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy
-from jaxkd.distil.teacher import HELD, hold, megabytes
+from jaxkd.distil.teacher import TEACHER_DTYPES, megabytes, quantise
 from jaxkd.distil.terms import CtcHypotheses, HardLabels
 from jaxkd.models import families
 from jaxkd.models.model import Params
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.experiment import Place
 from jaxkd.stages.generate import check_pairs
 from jaxkd.stages.label import Label, open_store, recall_from
 from jaxkd.stages.training import (
@@ -28,10 +28,10 @@ class Distil(Training):
     """Distil the model of one stage into that of another."""
 
     teacher: str = "teacher"
-    student: str = "seedling"
+    student: str = "student_init"
     terms: objective.Terms = dataclasses.field(default_factory=dict)
     labels: str = ""  # stage that stored what the teacher says; empty: it says it in every step
-    teacher_held: str = "float32"  # or bfloat16, int8: its weights in less memory
+    teacher_dtype: str = "float32"  # or bfloat16, int8: its weights in less memory
     on_policy: OnPolicy = dataclasses.field(default_factory=OnPolicy)  # learn from its own words
 
     def inputs(self) -> tuple[str, ...]:
@@ -41,14 +41,15 @@ class Distil(Training):
     def check(self) -> None:
         super().check()
         objective.check(self.terms)
-        if self.teacher_held not in HELD:
+        if self.teacher_dtype not in TEACHER_DTYPES:
             raise ValueError(
-                f"teacher_held={self.teacher_held!r}. {did_you_mean(self.teacher_held, HELD)}"
+                f"teacher_dtype={self.teacher_dtype!r}. "
+                + did_you_mean(self.teacher_dtype, TEACHER_DTYPES)
             )
-        if self.labels and self.teacher_held != "float32":
+        if self.labels and self.teacher_dtype != "float32":
             raise ValueError(
-                f"labels={self.labels!r} and teacher_held={self.teacher_held!r}: a stored teacher "
-                "is not held in memory. Give one of the two."
+                f"labels={self.labels!r} and teacher_dtype={self.teacher_dtype!r}: a stored "
+                "teacher is not held in memory. Give one of the two."
             )
 
         self.on_policy.check()
@@ -96,56 +97,64 @@ class Distil(Training):
             )
         objective.check_stored(self.terms, stage.kind)
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, workspace: Workspace) -> dict[str, Any]:
         if self.labels:
-            config, params = self._seedling(place)
-            label = place.stages[self.labels]
-            found = open_store(place, self.labels, self.teacher, label.masking)
+            config, params = self._student_init(workspace)
+            label = workspace.stages[self.labels]
+            found = open_store(workspace, self.labels, self.teacher, label.masking)
             # The text is masked as it was when the teacher was asked.
             learner = dataclasses.replace(self, masking=label.masking)
-            teacher = self._head(place) if label.kind == "states" else None
+            teacher = self._head(workspace) if label.kind == "states" else None
             recall = recall_from(found)
-            return learner.fit(place, config, params, self.terms, teacher=teacher, recall=recall)
+            return learner.fit(
+                workspace, config, params, self.terms, teacher=teacher, recall=recall
+            )
         # The teacher first: what is wrong with it is often wrong with the student cut from it.
-        teacher, told = self._held(place)
-        config, params = self._seedling(place)
+        teacher, told = self._held(workspace)
+        config, params = self._student_init(workspace)
         return told | self.fit(
-            place, config, params, self.terms, teacher=teacher, on_policy=self.on_policy
+            workspace, config, params, self.terms, teacher=teacher, on_policy=self.on_policy
         )
 
-    def _seedling(self, place: Place) -> tuple[families.Config, Params]:
+    def _student_init(self, workspace: Workspace) -> tuple[families.Config, Params]:
         """The model that is to learn; its tokenizer goes on with it."""
-        config, params = load_model(place.beside(self.student), place.display.say, on_host=True)
-        check_head(self.student, config, place.rows)
-        check_tokenizer(place, self.student, config)
-        tokenizer.keep(place.beside(self.student), place.folder)
+        config, params = load_model(
+            workspace.stage_folder(self.student), workspace.display.say, on_host=True
+        )
+        check_head(self.student, config, workspace.rows)
+        check_tokenizer(workspace, self.student, config)
+        tokenizer.keep(workspace.stage_folder(self.student), workspace.folder)
         return config, params
 
-    def _head(self, place: Place) -> tuple[families.Config, Params]:
+    def _head(self, workspace: Workspace) -> tuple[families.Config, Params]:
         """What makes predictions of the teacher's stored states: nothing of its blocks."""
-        config, params = load_model(place.beside(self.teacher), place.display.say, on_host=True)
+        config, params = load_model(
+            workspace.stage_folder(self.teacher), workspace.display.say, on_host=True
+        )
         embed = {"token": params["embed"]["token"]}
         return config, {"embed": embed, "head": params["head"], "blocks": []}
 
-    def _held(self, place: Place) -> tuple[tuple[families.Config, Params], dict[str, Any]]:
+    def _held(self, workspace: Workspace) -> tuple[tuple[families.Config, Params], dict[str, Any]]:
         """The teacher as it is kept in memory, and what that costs and loses."""
-        whole = self.teacher_held == "float32"
-        config, params = load_model(place.beside(self.teacher), place.display.say, on_host=whole)
-        check_head(self.teacher, config, place.rows)
-        check_tokenizer(place, self.teacher, config)
+        whole = self.teacher_dtype == "float32"
+        config, params = load_model(
+            workspace.stage_folder(self.teacher), workspace.display.say, on_host=whole
+        )
+        check_head(self.teacher, config, workspace.rows)
+        check_tokenizer(workspace, self.teacher, config)
         if whole:
             return (config, params), {}
-        held = hold(params, self.teacher_held)
+        held = quantise(params, self.teacher_dtype)
         model = families.build(config)
-        batches = place.rows.batches("validation", self.batch_size, self.evaluate_rows)
-        lost = measure_of(place.rows, model, model, chunk=self.chunk)(held, params, batches)
+        batches = workspace.rows.batches("validation", self.batch_size, self.evaluate_rows)
+        lost = measure_of(workspace.rows, model, model, chunk=self.chunk)(held, params, batches)
         told = {
             "teacher_megabytes": megabytes(held),
             "teacher_megabytes_float32": megabytes(params),
             "teacher_kl": lost["kl"],
         }
-        place.display.say(
-            f"{place.name}: the teacher in {self.teacher_held} takes "
+        workspace.display.say(
+            f"{workspace.name}: the teacher in {self.teacher_dtype} takes "
             f"{told['teacher_megabytes']:.1f} MB instead of "
             f"{told['teacher_megabytes_float32']:.1f}; its KL from itself in float32 is "
             f"{lost['kl']:.2g} nats a target"

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from jaxkd.core.tree import parameter_count
 from jaxkd.models import families
-from jaxkd.stages.experiment import Place
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.training import load_model, measure_of
 
 
@@ -36,21 +36,24 @@ class Evaluate:
                 "are among train, validation, test; at least one model; at least one row."
             )
 
-    def run(self, place: Place) -> dict[str, Any]:
-        place.display.start(place.name, len(self.models) * len(self.splits))
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        workspace.display.start(workspace.name, len(self.models) * len(self.splits))
         unigram = {
-            split: place.rows.unigram_at_targets(split, self.batch_size) for split in self.splits
+            split: workspace.rows.unigram_at_targets(split, self.batch_size)
+            for split in self.splits
         }
         found: dict[str, Any] = {}
         for i, name in enumerate(self.models):
-            if place.stopping():
+            if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped before {name} was evaluated; start again")
-            config, params = load_model(place.beside(name), place.display.say)
-            teacher_name = getattr(place.stages[name], "teacher", None)
-            teacher = teacher_name and load_model(place.beside(teacher_name), place.display.say)
+            config, params = load_model(workspace.stage_folder(name), workspace.display.say)
+            teacher_name = getattr(workspace.stages[name], "teacher", None)
+            teacher = teacher_name and load_model(
+                workspace.stage_folder(teacher_name), workspace.display.say
+            )
             model = families.build(config)
             its = families.build(teacher[0]) if teacher else None
-            measure = measure_of(place.rows, model, its, chunk=self.chunk)
+            measure = measure_of(workspace.rows, model, its, chunk=self.chunk)
             arranged = model.arrange(params)
             taught = its.arrange(teacher[1]) if teacher else None
             found[name] = {
@@ -62,9 +65,9 @@ class Evaluate:
                 "splits": {},
             }
             for j, split in enumerate(self.splits, 1):
-                batches = place.rows.batches(split, self.batch_size)
+                batches = workspace.rows.batches(split, self.batch_size)
                 numbers = measure(arranged, taught, batches)
                 found[name]["splits"][split] = numbers | {"unigram": unigram[split]}
-                place.display.step(i * len(self.splits) + j, numbers)
-        place.display.stop()
+                workspace.display.step(i * len(self.splits) + j, numbers)
+        workspace.display.stop()
         return {"models": found}

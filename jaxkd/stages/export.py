@@ -7,8 +7,8 @@ from typing import Any
 from jaxkd.export.onnx_model import export_onnx, extra
 from jaxkd.export.verify import verify_folder, verify_onnx
 from jaxkd.hub import folder as hub
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.experiment import Place
 from jaxkd.stages.training import load_model
 
 FORMATS = ("huggingface", "onnx")
@@ -36,19 +36,19 @@ class Export:
         for library in ("torch", "onnx", "onnxruntime"):
             extra(library)
 
-    def run(self, place: Place) -> dict[str, Any]:
-        config, params = load_model(place.beside(self.model), place.display.say)
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        config, params = load_model(workspace.stage_folder(self.model), workspace.display.say)
         checked: dict[str, Any] = {}
         if "huggingface" in self.formats:
-            target = place.folder / "huggingface"
+            target = workspace.folder / "huggingface"
             shutil.rmtree(target, ignore_errors=True)
-            save_tokenizer = tokenizer.saver(place.beside(self.model), place.rows)
+            save_tokenizer = tokenizer.saver(workspace.stage_folder(self.model), workspace.rows)
             hub.save(target, config, params, save_tokenizer=save_tokenizer)
             checked["huggingface"] = verify_folder(target, config, params, tolerance=self.tolerance)
             weights = (target / "model.safetensors").stat().st_size
             checked["huggingface"]["megabytes"] = weights / 1e6
         if "onnx" in self.formats:
-            file = place.folder / "onnx" / "model.onnx"
+            file = workspace.folder / "onnx" / "model.onnx"
             export_onnx(config, params, file)
             checked["onnx"] = verify_onnx(file, config, params, tolerance=self.tolerance)
             checked["onnx"]["megabytes"] = file.stat().st_size / 1e6

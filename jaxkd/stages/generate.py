@@ -6,21 +6,21 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from jaxkd.core import hosts
+from jaxkd.checkpoint import teacher_store as store
+from jaxkd.checkpoint.teacher_store import Field, Store
 from jaxkd.core.batch import Batch
-from jaxkd.data import store
-from jaxkd.data.masking import Masking
-from jaxkd.data.pairs import PairRows, Pairs
-from jaxkd.data.store import Field, Store
+from jaxkd.data.rows.masking import Masking
+from jaxkd.data.rows.pairs import PairRows, Pairs
 from jaxkd.decode.beam import Beam, Decoded, searcher
 from jaxkd.decode.ctc import n_best_of
 from jaxkd.decode.rows import as_fields, decode_rows
 from jaxkd.models import families
 from jaxkd.models.model import forward
-from jaxkd.stages.experiment import Place
+from jaxkd.runs.experiment import Workspace
+from jaxkd.runtime import hosts
 from jaxkd.stages.label import origin
-from jaxkd.stages.shards import heed, write_shards
-from jaxkd.stages.training import check_head, check_tokenizer, load_model, never_written
+from jaxkd.stages.shards import raise_if_stopping, write_shards
+from jaxkd.stages.training import check_head, check_tokenizer, load_model, suppressed_tokens
 from jaxkd.train.placement import replicated
 
 
@@ -62,14 +62,14 @@ class Generate:
                 f"{data.write} tokens."
             )
 
-    def run(self, place: Place) -> dict[str, Any]:
-        rows = place.rows
-        config, params = load_model(place.beside(self.teacher), place.display.say)
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        rows = workspace.rows
+        config, params = load_model(workspace.stage_folder(self.teacher), workspace.display.say)
         check_head(self.teacher, config, rows)
-        check_tokenizer(place, self.teacher, config)
+        check_tokenizer(workspace, self.teacher, config)
         write, params = writer(config, params, rows, self.beam)
         splits = rows.splits["train"]
-        folder, fields = place.folder / "store", self.fields(config)
+        folder, fields = workspace.folder / "store", self.fields(config)
         each = store.HASH + sum(field.size for field in fields.values())
 
         def shard(number: int, chosen: np.ndarray) -> None:
@@ -80,7 +80,7 @@ class Generate:
                 lambda some: rows.sources(part[some]),
                 rows.lengths(part)[:, 0],
                 batch_size=self.batch_size,
-                before=lambda: heed(place),
+                before=lambda: raise_if_stopping(workspace),
             )
             arrays = as_fields(made)
             told = store.hashes(rows.sources(part))
@@ -89,12 +89,12 @@ class Generate:
 
         count = len(splits)
         shards = write_shards(
-            place, folder, shard, examples=count, shard_rows=self.shard_rows, example_bytes=each
+            workspace, folder, shard, examples=count, shard_rows=self.shard_rows, example_bytes=each
         )
         if not hosts.first():
             return {}
         store.write_header(
-            folder, fields, made_from(place, self.teacher), examples=count, shards=shards
+            folder, fields, made_from(workspace, self.teacher), examples=count, shards=shards
         )
         return {"examples": count, "hypotheses": self.beam.n_best, "megabytes": each * count / 1e6}
 
@@ -114,18 +114,18 @@ def writer(
 ) -> tuple[Any, Any]:
     """A search for these rows over so many local devices (0: all), and the parameters it takes."""
     if rows.ctc:
-        return transcriber(config, params, beam, rows.columns)
+        return ctc_decoder(config, params, beam, rows.columns)
     model = families.build(config)
-    known, barred = rows.tokenizer, never_written(rows, config)
+    known, suppress_tokens = rows.tokenizer, suppressed_tokens(rows, config)
     search = searcher(
-        model, config, beam, ends=[known.sep], pad=known.pad, barred=barred,
+        model, config, beam, ends=[known.sep], pad=known.pad, suppress_tokens=suppress_tokens,
         devices=devices or jax.local_device_count(),
     )  # fmt: skip
     arranged = model.arrange(params)
     return search, jax.device_put(arranged) if devices == 1 else replicated(arranged)
 
 
-def transcriber(config: families.Config, params: Any, beam: Beam, room: int) -> tuple[Any, Any]:
+def ctc_decoder(config: families.Config, params: Any, beam: Beam, room: int) -> tuple[Any, Any]:
     """The same of a model that names a label or nothing at each place; a beam of one is greedy.
 
     Args:
@@ -164,20 +164,23 @@ def check_pairs(data: Any) -> None:
         )
 
 
-def made_from(place: Place, teacher: str) -> dict[str, Any]:
+def made_from(workspace: Workspace, teacher: str) -> dict[str, Any]:
     """What generated targets hang on."""
-    return origin(place, teacher, Masking())
+    return origin(workspace, teacher, Masking())
 
 
-def hypotheses(place: Place, stage: str) -> dict[str, np.ndarray]:
+def hypotheses(workspace: Workspace, stage: str) -> dict[str, np.ndarray]:
     """All that a `Generate` stage wrote, [rows, N, ...] by name.
 
     Raises:
       FileNotFoundError, ValueError: as `data.store.Store` says.
     """
-    found = Store(place.beside(stage) / "store", made_from(place, place.stages[stage].teacher))
-    rows, parts = place.rows.splits["train"], []
+    found = Store(
+        workspace.stage_folder(stage) / "store",
+        made_from(workspace, workspace.stages[stage].teacher),
+    )
+    rows, parts = workspace.rows.splits["train"], []
     for start in range(0, len(rows), 4096):
         part = rows[start : start + 4096]
-        parts.append(found.read(start + np.arange(len(part)), place.rows.sources(part)))
+        parts.append(found.read(start + np.arange(len(part)), workspace.rows.sources(part)))
     return {name: np.concatenate([part[name] for part in parts]) for name in found.fields}

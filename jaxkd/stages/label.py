@@ -10,21 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.core import hosts
+from jaxkd.checkpoint import teacher_store as store
+from jaxkd.checkpoint.teacher_store import Field, Store
 from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.random import stream
-from jaxkd.core.taught import Draws, NBest, Scores, States, Taught, TopK
-from jaxkd.data import store
-from jaxkd.data.masking import Masking
-from jaxkd.data.pairs import Pairs
-from jaxkd.data.store import Field, Store
-from jaxkd.data.text import MaskedText, Rows
+from jaxkd.core.stored_targets import Draws, NBest, Scores, States, StoredTargets, TopK
+from jaxkd.data.rows.masking import Masking
+from jaxkd.data.rows.pairs import Pairs
+from jaxkd.data.rows.text import MaskedText, Rows
 from jaxkd.decode.ctc import n_best_of
 from jaxkd.models import families
 from jaxkd.models.model import Params, forward, states
-from jaxkd.stages.experiment import Place
-from jaxkd.stages.shards import heed, write_shards
+from jaxkd.runs.experiment import Workspace
+from jaxkd.runtime import hosts
+from jaxkd.stages.shards import raise_if_stopping, write_shards
 from jaxkd.stages.training import check_head, check_tokenizer, depends_on, load_model
 
 KINDS = ("states", "top_k", "draws", "scores", "hypotheses")
@@ -87,34 +87,34 @@ class Label:
                 "(1.0,), or let the teacher run (labels='')."
             )
 
-    def run(self, place: Place) -> dict[str, Any]:
-        config, params = load_model(place.beside(self.teacher), place.display.say)
-        check_head(self.teacher, config, place.rows)
-        check_tokenizer(place, self.teacher, config)
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        config, params = load_model(workspace.stage_folder(self.teacher), workspace.display.say)
+        check_head(self.teacher, config, workspace.rows)
+        check_tokenizer(workspace, self.teacher, config)
         few = config.head == "sequence_classification"
         if few != (self.kind == "scores"):
             raise ValueError(
                 f"kind={self.kind!r}, and {self.teacher!r} has the head {config.head}: scores are "
                 "of classifiers, and classifiers have only these."
             )
-        count = len(place.rows.splits["train"])
-        place.rows.repeated(np.arange(1), place.seed, self.masking)  # or an error, at once
-        tokens = len(place.rows.tokenizer.fast.get_vocab())  # rows beyond them are padding
-        tell = self.teller(config, params, place.rows, seed=place.seed, size=tokens)
-        folder = place.folder / "store"
+        count = len(workspace.rows.splits["train"])
+        workspace.rows.repeated(np.arange(1), workspace.seed, self.masking)  # or an error, at once
+        tokens = len(workspace.rows.tokenizer.fast.get_vocab())  # rows beyond them are padding
+        tell = self.teller(config, params, workspace.rows, seed=workspace.seed, size=tokens)
+        folder = workspace.folder / "store"
         fields = self.fields(config, tell(np.arange(1))[1])
         each = store.HASH + sum(field.size for field in fields.values())
 
         def shard(number: int, rows: np.ndarray) -> None:
-            examples = self.examples(rows, tell, lambda: heed(place))
+            examples = self.examples(rows, tell, lambda: raise_if_stopping(workspace))
             store.write_shard(folder, number, fields, examples)
 
         shards = write_shards(
-            place, folder, shard, examples=count, shard_rows=self.shard_rows, example_bytes=each
+            workspace, folder, shard, examples=count, shard_rows=self.shard_rows, example_bytes=each
         )
         if not hosts.first():
             return {}
-        made_from = origin(place, self.teacher, self.masking) | {"kind": self.kind}
+        made_from = origin(workspace, self.teacher, self.masking) | {"kind": self.kind}
         store.write_header(folder, fields, made_from, examples=count, shards=shards)
         asked = max(1, int(np.prod(next(iter(fields.values())).shape[:-1])))
         return {"examples": count, "megabytes": each * count / 1e6, "bytes_a_target": each / asked}
@@ -205,29 +205,29 @@ class Label:
                 yield content, {name: array[i] for name, array in arrays.items()}
 
 
-def origin(place: Place, teacher: str, masking: Masking) -> dict[str, Any]:
+def origin(workspace: Workspace, teacher: str, masking: Masking) -> dict[str, Any]:
     """What a store's targets hang on: refused where any of it differs."""
     # Of the weights themselves: another machine trains other ones from the same configuration.
-    files = sorted(place.beside(teacher).glob("*/*.sha256.json"))
+    files = sorted(workspace.stage_folder(teacher).glob("*/*.sha256.json"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     found = {
-        "teacher": [depends_on(str(place.beside(teacher))), digest],
-        "data": place.rows.fingerprint,
-        "seed": place.seed,
+        "teacher": [depends_on(str(workspace.stage_folder(teacher))), digest],
+        "data": workspace.rows.fingerprint,
+        "seed": workspace.seed,
     }
-    masked = dataclasses.asdict(masking) if place.rows.head == "masked_lm" else None
+    masked = dataclasses.asdict(masking) if workspace.rows.head == "masked_lm" else None
     return found | {"masking": json.loads(json.dumps(masked))}
 
 
-def open_store(place: Place, stage: str, teacher: str, masking: Masking) -> Store:
+def open_store(workspace: Workspace, stage: str, teacher: str, masking: Masking) -> Store:
     """The store a `Label` stage left; errors as `data.store.Store` says."""
-    return Store(place.beside(stage) / "store", origin(place, teacher, masking))
+    return Store(workspace.stage_folder(stage) / "store", origin(workspace, teacher, masking))
 
 
 def recall_from(found: Store) -> Any:
     """What the training feed asks of every batch."""
 
-    def recall(numbers: np.ndarray, batch: Batch) -> Taught:
+    def recall(numbers: np.ndarray, batch: Batch) -> StoredTargets:
         arrays = found.read(numbers, batch)
         kind = found.made_from["kind"]
         if kind == "states":

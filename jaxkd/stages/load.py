@@ -10,8 +10,8 @@ from jaxkd.models.bert import Config as Bert
 from jaxkd.models.config import DTYPES
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.experiment import Place
 from jaxkd.stages.student import leave
 from jaxkd.stages.training import depends_on, open_model
 
@@ -40,40 +40,42 @@ class Load:
         if self.compute and self.compute not in DTYPES:
             raise ValueError(f"compute={self.compute!r}. {did_you_mean(self.compute, DTYPES)}")
 
-    def run(self, place: Place) -> dict[str, Any]:
-        config, params = open_model(self.name, place.display.say, head=self.head, seed=place.seed)
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        config, params = open_model(
+            self.name, workspace.display.say, head=self.head, seed=workspace.seed
+        )
         if self.compute:
             config = dataclasses.replace(config, compute=self.compute)
             config.check()
-        tokenizer.fetch(self.name, place.folder, place.display.say)
+        tokenizer.fetch(self.name, workspace.folder, workspace.display.say)
         if self.trim:
-            config, params = trim_to_data(place, config, params)
-        return leave(place, config, params)
+            config, params = trim_to_data(workspace, config, params)
+        return leave(workspace, config, params)
 
 
-def trim_to_data(place: Place, config: Config, params: Params) -> tuple[Config, Params]:
+def trim_to_data(workspace: Workspace, config: Config, params: Params) -> tuple[Config, Params]:
     """The model over the data's tokens; the stage gets the data's tokenizer for its own.
 
     Raises:
       ValueError: if the data is not trimmed, or the model calls its tokens something else.
     """
-    kept = None if place.rows is None else place.rows.kept
+    kept = None if workspace.rows is None else workspace.rows.kept
     if kept is None:
         raise ValueError(
-            f"stage {place.name!r} is to keep the data's tokens alone, and the data keeps all: set "
-            "--config.data.trim=True."
+            f"stage {workspace.name!r} is to keep the data's tokens alone, and the data keeps all: "
+            "set --config.data.trim=True."
         )
-    names = {i: token for token, i in (tokenizer.vocabulary(place.folder) or {}).items()}
-    wanted = place.rows.tokenizer.fast.convert_ids_to_tokens(range(len(kept)))
+    names = {i: token for token, i in (tokenizer.vocabulary(workspace.folder) or {}).items()}
+    wanted = workspace.rows.tokenizer.fast.convert_ids_to_tokens(range(len(kept)))
     unlike = [token for i, token in zip(kept, wanted, strict=True) if names.get(int(i)) != token]
     if unlike or config.vocabulary <= kept.max():
         raise ValueError(
-            f"stage {place.name!r}: {len(unlike)} of the data's {len(kept)} tokens ({unlike[:3]}) "
+            f"stage {workspace.name!r}: {len(unlike)} of the data's {len(kept)} tokens ({unlike[:3]}) "
             "have another id in the model's tokenizer: give the data the model's, "
             "--config.data.tokenizer=NAME."
         )
-    tokenizer.write(place.rows.tokenizer, place.folder)
-    shorter = dataclasses.replace(config, vocabulary=len(kept), pad=place.rows.tokenizer.pad)
+    tokenizer.write(workspace.rows.tokenizer, workspace.folder)
+    shorter = dataclasses.replace(config, vocabulary=len(kept), pad=workspace.rows.tokenizer.pad)
     return shorter, trim_vocabulary(params, kept)
 
 
@@ -93,11 +95,13 @@ class Draw:
     def check(self) -> None:
         self.model.check()
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, workspace: Workspace) -> dict[str, Any]:
         config = self.model
         if self.fit:
-            if place.rows is None:
-                raise ValueError(f"stage {place.name!r}: fit=True, and the experiment has no data.")
-            config = dataclasses.replace(config, vocabulary=place.rows.tokenizer.vocab_size)
-            tokenizer.write(place.rows.tokenizer, place.folder)
-        return leave(place, config, families.build(config).init(place.seed, place.name))
+            if workspace.rows is None:
+                raise ValueError(
+                    f"stage {workspace.name!r}: fit=True, and the experiment has no data."
+                )
+            config = dataclasses.replace(config, vocabulary=workspace.rows.tokenizer.vocab_size)
+            tokenizer.write(workspace.rows.tokenizer, workspace.folder)
+        return leave(workspace, config, families.build(config).init(workspace.seed, workspace.name))

@@ -5,13 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxkd.data.masking import Masking
-from jaxkd.data.tokenizer import Tokenizer
+from jaxkd.data.rows.masking import Masking
+from jaxkd.data.tokenizers.tokenizer import Tokenizer
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.experiment import Place
 from jaxkd.stages.training import Training, check_head, depends_on, of_data, open_model
 
 
@@ -41,29 +41,31 @@ class Pretrain(Training):
         if not 0 <= self.layer_drop < 1:
             raise ValueError(f"layer_drop is {self.layer_drop}; it is at least 0 and below 1.")
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, workspace: Workspace) -> dict[str, Any]:
         if self.source:
             config, params = open_model(
-                self.source, place.display.say, head=place.rows.head, seed=place.seed
+                self.source, workspace.display.say, head=workspace.rows.head, seed=workspace.seed
             )
             how = ("compute", "attention", "scan_layers")  # of the run, not of the weights
             config = dataclasses.replace(config, **{k: getattr(self.model, k) for k in how})
         else:
-            config, params = start(self.model, place, self.unigram_bias)
-        check_vocabulary(config, place.rows.tokenizer)
-        check_head(place.name, config, place.rows)
-        tokenizer.write(place.rows.tokenizer, place.folder)
-        return self.fit(place, config, params, of_data(place.rows), layer_drop=self.layer_drop)
+            config, params = start(self.model, workspace, self.unigram_bias)
+        check_vocabulary(config, workspace.rows.tokenizer)
+        check_head(workspace.name, config, workspace.rows)
+        tokenizer.write(workspace.rows.tokenizer, workspace.folder)
+        return self.fit(
+            workspace, config, params, of_data(workspace.rows), layer_drop=self.layer_drop
+        )
 
 
 def start(
-    config: families.Config, place: Place, unigram_bias: bool
+    config: families.Config, workspace: Workspace, unigram_bias: bool
 ) -> tuple[families.Config, Params]:
     """A random model that fits the tokenizer; its bias perhaps the unigram distribution."""
-    config = dataclasses.replace(config, **place.rows.fits)
-    params = families.build(config).init(place.seed, place.name)
+    config = dataclasses.replace(config, **workspace.rows.fits)
+    params = families.build(config).init(workspace.seed, workspace.name)
     if unigram_bias and "bias" in params["head"]:
-        counts = place.rows.vocabulary.counts + 1.0
+        counts = workspace.rows.vocabulary.counts + 1.0
         bias = jnp.asarray(jnp.log(counts / counts.sum()), jnp.float32)
         bias = bias.reshape(params["head"]["bias"].shape)  # Marian's has a row
         params = params | {"head": params["head"] | {"bias": bias}}

@@ -9,16 +9,16 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jaxkd.checkpoint import teacher_store as store
 from jaxkd.checkpoint.series import check_space
-from jaxkd.core import hosts
-from jaxkd.data import store
-from jaxkd.stages.experiment import Place
+from jaxkd.runs.experiment import Workspace
+from jaxkd.runtime import hosts
 
 WAIT = 0.2  # seconds between two looks for what other hosts write
 
 
 def write_shards(
-    place: Place,
+    workspace: Workspace,
     folder: pathlib.Path,
     write: Callable[[int, Int[np.ndarray, " rows"]], Any],
     *,
@@ -39,20 +39,20 @@ def write_shards(
     lacking = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
     check_space(folder, example_bytes * shard_rows * len(lacking))
     mine = share_of(lacking, jax.process_index(), jax.process_count())
-    place.display.start(place.name, shards, shards - len(lacking))
+    workspace.display.start(workspace.name, shards, shards - len(lacking))
     for done, number in enumerate(mine, shards - len(lacking) + 1):
         write(number, np.arange(number * shard_rows, min(examples, (number + 1) * shard_rows)))
-        place.display.step(done, {})
-    place.display.stop()
+        workspace.display.step(done, {})
+    workspace.display.stop()
     while hosts.first() and not all(store.shard_file(folder, i).is_file() for i in range(shards)):
-        heed(place)
+        raise_if_stopping(workspace)
         time.sleep(WAIT)
     return shards
 
 
-def heed(place: Place) -> None:
+def raise_if_stopping(workspace: Workspace) -> None:
     """Raise KeyboardInterrupt if the run is to stop."""
-    if place.stopping():
+    if workspace.stopping():
         raise KeyboardInterrupt("stopped within a shard; start again to go on from it")
 
 

@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 
 from jaxkd.checkpoint.series import Series
 from jaxkd.core.tree import parameter_count
-from jaxkd.data.masking import Masking
+from jaxkd.data.rows.masking import Masking
 from jaxkd.distil.student import kept_blocks, prune
 from jaxkd.distil.width import choose, importance, narrowed, prune_width
 from jaxkd.models import families
 from jaxkd.models.model import Params
+from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.experiment import Place
 from jaxkd.stages.pretrain import start
 from jaxkd.stages.training import check_tokenizer, load_model
 
@@ -29,12 +29,14 @@ class Prune:
     def check(self) -> None:
         kept_blocks(1000, self.keep)
 
-    def run(self, place: Place) -> dict[str, Any]:
-        config, params = load_model(place.beside(self.source), place.display.say, on_host=True)
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        config, params = load_model(
+            workspace.stage_folder(self.source), workspace.display.say, on_host=True
+        )
         kept = kept_blocks(config.layers, self.keep)
         shorter = families.with_layers(config, len(kept))
-        tokenizer.keep(place.beside(self.source), place.folder)
-        return {"kept": kept} | leave(place, shorter, prune(params, kept))
+        tokenizer.keep(workspace.stage_folder(self.source), workspace.folder)
+        return {"kept": kept} | leave(workspace, shorter, prune(params, kept))
 
 
 @dataclasses.dataclass
@@ -62,19 +64,19 @@ class PruneWidth:
         if not (self.heads or self.feed_forward or self.width):
             raise ValueError("nothing is pruned: give heads, feed_forward or width what to keep.")
 
-    def run(self, place: Place) -> dict[str, Any]:
-        config, params = load_model(place.beside(self.source), place.display.say)
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        config, params = load_model(workspace.stage_folder(self.source), workspace.display.say)
         narrow = narrowed(config, self.heads, self.feed_forward, self.width)
-        check_tokenizer(place, self.source, config)
-        feed = place.rows.training(
-            seed=place.seed, batch_size=self.batch_size, masking=Masking(smoothing=0.0)
+        check_tokenizer(workspace, self.source, config)
+        feed = workspace.rows.training(
+            seed=workspace.seed, batch_size=self.batch_size, masking=Masking(smoothing=0.0)
         )
         shown = (feed[i] for i in range(self.batches))
         model = families.build(config)
         kept = choose(config, narrow, importance(model, model.arrange(params), shown))
-        tokenizer.keep(place.beside(self.source), place.folder)
+        tokenizer.keep(workspace.stage_folder(self.source), workspace.folder)
         chosen = {"kept_heads": [list(map(int, of)) for of in kept.heads]}
-        return chosen | leave(place, narrow, prune_width(config, params, kept))
+        return chosen | leave(workspace, narrow, prune_width(config, params, kept))
 
 
 @dataclasses.dataclass
@@ -105,17 +107,19 @@ class Initialise:
         if self.model is not None:
             self.model.check()
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, workspace: Workspace) -> dict[str, Any]:
         shape = self.model
         if shape is None:
-            config, _ = load_model(place.beside(self.like), place.display.say, on_host=True)
+            config, _ = load_model(
+                workspace.stage_folder(self.like), workspace.display.say, on_host=True
+            )
             shape = families.with_layers(config, self.layers)
-        tokenizer.write(place.rows.tokenizer, place.folder)
-        return leave(place, *start(shape, place, self.unigram_bias))
+        tokenizer.write(workspace.rows.tokenizer, workspace.folder)
+        return leave(workspace, *start(shape, workspace, self.unigram_bias))
 
 
-def leave(place: Place, config: families.Config, params: Params) -> dict[str, Any]:
+def leave(workspace: Workspace, config: families.Config, params: Params) -> dict[str, Any]:
     """Save a model that is not trained; returns what done.json says of it."""
-    series = Series(place.folder / "checkpoint", warn=place.display.say)
+    series = Series(workspace.folder / "checkpoint", warn=workspace.display.say)
     series.save(0, params, families.describe(config))
     return {"layers": config.layers, "parameters": parameter_count(params)}

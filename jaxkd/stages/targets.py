@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 
-from jaxkd.data.pairs import PairRows
-from jaxkd.stages.experiment import Place
+from jaxkd.data.rows.pairs import PairRows
+from jaxkd.runs.experiment import Workspace
 
 FILE = "targets.npz"
 
 
-def with_chosen(place: Place, stage: str) -> PairRows:
+def with_targets_of(workspace: Workspace, stage: str) -> PairRows:
     """The rows of the experiment, with the targets a `Choose` stage left for training."""
-    folder = place.beside(stage)
+    folder = workspace.stage_folder(stage)
     told = json.loads((folder / "done.json").read_text())["fingerprint"]
     with np.load(folder / FILE) as stored:
-        return place.rows.with_targets(stored["targets"], stored["sources"], told)
+        return workspace.rows.with_targets(stored["targets"], stored["sources"], told)

@@ -11,24 +11,24 @@ import jax
 
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
-from jaxkd.core import hosts
 from jaxkd.core.batch import Batch
-from jaxkd.data.feed import Recall
-from jaxkd.data.masking import Masking
-from jaxkd.data.text import Rows
+from jaxkd.data.rows.feed import Recall
+from jaxkd.data.rows.masking import Masking
+from jaxkd.data.rows.text import Rows
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step
-from jaxkd.distil.teacher import released
+from jaxkd.distil.teacher import dequantise
 from jaxkd.distil.terms import CtcLabels, HardLabels
 from jaxkd.evaluate.predictions import Evaluate, make_ctc_evaluate, make_evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import decoder, families
 from jaxkd.models.model import Model, Params, forward
 from jaxkd.models.stack import unstack
+from jaxkd.runs.experiment import Workspace
+from jaxkd.runtime import hosts
 from jaxkd.stages import tokenizer
-from jaxkd.stages.experiment import Place
-from jaxkd.stages.targets import with_chosen
+from jaxkd.stages.targets import with_targets_of
 from jaxkd.train import flops, loop, parallel
 from jaxkd.train.log import MetricLog
 from jaxkd.train.optimiser import AdamW
@@ -80,7 +80,7 @@ class Training:
 
     def fit(
         self,
-        place: Place,
+        workspace: Workspace,
         config: families.Config,
         params: Params,
         terms: objective.Terms,
@@ -92,21 +92,21 @@ class Training:
     ) -> dict[str, Any]:
         """Train from `params`, or go on from the last good checkpoint; save the last state.
 
-        Parameters on the host are placed where the step wants them, and nowhere else.
+        Parameters on the host are device_put_sharded where the step wants them, and nowhere else.
         With `recall` what the teacher says comes from a store; of `teacher` then only its head and
         token embedding are looked at, if it is given at all.
         """
         run_step, place_arrays = parallel.way(self.parallel, self.tensor)
         model = families.build(config)
-        families.check_shapes(model, params, f"stage {place.name!r}")
+        families.check_shapes(model, params, f"stage {workspace.name!r}")
         taught, teacher_params = None, None
         if teacher is not None:
             taught = families.build(teacher[0])
             its = teacher[1] if recall else taught.arrange(teacher[1])
             teacher_params = place_arrays(its)
         params = model.arrange(params)
-        batches = place.rows.batches("validation", self.batch_size, self.evaluate_rows)
-        own = _of_terms(terms, place.seed, (model, params), (taught, teacher_params), batches)
+        batches = workspace.rows.batches("validation", self.batch_size, self.evaluate_rows)
+        own = _of_terms(terms, workspace.seed, (model, params), (taught, teacher_params), batches)
         if own:
             params = params | {"terms": own}
         optimiser = self.optimiser.build(params, self.steps, self.freeze)
@@ -114,39 +114,41 @@ class Training:
             model,
             terms,
             optimiser,
-            seed=place.seed,
+            seed=workspace.seed,
             teacher=taught,
             layer_drop=layer_drop,
             dropout=max(config.dropout, config.attention_dropout) > 0,
             accumulate=self.accumulate,
             chunk=self.chunk,
-            mix=_mix(on_policy, model, config, place),
+            mix=_mix(on_policy, model, config, workspace),
         )
-        series = Series(place.folder / "checkpoint", warn=place.display.say)
-        best = Series(place.folder / "best", keep=1, warn=place.display.say)
+        series = Series(workspace.folder / "checkpoint", warn=workspace.display.say)
+        best = Series(workspace.folder / "best", keep=1, warn=workspace.display.say)
         check_space(series.folder, 4 * 3 * layerwise.nbytes(params))
-        log = MetricLog(place.folder / "metrics.jsonl", place.tensorboard, silent=not hosts.first())
+        log = MetricLog(
+            workspace.folder / "metrics.jsonl", workspace.tensorboard, silent=not hosts.first()
+        )
         described = families.describe(config)
 
         begin = functools.partial(initial_state, optimiser=optimiser)
         state, resumed = _resume(series, jax.eval_shape(begin, params), model)
-        hosts.check_same(str(resumed), f"the step at which {place.name!r} goes on")
+        hosts.check_same(str(resumed), f"the step at which {workspace.name!r} goes on")
         # Placed first: what the optimiser keeps, twice the model and more, begins where it stays.
         state = place_arrays(begin(place_arrays(params)) if state is None else state)
         log.rewind(resumed)
         if resumed:
-            place.display.say(f"{place.name}: going on from step {resumed}")
-        place.display.start(place.name, self.steps, resumed)
+            workspace.display.say(f"{workspace.name}: going on from step {resumed}")
+        workspace.display.start(workspace.name, self.steps, resumed)
 
         asked = None if recall else taught  # a store knows the training split alone
-        measure = measure_of(place.rows, model, asked, chunk=self.chunk)
+        measure = measure_of(workspace.rows, model, asked, chunk=self.chunk)
 
         def evaluate(done: int, state: State) -> Mapping[str, float]:
             return measure(state.params, teacher_params, batches)
 
         def tell(done: int, split: str, values: Mapping[str, float]) -> None:
             log.write(done, split, values)
-            place.display.step(done, values)
+            workspace.display.step(done, values)
 
         def save(done: int, state: State, position: dict[str, Any]) -> None:
             state = hosts.gathered(state)
@@ -165,23 +167,23 @@ class Training:
         )
         models = [flops.Part(3, model, params, causal=_is_causal(config), blocks=1 - layer_drop)]
         if asked is not None:
-            shapes = jax.eval_shape(released, teacher_params)
+            shapes = jax.eval_shape(dequantise, teacher_params)
             models.append(flops.Part(1, taught, shapes, causal=_is_causal(teacher[0])))
         devices = 1 if self.parallel == "jitted" else jax.device_count()
         hooks = loop.Hooks(
-            tell, save, evaluate, improved, hosts.Agreed(place.stopping),
+            tell, save, evaluate, improved, hosts.CollectiveFlag(workspace.stopping),
             flops.Needed(models), flops.peak(config.compute, devices),
         )  # fmt: skip
-        shown = with_chosen(place, self.targets) if self.targets else place.rows
+        shown = with_targets_of(workspace, self.targets) if self.targets else workspace.rows
         feed = shown.training(
-            seed=place.seed, batch_size=self.batch_size, masking=self.masking, recall=recall
+            seed=workspace.seed, batch_size=self.batch_size, masking=self.masking, recall=recall
         )
         told = [row for row in log.rows() if row["split"] == "validation"]
         # The first host may be about to forget what lies after.
         losses = [row["loss"] for row in told if row["step"] <= resumed]
         compiled = run_step(step)
-        if place.profile is not None:
-            compiled = Profiled(compiled, place.profile)
+        if workspace.profile is not None:
+            compiled = Profiled(compiled, workspace.profile)
         try:
             state = loop.run(
                 compiled,
@@ -196,14 +198,14 @@ class Training:
         except loop.NotFinite as error:
             last = series.latest()
             raise loop.NotFinite(
-                f"{place.name}: {error} The last good state is {last or 'the initial one'}. Lower "
-                f"config.stages.{place.name}.optimiser.learning_rate, or lengthen its warmup."
+                f"{workspace.name}: {error} The last good state is {last or 'the initial one'}. Lower "
+                f"config.stages.{workspace.name}.optimiser.learning_rate, or lengthen its warmup."
             ) from None
         finally:
-            if place.profile is not None:
+            if workspace.profile is not None:
                 compiled.close()
             log.close()
-            place.display.stop()
+            workspace.display.stop()
         return {"steps": int(state.step), "resumed_at": resumed}
 
 
@@ -221,14 +223,22 @@ def measure_of(rows: Rows, model: Model, teacher: Model | None, *, chunk: int = 
     return make_evaluate(model, teacher, top=rows.top, chunk=chunk, parts=rows.parts)
 
 
-def _mix(how: OnPolicy | None, model: Model, config: families.Config, place: Place) -> Any:
+def _mix(how: OnPolicy | None, model: Model, config: families.Config, workspace: Workspace) -> Any:
     if how is None or not how.share:
         return None
-    known, barred = place.rows.tokenizer, never_written(place.rows, config)
-    return mixer(model, config, how, seed=place.seed, end=known.sep, pad=known.pad, barred=barred)
+    known, suppress_tokens = workspace.rows.tokenizer, suppressed_tokens(workspace.rows, config)
+    return mixer(
+        model,
+        config,
+        how,
+        seed=workspace.seed,
+        end=known.sep,
+        pad=known.pad,
+        suppress_tokens=suppress_tokens,
+    )
 
 
-def never_written(rows: Rows, config: families.Config) -> tuple[int, ...]:
+def suppressed_tokens(rows: Rows, config: families.Config) -> tuple[int, ...]:
     """Special tokens but the one that ends a text, and the embedding's rows that are no token's."""
     known = rows.tokenizer
     beyond = range(known.vocab_size, config.vocabulary)
@@ -330,15 +340,15 @@ def check_head(name: str, config: families.Config, rows: Rows) -> None:
         )
 
 
-def check_tokenizer(place: Place, name: str, config: families.Config) -> None:
+def check_tokenizer(workspace: Workspace, name: str, config: families.Config) -> None:
     """Raise ValueError unless stage `name`'s model and the data mean the same by every id."""
-    wanted = place.rows.tokenizer.fast.get_vocab()
-    found = tokenizer.vocabulary(place.beside(name))
+    wanted = workspace.rows.tokenizer.fast.get_vocab()
+    found = tokenizer.vocabulary(workspace.stage_folder(name))
     if found is not None and found != wanted:
         unlike = sum(wanted.get(token) != number for token, number in found.items())
         raise ValueError(
             f"the tokenizer of {name!r} has {len(found)} tokens, {unlike} of them under another id "
-            f"or none in that of the text ({place.rows.tokenizer.origin}, {len(wanted)} tokens): "
+            f"or none in that of the text ({workspace.rows.tokenizer.origin}, {len(wanted)} tokens): "
             "its predictions cannot be compared token by token. Give the text the model's own: "
             "--config.data.tokenizer=NAME."
         )

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxkd.core.axes import DATA
 from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
-from jaxkd.train.placement import check_tensor, mesh_of, placed, replicated, spread
+from jaxkd.train.placement import check_tensor, device_put_sharded, mesh_of, replicated, spread
 
 
 def jitted(step: Callable) -> Callable:
@@ -83,7 +83,9 @@ def sharded(
             kept = jax.tree.map(lambda x: x.sharding, state)
             compiled = jax.jit(alone, donate_argnums=0, out_shardings=(kept, everywhere))
         with jax.set_mesh(mesh):
-            return compiled(state, teacher, jax.tree.map(lambda x: placed(x, rows), batch))
+            return compiled(
+                state, teacher, jax.tree.map(lambda x: device_put_sharded(x, rows), batch)
+            )
 
     return call
 

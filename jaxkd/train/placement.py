@@ -67,7 +67,7 @@ def spread(tree: Any, devices: Sequence[jax.Device] | None = None, tensor: int =
             axes[free.index(max(free))] = DATA
         return NamedSharding(mesh, PartitionSpec(*axes))
 
-    return map_named(lambda name, leaf: placed(leaf, where(name, leaf)), tree)
+    return map_named(lambda name, leaf: device_put_sharded(leaf, where(name, leaf)), tree)
 
 
 def _cut(name: str) -> int:
@@ -81,7 +81,7 @@ def replicated(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def placed(leaf: Any, where: NamedSharding) -> jax.Array:
+def device_put_sharded(leaf: Any, where: NamedSharding) -> jax.Array:
     """The array there; every process has all of it, and gives its own devices their part.
 
     What lies there already is given back.

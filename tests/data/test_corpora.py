@@ -9,8 +9,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxkd.data import lines, parallel
-from jaxkd.data.parallel import open_pairs
+from jaxkd.data.corpora import pairs as parallel
+from jaxkd.data.corpora.pairs import open_pairs
+from jaxkd.data.sources import records as lines
 
 DATA = pathlib.Path(os.environ.get("JAXKD_DATA", ""))
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.feed import Evaluation, Training
-from jaxkd.data.masking import Masking, Vocabulary, mask_rows
-from jaxkd.data.packing import pack
+from jaxkd.data.rows.feed import Evaluation, Training
+from jaxkd.data.rows.masking import Masking, Vocabulary, mask_rows
+from jaxkd.data.rows.packing import pack
 
 ROWS = pack([np.arange(4, 40)] * 9, length=12, cls=1, sep=2, pad=0)
 VOCABULARY = Vocabulary.of(np.bincount(ROWS.ravel(), minlength=44), special=range(4), mask=3, pad=0)

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from jaxkd.core.random import numpy_stream
-from jaxkd.data.masking import Masking, Vocabulary, mask_rows, unigram_nats
+from jaxkd.data.rows.masking import Masking, Vocabulary, mask_rows, unigram_nats
 
 SPECIAL = (0, 1, 2, 3)  # pad, cls, sep, mask
 COUNTS = np.array([0, 0, 0, 0] + [1000, 100, 10, 1] * 10)

@@ -8,9 +8,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxkd.data.masking import Masking
-from jaxkd.data.pairs import Pairs
-from jaxkd.data.parallel import open_pairs
+from jaxkd.data.corpora.pairs import open_pairs
+from jaxkd.data.rows.masking import Masking
+from jaxkd.data.rows.pairs import Pairs
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "multi30k"
 EN = ["A dog runs.", "Two men, one hat", "A child's red ball!"]

@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxkd.data.labelled import Labelled
-from jaxkd.data.sst2 import open_sst2
+from jaxkd.data.corpora.glue import open_sst2
+from jaxkd.data.rows.labelled import Labelled
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "glue" / "SST-2"
 TRAIN = 'sentence\tlabel\na "fine" film \t1\nno\tno \t0\n'

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd.data.tasks import TASKS, Tasks, examples
+from jaxkd.data.corpora.alfred_steps import TASKS, Tasks, examples
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.models.roberta import Config

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.text import CausalText, MaskedText
+from jaxkd.data.rows.text import CausalText, MaskedText
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from tests.stages.small import write_corpus

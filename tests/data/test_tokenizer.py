@@ -13,9 +13,9 @@ import tokenizers
 import transformers
 
 import jaxkd
-from jaxkd.data import tokenizer as module
-from jaxkd.data.embedded import embedded_documents
-from jaxkd.data.tokenizer import open_tokenizer, train_vocabulary
+from jaxkd.data.sources.embedded import embedded_documents
+from jaxkd.data.tokenizers import tokenizer as module
+from jaxkd.data.tokenizers.tokenizer import open_tokenizer, train_vocabulary
 
 DATA = pathlib.Path(os.environ.get("JAXKD_DATA", ""))
 BERT = DATA / "tokenizers" / "bert-base-uncased"
@@ -160,8 +160,8 @@ def test_a_name_the_hub_denies_is_an_error_and_no_reason_to_train(tmp_path, monk
 def test_training_is_the_same_in_every_process(tmp_path):
     code = """
 import json
-from jaxkd.data.tokenizer import train_vocabulary
-from jaxkd.data.embedded import embedded_documents
+from jaxkd.data.tokenizers.tokenizer import train_vocabulary
+from jaxkd.data.sources.embedded import embedded_documents
 print(json.dumps(train_vocabulary(embedded_documents()["test"], 2000)))
 """
     path = {"PYTHONPATH": str(pathlib.Path(jaxkd.__path__[0]).parent)}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.tokenizer import open_tokenizer
-from jaxkd.data.trimming import trim_wordpiece, used_tokens
+from jaxkd.data.tokenizers.tokenizer import open_tokenizer
+from jaxkd.data.tokenizers.trimming import trim_wordpiece, used_tokens
 from jaxkd.distil.student import trim_vocabulary
 from jaxkd.models import families
 from jaxkd.models.model import forward

@@ -17,9 +17,11 @@ import pyarrow.parquet
 import pytest
 
 import jaxkd
-from jaxkd.data import embedded, hub_files, wikitext2
-from jaxkd.data.embedded import embedded_documents
-from jaxkd.data.wikitext2 import SPLITS, open_corpus
+from jaxkd.data.corpora import wikitext2
+from jaxkd.data.corpora.wikitext2 import SPLITS, open_corpus
+from jaxkd.data.sources import embedded
+from jaxkd.data.sources import hub as hub_files
+from jaxkd.data.sources.embedded import embedded_documents
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "wikitext-2"
 needs_wikitext = pytest.mark.skipif(
@@ -61,7 +63,7 @@ def elsewhere(code: str, **environment: str) -> dict:
 
 OPEN = """
 import json, pathlib, sys, time
-from jaxkd.data.wikitext2 import SPLITS, open_corpus
+from jaxkd.data.corpora.wikitext2 import SPLITS, open_corpus
 start = time.monotonic()
 corpus = open_corpus(cache=pathlib.Path({cache!r}))
 texts = {{split: list(corpus.documents(split)) for split in SPLITS}}
@@ -137,7 +139,7 @@ def test_killed_preparation_is_done_again(tmp_path):
     folder = write(tmp_path / "w")
     killed = """
 import os, pathlib, sys
-from jaxkd.data import wikitext2
+from jaxkd.data.corpora import wikitext2
 begin = wikitext2.Wikitext2.__init__
 class Deadly(list):
     def __iter__(self):
@@ -204,8 +206,8 @@ def test_a_source_insisted_on_is_not_replaced(tmp_path, monkeypatch):
 
 
 def test_a_reason_names_no_address():
-    said = "Client error '404 Not Found' for url 'http://127.0.0.1:9/x'\nmore"
-    assert hub_files.reason(OSError(said)) == "OSError: Client error '404 Not Found'"
+    said = "Client error '404 Not ResolvedDataset' for url 'http://127.0.0.1:9/x'\nmore"
+    assert hub_files.reason(OSError(said)) == "OSError: Client error '404 Not ResolvedDataset'"
     assert hub_files.reason(TimeoutError()) == "TimeoutError"
 
 

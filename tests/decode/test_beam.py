@@ -157,9 +157,15 @@ def test_beams_and_scores_are_those_of_transformers(case, given, tmp_path):
     )  # fmt: skip
     expected = torch_model.generate(**fed, generation_config=settings)
     config, params = folder.load(str(tmp_path))
-    barred = [word for (word,) in given.get("bad_words_ids", [])]
+    suppress_tokens = [word for (word,) in given.get("bad_words_ids", [])]
     search = searcher(
-        families.build(config), config, ours_of(given), ends=[end], pad=1, barred=barred, segment=5
+        families.build(config),
+        config,
+        ours_of(given),
+        ends=[end],
+        pad=1,
+        suppress_tokens=suppress_tokens,
+        segment=5,
     )
     found = search(params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
     theirs = expected.sequences[:, prompt:].reshape(len(tokens), width, -1).numpy()

@@ -8,8 +8,8 @@ import pytest
 from jaxkd.core.batch import Batch
 from jaxkd.decode.cached import advance, empty
 from jaxkd.models import families
+from jaxkd.models.cache_positions import sequential
 from jaxkd.models.model import encode, forward
-from jaxkd.models.places import in_a_row
 from tests.hub import test_seq2seq as seq2seq
 from tests.hub.test_decoders import LENGTHS, config, inputs
 from tests.models import tiny
@@ -28,7 +28,7 @@ def test_a_cached_step_gives_what_the_whole_gives(case, left):
 
     @jax.jit
     def step(tokens, start, caches):
-        places = in_a_row(allowed, start, tokens.shape[1])
+        places = sequential(allowed, start, tokens.shape[1])
         return advance(model, params, tokens, places, caches)
 
     caches, found = empty(settings, len(LENGTHS), room), []
@@ -53,7 +53,7 @@ def test_an_encoder_decoder_reads_once_and_writes_step_by_step(family):
 
     @jax.jit
     def step(tokens, start, caches, memory):
-        places = in_a_row(allowed, start, tokens.shape[1])
+        places = sequential(allowed, start, tokens.shape[1])
         return advance(model, params, tokens, places, caches, memory=memory, memory_mask=given.mask)
 
     caches, found = empty(settings, 4, room, memory.shape[1]), []

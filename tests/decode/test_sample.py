@@ -101,7 +101,9 @@ def test_a_row_hangs_on_its_own_key_alone():
 def test_the_end_token_does_not_come_too_early_and_barred_ones_never():
     model, config, params = small("llama")
     batch = rows((2,) * 64)
-    draw = sampler(model, config, Sample(max_tokens=6, min_tokens=4), ends=[END], barred=[0, 4])
+    draw = sampler(
+        model, config, Sample(max_tokens=6, min_tokens=4), ends=[END], suppress_tokens=[0, 4]
+    )
     found = jax.jit(draw)(params, batch, keys(64))
     assert np.min(found.lengths) == 5  # four, and the end
     for tokens, length in zip(found.tokens[:, 0], found.lengths[:, 0], strict=True):

@@ -43,7 +43,9 @@ def pairs(family, rows=16):
 
 def mixing(family, share=1.0, **how):
     model, config, params = small(family)
-    mix = mixer(model, config, OnPolicy(share=share, **how), seed=0, end=END, pad=0, barred=(0, 1))
+    mix = mixer(
+        model, config, OnPolicy(share=share, **how), seed=0, end=END, pad=0, suppress_tokens=(0, 1)
+    )
     return model, params, mix
 
 

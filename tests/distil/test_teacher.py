@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from jaxkd import losses
-from jaxkd.core.taught import Scores, States
+from jaxkd.core.stored_targets import Scores, States
 from jaxkd.distil.step import initial_state, make_step
-from jaxkd.distil.teacher import Int8, hold, megabytes, released, said
+from jaxkd.distil.teacher import Int8, dequantise, megabytes, quantise, said
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.models import families
 from jaxkd.models.model import forward
@@ -63,13 +63,13 @@ def test_stored_scores_are_the_logits():
 
 
 def test_int8_is_within_half_a_step_of_its_channels_scale():
-    held = hold(PARAMS, "int8")
+    held = quantise(PARAMS, "int8")
     kernel = PARAMS["blocks"][0]["feed_forward"]["expand"]["kernel"]
-    found = released(held)["blocks"][0]["feed_forward"]["expand"]["kernel"]
+    found = dequantise(held)["blocks"][0]["feed_forward"]["expand"]["kernel"]
     half = np.abs(np.asarray(kernel)).max(0) / 127 / 2
     assert (np.abs(np.asarray(found - kernel)) <= half * 1.001).all()
     token = np.asarray(PARAMS["embed"]["token"])
-    off = np.abs(np.asarray(released(held)["embed"]["token"]) - token)
+    off = np.abs(np.asarray(dequantise(held)["embed"]["token"]) - token)
     assert (off <= np.abs(token).max(1, keepdims=True) / 127 / 2 * 1.001).all()
     assert isinstance(held["embed"]["token"], Int8)
     norm = held["blocks"][0]["norm"]["scale"]
@@ -77,13 +77,13 @@ def test_int8_is_within_half_a_step_of_its_channels_scale():
 
 
 def test_a_channel_of_zeros_stays_zero():
-    held = hold({"kernel": jnp.zeros((3, 2))}, "int8")
-    np.testing.assert_array_equal(released(held)["kernel"], np.zeros((3, 2)))
+    held = quantise({"kernel": jnp.zeros((3, 2))}, "int8")
+    np.testing.assert_array_equal(dequantise(held)["kernel"], np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("how, share", [("bfloat16", 0.5), ("int8", 0.32)])
 def test_fewer_bits_take_less_memory_and_cost_little(how, share):
-    held = hold(PARAMS, how)
+    held = quantise(PARAMS, how)
     assert megabytes(held) <= share * megabytes(PARAMS)
     batch = tiny.batch()
     exact, rough = (said(MODEL, params, batch).logits for params in (PARAMS, held))
@@ -94,6 +94,6 @@ def test_fewer_bits_take_less_memory_and_cost_little(how, share):
 
 def test_a_scan_takes_a_held_teacher_as_it_is():
     model = families.build(tiny.config(layers=2, scan_layers=True))
-    batch, held = tiny.batch(), hold(PARAMS, "int8")
+    batch, held = tiny.batch(), quantise(PARAMS, "int8")
     found = said(model, model.arrange(held), batch).logits
     np.testing.assert_allclose(found, said(MODEL, held, batch).logits, atol=1e-4)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxkd.data.parallel import MADE
+from jaxkd.data.corpora.pairs import MADE
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENTS = [

@@ -9,7 +9,7 @@ import torch
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
-from jaxkd.core.taught import NBest
+from jaxkd.core.stored_targets import NBest
 from jaxkd.decode.ctc import n_best
 from jaxkd.distil.terms import CtcHypotheses, CtcLabels, FrameTargets, SoftTargets
 from jaxkd.metrics.predictions import spelt_right

@@ -7,7 +7,7 @@ import pytest
 
 from jaxkd import losses
 from jaxkd.core.outputs import Projection
-from jaxkd.core.taught import Draws, TopK
+from jaxkd.core.stored_targets import Draws, TopK
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from tests.losses.test_losses import logits
 

@@ -112,22 +112,22 @@ def _made() -> dict:
             "comparisons": [
                 {
                     "title": "LayerDrop 0.1 - 0 before pruning",
-                    "better": "student_robust",
-                    "than": "student_plain",
+                    "model": "student_robust",
+                    "baseline": "student_plain",
                     "split": "validation",
                     "metric": "loss",
                 },
                 {
                     "title": "pruned - random",
-                    "better": "student_plain",
-                    "than": "student_random",
+                    "model": "student_plain",
+                    "baseline": "student_random",
                     "split": "validation",
                     "metric": "loss",
                 },
                 {
                     "title": "agreement, LayerDrop 0.1 - 0",
-                    "better": "student_robust",
-                    "than": "student_plain",
+                    "model": "student_robust",
+                    "baseline": "student_plain",
                     "split": "validation",
                     "metric": "agreement",
                 },

@@ -60,7 +60,7 @@ def test_differences_pair_equal_seeds_only(results):
     seeds["0"]["validation"]["loss"] = 6.5
     del seeds["1"]
     results["models"]["student_plain"]["seeds"]["0"]["validation"]["loss"] = 6.25
-    found = spread.paired(results, {"better": "student_robust", "than": "student_plain"})
+    found = spread.paired(results, {"model": "student_robust", "baseline": "student_plain"})
     assert found["0"] == 0.25
     assert list(found) == ["0", "2"]
 

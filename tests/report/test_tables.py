@@ -168,7 +168,7 @@ def test_empty_results_give_tables_without_numbers():
     "change, message",
     [
         (lambda r: r["curves"][0]["models"].append("studnet_plain"), "mean 'student_plain'"),
-        (lambda r: r["comparisons"][1].update(than="nobody"), r"comparisons\[1\] names"),
+        (lambda r: r["comparisons"][1].update(baseline="nobody"), r"comparisons\[1\] names"),
         (lambda r: r["references"][0].update(model="techer_plain"), "mean 'teacher_plain'"),
         (lambda r: r["references"][0].pop("original"), r"references\[0\] has no 'original'"),
     ],

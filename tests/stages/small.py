@@ -4,11 +4,11 @@ import pathlib
 import random
 
 from configs import recipes
-from jaxkd.data.text import MaskedText
+from jaxkd.data.rows.text import MaskedText
 from jaxkd.models.bert import Config
+from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.pretrain import Pretrain
 from jaxkd.stages.student import Prune
 from jaxkd.train.optimiser import AdamW
@@ -32,7 +32,7 @@ def write_corpus(folder: pathlib.Path) -> pathlib.Path:
 def experiment(
     corpus: pathlib.Path | str, *, teacher_steps: int = 12, student_steps: int = 8, **teacher
 ) -> Experiment:
-    """Teacher, pruned seedling, distilled student, evaluation."""
+    """Teacher, pruned student_init, distilled student, evaluation."""
     often = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=6, evaluate_rows=8)
     settings = dict(optimiser=AdamW(learning_rate=3e-3), layer_drop=0.2) | teacher
     return Experiment(
@@ -46,9 +46,9 @@ def experiment(
                 ),
                 steps=teacher_steps, **often, **settings,
             ),
-            "seedling": Prune(source="teacher"),
+            "student_init": Prune(source="teacher"),
             "student": Distil(
-                teacher="teacher", student="seedling", terms=recipes.distilbert(),
+                teacher="teacher", student="student_init", terms=recipes.distilbert(),
                 steps=student_steps, freeze=("embed/position",), **often,
             ),
             "evaluate": Evaluate(models=("teacher", "student"), batch_size=8),

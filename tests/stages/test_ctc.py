@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.pairs import Pairs
+from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam
 from jaxkd.decode.ctc import n_best
 from jaxkd.distil.on_policy import OnPolicy
@@ -17,11 +17,11 @@ from jaxkd.metrics.text import error_rate
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import forward
-from jaxkd.stages import runner
+from jaxkd.runs import runner
+from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Experiment
 from jaxkd.stages.generate import Generate
 from jaxkd.stages.label import Label
 from jaxkd.stages.pretrain import Pretrain
@@ -34,7 +34,7 @@ LABEL = dict(teacher="teacher", kind="hypotheses", n=3, width=4, batch_size=8)
 
 def data(**changes) -> Pairs:
     given = dict(
-        corpus="stutter", trained_size=261, read=64, write=32, rows=24, shares=(0.5, 1.0),
+        corpus="noisy_letters", trained_size=261, read=64, write=32, rows=24, shares=(0.5, 1.0),
         ctc=True,
     )  # fmt: skip
     return Pairs(**(given | changes))
@@ -47,28 +47,28 @@ def experiment(**stages) -> Experiment:
     )  # fmt: skip
     first = {
         "teacher": Pretrain(model=model, steps=4, unigram_bias=False, **STEPS),
-        "seedling": Prune(source="teacher"),
+        "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Spelt", data=data(), stages=first | stages)
 
 
-def run(place, workdir="runs", **stages):
+def run(workspace, workdir="runs", **stages):
     return runner.run(
         experiment(**stages), name="spelt", variant="test", command="pytest",
-        workdir=place / workdir, cache=place / "cache",
+        workdir=workspace / workdir, cache=workspace / "cache",
     ) / "0"  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workspace(tmp_path_factory):
     return tmp_path_factory.mktemp("ctc")
 
 
 @pytest.fixture(scope="module")
-def whole(place):
-    student = dict(teacher="teacher", student="seedling", steps=3, **STEPS)
+def whole(workspace):
+    student = dict(teacher="teacher", student="student_init", steps=3, **STEPS)
     return run(
-        place,
+        workspace,
         spelt=Label(**LABEL),
         frames=Distil(terms={"ctc": CtcLabels(), "frames": FrameTargets()}, **student),
         hypotheses=Distil(
@@ -82,7 +82,7 @@ def whole(place):
 
 
 def places(folder, rows, name="teacher"):
-    """Log-probabilities at each place of each of these rows, one row at a time."""
+    """Log-probabilities at each workspace of each of these rows, one row at a time."""
     config, params = load_model(folder / name)
     model = families.build(config)
     alone = jax.jit(lambda batch: jax.nn.log_softmax(forward(model, params, batch).logits[0]))
@@ -92,13 +92,13 @@ def places(folder, rows, name="teacher"):
         yield np.array(alone(Batch(jnp.array(np.where(mask, ids, 0)), jnp.array(mask))))[mask[0]]
 
 
-def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(place, whole):
+def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(workspace, whole):
     """Written out again from the teacher itself, a row at a time, for the first batch."""
-    rows = data().open(place / "cache")
+    rows = data().open(workspace / "cache")
     feed = rows.training(seed=0, batch_size=8, masking=Pretrain().masking)
     batch = feed[0]
-    _, params = load_model(whole / "seedling")
-    config, _ = load_model(whole / "seedling")
+    _, params = load_model(whole / "student_init")
+    config, _ = load_model(whole / "student_init")
     logits = forward(
         families.build(config), params, jax.tree.map(jnp.array, Batch(batch.tokens, batch.mask))
     ).logits
@@ -119,8 +119,8 @@ def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(place, whole):
     first = json.loads((whole / "hypotheses" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["step"] == 2  # a window of two steps; so the first alone, by a run of one step
     again = run(
-        place, "one step", spelt=Label(**LABEL),
-        one=Distil(teacher="teacher", student="seedling", labels="spelt", steps=1,
+        workspace, "one step", spelt=Label(**LABEL),
+        one=Distil(teacher="teacher", student="student_init", labels="spelt", steps=1,
                    terms={"hypotheses": CtcHypotheses()}, **STEPS),
     )  # fmt: skip
     told = json.loads((again / "one" / "metrics.jsonl").read_text().splitlines()[0])
@@ -136,8 +136,8 @@ def torch_ctc(logits, labels):
     ).item()  # fmt: skip
 
 
-def test_what_is_written_is_what_the_places_spell(place, whole):
-    rows = data().open(place / "cache")
+def test_what_is_written_is_what_the_places_spell(workspace, whole):
+    rows = data().open(workspace / "cache")
     test = rows.splits["test"]
     told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
     texts = (whole / "decode" / "teacher.test.beam.txt").read_text().split("\n")[: len(test)]
@@ -148,8 +148,8 @@ def test_what_is_written_is_what_the_places_spell(place, whole):
     np.testing.assert_allclose(told["splits"]["test"]["cer_beam"], wanted, rtol=0.02)
 
 
-def test_the_loss_is_nats_a_label(place, whole):
-    rows = data().open(place / "cache")
+def test_the_loss_is_nats_a_label(workspace, whole):
+    rows = data().open(workspace / "cache")
     test, total, labels = rows.splits["test"], 0.0, 0
     for row, log_p in zip(test, places(whole, test), strict=True):
         target = row[rows.columns :]
@@ -161,7 +161,7 @@ def test_the_loss_is_nats_a_label(place, whole):
     assert {"kl", "agreement"} <= set(told["hypotheses"]["splits"]["test"])
 
 
-STUDENT = dict(teacher="teacher", student="seedling", steps=1, **STEPS)
+STUDENT = dict(teacher="teacher", student="student_init", steps=1, **STEPS)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(tmp_path, sta
             dict(corpus="multi30k", source="embedded", write=64, told="aa"),
             "has 4 labels, 1 of them equal to the one before, and 4 places",
         ),
-        (dict(dir="somewhere"), "stutter is made by jaxkd itself"),
+        (dict(dir="somewhere"), "noisy_letters is made by jaxkd itself"),
     ],
 )
 def test_data_that_ctc_cannot_learn(changes, said, tmp_path, monkeypatch):
@@ -209,7 +209,7 @@ def test_data_that_ctc_cannot_learn(changes, said, tmp_path, monkeypatch):
     changes = {name: value for name, value in changes.items() if name != "told"}
     if words:  # more labels than places for them
         told = {k: [("ab", (words,))] * 3 for k in ("train", "validation", "test")}
-        monkeypatch.setattr("jaxkd.data.parallel.reversed_prose", lambda: ("told", told))
-        monkeypatch.setattr("jaxkd.data.sources._folder", lambda *_: (None, "not here"))
+        monkeypatch.setattr("jaxkd.data.corpora.pairs.reversed_prose", lambda: ("told", told))
+        monkeypatch.setattr("jaxkd.data.sources.find._folder", lambda *_: (None, "not here"))
     with pytest.raises(ValueError, match=said):
         data(**changes).open(tmp_path)

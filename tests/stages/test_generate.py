@@ -11,49 +11,49 @@ import numpy as np
 import pytest
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.pairs import Pairs
+from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam, searcher
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.metrics.text import bleu, sentence_bleu
 from jaxkd.models import families
 from jaxkd.report import tables
-from jaxkd.stages import runner
+from jaxkd.runs import runner
+from jaxkd.runs.experiment import Reference, Report
 from jaxkd.stages.choose import Choose, drawn
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Reference, Report
 from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.training import load_model
 from tests.stages.written import ROWS, STEPS, experiment, generate
 
 
-def run(place, workdir="runs", stopping=lambda: False, change=lambda e: e, **stages):
+def run(workspace, workdir="runs", stopping=lambda: False, change=lambda e: e, **stages):
     return runner.run(
         change(experiment(**stages)), name="written", variant="test", command="pytest",
-        workdir=place / workdir, cache=place / "cache", stopping=stopping,
+        workdir=workspace / workdir, cache=workspace / "cache", stopping=stopping,
     ) / "0"  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workspace(tmp_path_factory):
     return tmp_path_factory.mktemp("generate")
 
 
 @pytest.fixture(scope="module")
-def whole(place):
+def whole(workspace):
     """All that a teacher's sentences are for, in one run."""
     told = Reference("BLEU", 20.0, "teacher", "test", "bleu_beam")
     return run(
-        place,
+        workspace,
         change=lambda e: dataclasses.replace(e, report=Report(references=(told,), split="test")),
         generated=generate(),
         best=Choose(source="generated"),
         closest=Choose(source="generated", how="closest"),
         every=Choose(source="generated", how="n_best"),
-        student=FineTune(source="seedling", targets="best", steps=3, **STEPS),
+        student=FineTune(source="student_init", targets="best", steps=3, **STEPS),
         both=Distil(
-            teacher="teacher", student="seedling", targets="closest", steps=3, chunk=32,
+            teacher="teacher", student="student_init", targets="closest", steps=3, chunk=32,
             terms={"kd": SoftTargets(), "ce": HardLabels()}, **STEPS,
         ),
         evaluate=Evaluate(models=("teacher", "student"), splits=("test",), batch_size=8),
@@ -64,8 +64,8 @@ def whole(place):
     )  # fmt: skip
 
 
-def opened(place):
-    return experiment().data.open(place / "cache")
+def opened(workspace):
+    return experiment().data.open(workspace / "cache")
 
 
 def chosen(folder, name):
@@ -73,30 +73,30 @@ def chosen(folder, name):
         return stored["targets"], stored["sources"]
 
 
-def search(place, folder, width, n_best, rows):
+def search(workspace, folder, width, n_best, rows):
     """What a search of one device finds for these rows."""
     config, params = load_model(folder / "teacher")
-    known = opened(place).tokenizer
-    barred = sorted(known.structural_ids - {known.sep})
+    known = opened(workspace).tokenizer
+    suppress_tokens = sorted(known.structural_ids - {known.sep})
     beam = Beam(width=width, n_best=n_best, max_tokens=12)
     find = searcher(families.build(config), config, beam, ends=[known.sep], pad=known.pad,
-                    barred=barred)  # fmt: skip
-    batch = opened(place).sources(rows)
+                    suppress_tokens=suppress_tokens)  # fmt: skip
+    batch = opened(workspace).sources(rows)
     return find(params, Batch(jnp.array(batch.tokens), jnp.array(batch.mask)))
 
 
-def test_the_best_targets_are_what_the_search_finds(place, whole):
+def test_the_best_targets_are_what_the_search_finds(workspace, whole):
     targets, sources = chosen(whole, "best")
     np.testing.assert_array_equal(sources, np.arange(ROWS))
-    found = search(place, whole, 3, 3, opened(place).splits["train"])
+    found = search(workspace, whole, 3, 3, opened(workspace).splits["train"])
     for row, tokens, length in zip(targets, found.tokens, found.lengths, strict=True):
         assert row[row >= 0].tolist() == tokens[0, : int(length[0])].tolist()
 
 
-def test_the_closest_targets_are_nearest_the_references(place, whole):
-    rows = opened(place)
+def test_the_closest_targets_are_nearest_the_references(workspace, whole):
+    rows = opened(workspace)
     targets, _ = chosen(whole, "closest")
-    found = search(place, whole, 3, 3, rows.splits["train"])
+    found = search(workspace, whole, 3, 3, rows.splits["train"])
     decode, told = rows.tokenizer.decode, rows.references("train")
     means = []
     for i, row in enumerate(targets):
@@ -110,10 +110,10 @@ def test_the_closest_targets_are_nearest_the_references(place, whole):
     assert metrics["sentence_bleu"] == pytest.approx(np.mean(means))
 
 
-def test_a_text_alone_is_timed_once_everything_is_compiled(place, whole):
+def test_a_text_alone_is_timed_once_everything_is_compiled(workspace, whole):
     told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
     assert all(told["splits"]["test"][f"latency_{way}"] > 0 for way in ("greedy", "beam"))
-    rows, seen = opened(place), []
+    rows, seen = opened(workspace), []
 
     def write(_, batch):
         """Takes its time for what it has not seen, and 20 ms for what it has."""
@@ -151,20 +151,20 @@ def test_hypotheses_come_as_often_as_the_teacher_thinks_them_likely():
     np.testing.assert_allclose(counts / counts.sum(1, keepdims=True), shares, atol=0.01)
 
 
-def test_all_hypotheses_are_rows_of_their_source(place, whole):
+def test_all_hypotheses_are_rows_of_their_source(workspace, whole):
     targets, sources = chosen(whole, "every")
     assert len(targets) == 3 * ROWS
     np.testing.assert_array_equal(sources, np.repeat(np.arange(ROWS), 3))
-    found = search(place, whole, 3, 3, opened(place).splits["train"])
+    found = search(workspace, whole, 3, 3, opened(workspace).splits["train"])
     for row, source in zip(targets, sources, strict=True):
         several = zip(found.tokens[source], found.lengths[source], strict=True)
         assert row[row >= 0].tolist() in [t[: int(n)].tolist() for t, n in several]
 
 
-def test_a_student_learns_the_chosen_targets(place, whole):
+def test_a_student_learns_the_chosen_targets(workspace, whole):
     """Of an experiment whose own targets are these, it becomes the same."""
     targets, _ = chosen(whole, "best")
-    rows = opened(place).with_targets(targets, np.arange(ROWS), "by hand")
+    rows = opened(workspace).with_targets(targets, np.arange(ROWS), "by hand")
 
     class Given(Pairs):
         def open(self, cache):
@@ -173,42 +173,42 @@ def test_a_student_learns_the_chosen_targets(place, whole):
     def given(e):
         return dataclasses.replace(e, data=Given(**dataclasses.asdict(e.data)))
 
-    stages = dict(student=FineTune(source="seedling", steps=3, **STEPS))
-    by_hand = run(place, "by hand", change=given, **stages)
+    stages = dict(student=FineTune(source="student_init", steps=3, **STEPS))
+    by_hand = run(workspace, "by hand", change=given, **stages)
     # Its teacher learned other targets: the student is to start from the same as before.
-    shutil.rmtree(by_hand / "seedling" / "checkpoint")
-    shutil.copytree(whole / "seedling" / "checkpoint", by_hand / "seedling" / "checkpoint")
+    shutil.rmtree(by_hand / "student_init" / "checkpoint")
+    shutil.copytree(whole / "student_init" / "checkpoint", by_hand / "student_init" / "checkpoint")
     shutil.rmtree(by_hand / "student")
-    _, found = load_model(run(place, "by hand", change=given, **stages) / "student")
+    _, found = load_model(run(workspace, "by hand", change=given, **stages) / "student")
     _, wanted = load_model(whole / "student")
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
-    _, start = load_model(whole / "seedling")
+    _, start = load_model(whole / "student_init")
     moved = np.abs(np.asarray(start["embed"]["token"]) - np.asarray(found["embed"]["token"]))
     assert moved.max() > 1e-6
 
 
-def test_interrupted_and_resumed_it_writes_the_same_bits(place, whole):
+def test_interrupted_and_resumed_it_writes_the_same_bits(workspace, whole):
 
     def there():
-        return [path.name for path in (place / "again").rglob("*.arrayrecord")]
+        return [path.name for path in (workspace / "again").rglob("*.arrayrecord")]
 
     with pytest.raises(KeyboardInterrupt, match="within a shard"):
-        run(place, "again", stopping=lambda: bool(there()), generated=generate())
+        run(workspace, "again", stopping=lambda: bool(there()), generated=generate())
     assert there() == ["targets-00000.arrayrecord"]
-    folder = run(place, "again", generated=generate())
+    folder = run(workspace, "again", generated=generate())
     for one in sorted((whole / "generated" / "store").iterdir()):
         other = folder / "generated" / "store" / one.name
         if one.suffix == ".arrayrecord":
             assert other.read_bytes() == one.read_bytes()
 
 
-def test_bleu_is_of_the_texts_that_are_kept(place, whole):
+def test_bleu_is_of_the_texts_that_are_kept(workspace, whole):
     told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
-    rows = opened(place)
+    rows = opened(workspace)
     for way in ("greedy", "beam"):
         texts = (whole / "decode" / f"teacher.test.{way}.txt").read_text().splitlines()
         assert told["splits"]["test"][f"bleu_{way}"] == bleu(texts, rows.references("test"))
-    found = search(place, whole, 1, 1, rows.splits["test"])
+    found = search(workspace, whole, 1, 1, rows.splits["test"])
     texts = (whole / "decode" / "teacher.test.greedy.txt").read_text().splitlines()
     for text, tokens, length in zip(texts, found.tokens, found.lengths, strict=True):
         spelt = rows.tokenizer.decode(tokens[0, : int(length[0])].tolist())
@@ -228,7 +228,7 @@ def test_both_measures_of_a_model_stand_in_the_results(whole):
         (dict(generated=generate(beam=Beam(max_tokens=65))), "room for data.write=64"),
         (dict(generated=generate(batch_size=12)), "must be a multiple of the 8 devices"),
         (dict(best=Choose(source="teacher")), "is no Generate stage"),
-        (dict(student=FineTune(source="seedling", targets="teacher")), "is no Choose stage"),
+        (dict(student=FineTune(source="student_init", targets="teacher")), "is no Choose stage"),
         (dict(generated=generate(), c=Choose(how="bset")), "Did you mean 'best'"),
         (dict(decode=Decode(models=("teacher",), metrics=("blue",))), "Did you mean 'bleu'"),
     ],

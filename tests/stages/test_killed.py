@@ -20,33 +20,33 @@ pytestmark = pytest.mark.slow  # each is a whole run or two
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     small.write_corpus(folder / "corpus")
     return folder
 
 
-def start(place: pathlib.Path, workdir: str) -> subprocess.Popen:
+def start(workspace: pathlib.Path, workdir: str) -> subprocess.Popen:
     command = [
         sys.executable, "run.py", "--config", "tests/stages/small.py",
-        f"--config.data.dir={place / 'corpus'}", f"--workdir={place / workdir}",
+        f"--config.data.dir={workspace / 'corpus'}", f"--workdir={workspace / workdir}",
     ]  # fmt: skip
-    env = os.environ | {"JAXKD_CACHE": str(place / "cache"), "XLA_FLAGS": ""}
+    env = os.environ | {"JAXKD_CACHE": str(workspace / "cache"), "XLA_FLAGS": ""}
     return subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def finish(place: pathlib.Path, workdir: str) -> tuple[str, pathlib.Path]:
-    process = start(place, workdir)
+def finish(workspace: pathlib.Path, workdir: str) -> tuple[str, pathlib.Path]:
+    process = start(workspace, workdir)
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 0, told
-    return told, place / workdir / "small-small" / "0"
+    return told, workspace / workdir / "small-small" / "0"
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(place):
-    return finish(place, "uninterrupted")[1]
+def uninterrupted(workspace):
+    return finish(workspace, "uninterrupted")[1]
 
 
 def kill_when(process: subprocess.Popen, seen) -> None:
@@ -65,18 +65,18 @@ MOMENTS = {  # what is on disk at the moment of the kill, below the seed's folde
     "while a checkpoint is written": "teacher/checkpoint/*/head*",
     "between a checkpoint and its digests": "teacher/checkpoint/00000008",
     "after the first checkpoint": "teacher/checkpoint/00000004.sha256.json",
-    "in the pruning": "seedling/config.json",
+    "in the pruning": "student_init/config.json",
     "in the distillation": "student/checkpoint/00000004.sha256.json",
     "in the evaluation": "evaluate/config.json",
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_ends_in_the_same_bits(place, uninterrupted, moment):
+def test_a_killed_run_ends_in_the_same_bits(workspace, uninterrupted, moment):
     workdir = moment.replace(" ", "-")
-    folder = place / workdir / "small-small" / "0"
-    kill_when(start(place, workdir), lambda: any(folder.glob(MOMENTS[moment])))
-    told, folder = finish(place, workdir)
+    folder = workspace / workdir / "small-small" / "0"
+    kill_when(start(workspace, workdir), lambda: any(folder.glob(MOMENTS[moment])))
+    told, folder = finish(workspace, workdir)
     for stage in ("teacher", "student"):
         (config, found), (wanted_config, wanted) = (
             load_model(at / stage) for at in (folder, uninterrupted)
@@ -95,28 +95,28 @@ def test_a_killed_run_ends_in_the_same_bits(place, uninterrupted, moment):
         assert "teacher: going on from step 4" in told
 
 
-def test_kills_at_random_moments_end_in_the_same_bits(place, uninterrupted):
+def test_kills_at_random_moments_end_in_the_same_bits(workspace, uninterrupted):
     draw = np.random.default_rng(int(time.time()))
     for _ in range(6):
-        process = start(place, "random")
+        process = start(workspace, "random")
         time.sleep(draw.uniform(4, 25))
         process.kill()
         process.communicate()
-    _, folder = finish(place, "random")
+    _, folder = finish(workspace, "random")
     found, wanted = (load_model(at / "student")[1] for at in (folder, uninterrupted))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
-def test_a_polite_stop_saves_the_step_it_is_at(place, uninterrupted):
-    process = start(place, "polite")
-    folder = place / "polite" / "small-small" / "0"
+def test_a_polite_stop_saves_the_step_it_is_at(workspace, uninterrupted):
+    process = start(workspace, "polite")
+    folder = workspace / "polite" / "small-small" / "0"
     deadline = time.monotonic() + 240
     while not (folder / "teacher/metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped after step" in told
-    told, folder = finish(place, "polite")
+    told, folder = finish(workspace, "polite")
     assert "teacher: going on from step" in told
     found, wanted = (load_model(at / "student")[1] for at in (folder, uninterrupted))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxkd.data.masking import Masking
-from jaxkd.data.text import CausalText, MaskedText
+from jaxkd.data.rows.masking import Masking
+from jaxkd.data.rows.text import CausalText, MaskedText
 from jaxkd.distil.terms import CosineHidden, HardLabels, SoftTargets
 from jaxkd.models.llama import Config as Llama
-from jaxkd.stages import runner
+from jaxkd.runs import runner
+from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.distil import Distil
-from jaxkd.stages.experiment import Experiment
 from jaxkd.stages.label import Label
 from jaxkd.stages.pretrain import Pretrain
 from jaxkd.stages.student import Prune
@@ -33,23 +33,23 @@ def experiment(corpus, **stages) -> Experiment:
     text = dict(dir=str(corpus), tokenizer="trained", trained_size=256, length=33, rows=24)
     first = {
         "teacher": Pretrain(model=model, **(STEPS | dict(steps=1))),
-        "seedling": Prune(source="teacher"),
+        "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Stored", data=CausalText(**text), stages=first | stages)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    place = tmp_path_factory.mktemp("label")
-    small.write_corpus(place / "corpus")
-    return place
+def workspace(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("label")
+    small.write_corpus(workspace / "corpus")
+    return workspace
 
 
-def run(place, *, workdir="runs", change=lambda e: e, **stages):
+def run(workspace, *, workdir="runs", change=lambda e: e, **stages):
     return runner.run(
-        change(experiment(place / "corpus", **stages)),
+        change(experiment(workspace / "corpus", **stages)),
         name="stored", variant="test", command="pytest",
-        workdir=place / workdir, cache=place / "cache",
+        workdir=workspace / workdir, cache=workspace / "cache",
     )  # fmt: skip
 
 
@@ -58,10 +58,10 @@ def learn(**given) -> Distil:
 
 
 @pytest.mark.slow
-def test_from_stored_states_a_student_becomes_what_it_does_under_the_teacher(place):
+def test_from_stored_states_a_student_becomes_what_it_does_under_the_teacher(workspace):
     """Trap 14: under shuffling, two epochs, accumulation and another number of devices."""
     folder = run(
-        place,
+        workspace,
         labels=Label(kind="states", shard_rows=10),
         online=learn(),
         stored=learn(labels="labels"),
@@ -74,16 +74,16 @@ def test_from_stored_states_a_student_becomes_what_it_does_under_the_teacher(pla
     for name in ("stored", "parts"):
         _, found = load_model(folder / "0" / name)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
-    (_, start) = load_model(folder / "0" / "seedling")
+    (_, start) = load_model(folder / "0" / "student_init")
     moved = np.abs(np.asarray(start["embed"]["token"]) - np.asarray(wanted["embed"]["token"]))
     assert moved.max() > 1e-3  # so that 1e-5 means something
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind, most", [("draws", 40), ("top_k", 8 * 2 + 9 * 4)])
-def test_a_student_learns_from_some_tokens_and_a_cut_off_stage_goes_on(place, kind, most):
+def test_a_student_learns_from_some_tokens_and_a_cut_off_stage_goes_on(workspace, kind, most):
     label = Label(kind=kind, k=8, shard_rows=10)
-    folder = run(place, workdir=kind, labels=label, student=learn(labels="labels"))
+    folder = run(workspace, workdir=kind, labels=label, student=learn(labels="labels"))
     store = folder / "0" / "labels" / "store"
     told = json.loads((folder / "0" / "labels" / "done.json").read_text())["metrics"]
     assert told["bytes_a_target"] <= most + 1
@@ -97,17 +97,17 @@ def test_a_student_learns_from_some_tokens_and_a_cut_off_stage_goes_on(place, ki
     shards[2].unlink()
     (store / "store.json").unlink()
     (folder / "0" / "labels" / "done.json").unlink()
-    run(place, workdir=kind, labels=label, student=learn(labels="labels"))
+    run(workspace, workdir=kind, labels=label, student=learn(labels="labels"))
     after = [(file.stat().st_mtime_ns, file.read_bytes()) for file in shards]
     assert [content for _, content in after] == [content for _, content in before]
     assert [when for when, _ in after[:2]] == [when for when, _ in before[:2]]
 
 
 @pytest.mark.slow
-def test_a_store_of_another_teacher_is_refused_by_hash(place, tmp_path):
-    first = run(place, workdir="first", labels=Label(kind="states"))
+def test_a_store_of_another_teacher_is_refused_by_hash(workspace, tmp_path):
+    first = run(workspace, workdir="first", labels=Label(kind="states"))
     other = run(
-        place,
+        workspace,
         workdir="other",
         change=lambda e: dataclasses.replace(e, seeds=(1,)),
         labels=Label(kind="states"),
@@ -115,23 +115,23 @@ def test_a_store_of_another_teacher_is_refused_by_hash(place, tmp_path):
     shutil.rmtree(first / "0" / "labels" / "store")
     shutil.copytree(other / "1" / "labels" / "store", first / "0" / "labels" / "store")
     with pytest.raises(ValueError, match="was made from something else .teacher: .*; seed: 1"):
-        run(place, workdir="first", labels=Label(kind="states"), student=learn(labels="labels"))
+        run(workspace, workdir="first", labels=Label(kind="states"), student=learn(labels="labels"))
 
 
 @pytest.mark.slow
-def test_rows_that_are_masked_anew_are_not_stored(place):
+def test_rows_that_are_masked_anew_are_not_stored(workspace):
     def masked(experiment):
-        text = MaskedText(dir=str(place / "corpus"), tokenizer="trained", length=16, rows=8)
+        text = MaskedText(dir=str(workspace / "corpus"), tokenizer="trained", length=16, rows=8)
         labels = experiment.stages["labels"]
-        stages = small.experiment(place / "corpus", teacher_steps=1).stages
+        stages = small.experiment(workspace / "corpus", teacher_steps=1).stages
         return dataclasses.replace(
             experiment, data=text, stages={"teacher": stages["teacher"], "labels": labels}
         )
 
     with pytest.raises(ValueError, match="masking.fixed is False"):
-        run(place, workdir="masked", change=masked, labels=Label())
+        run(workspace, workdir="masked", change=masked, labels=Label())
     fixed = Label(masking=Masking(smoothing=0.0, fixed=True))
-    folder = run(place, workdir="masked", change=masked, labels=fixed)
+    folder = run(workspace, workdir="masked", change=masked, labels=fixed)
     assert (folder / "0" / "labels" / "done.json").exists()
 
 
@@ -140,13 +140,13 @@ def test_rows_that_are_masked_anew_are_not_stored(place):
     [
         (Label(kind="state"), "kind='state'. Did you mean 'states'"),
         (
-            Distil(labels="labels", teacher_held="int8", terms=TERMS),
+            Distil(labels="labels", teacher_dtype="int8", terms=TERMS),
             "a stored teacher is not held in memory",
         ),
-        (Distil(teacher_held="int4", terms=TERMS), "teacher_held='int4'"),
+        (Distil(teacher_dtype="int4", terms=TERMS), "teacher_dtype='int4'"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_runs(place, tmp_path, stage, said):
+def test_what_cannot_be_is_refused_before_anything_runs(workspace, tmp_path, stage, said):
     with pytest.raises(ValueError, match=said):
         stage.check()
 
@@ -155,8 +155,14 @@ def test_what_cannot_be_is_refused_before_anything_runs(place, tmp_path, stage, 
     "student, said",
     [
         (Distil(labels="labels", terms={"cos": CosineHidden()}), "look into the teacher's layers"),
-        (Distil(labels="seedling", terms=TERMS), "labels='seedling': that is no Label stage"),
-        (Distil(labels="labels", teacher="seedling", terms=TERMS), "no Label stage of the teacher"),
+        (
+            Distil(labels="student_init", terms=TERMS),
+            "labels='student_init': that is no Label stage",
+        ),
+        (
+            Distil(labels="labels", teacher="student_init", terms=TERMS),
+            "no Label stage of the teacher",
+        ),
     ],
 )
 def test_a_store_and_a_student_that_do_not_fit_are_refused_before_anything_runs(student, said):
@@ -172,8 +178,8 @@ def test_draws_serve_soft_targets_at_temperature_one_alone():
 
 
 @pytest.mark.slow
-def test_a_teacher_held_in_int8_says_what_it_costs(place):
-    folder = run(place, student=learn(teacher_held="int8"))
+def test_a_teacher_held_in_int8_says_what_it_costs(workspace):
+    folder = run(workspace, student=learn(teacher_dtype="int8"))
     told = json.loads((folder / "0" / "student" / "done.json").read_text())["metrics"]
     assert told["teacher_megabytes"] < 0.35 * told["teacher_megabytes_float32"]
     assert 0 < told["teacher_kl"] < 1e-2

@@ -11,10 +11,10 @@ import transformers
 from configs import recipes
 from jaxkd.hub import folder as hub
 from jaxkd.models import families
-from jaxkd.stages import runner
+from jaxkd.runs import runner
+from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.experiment import Experiment
 from jaxkd.stages.export import Export
 from jaxkd.stages.load import Draw, Load
 from jaxkd.stages.student import Prune
@@ -38,13 +38,13 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvw
 @pytest.fixture
 def named(tmp_path):
     """A folder as save_pretrained writes it, with a tokenizer of 31 tokens."""
-    place = tmp_path / "named"
+    workspace = tmp_path / "named"
     tokenizer = transformers.BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)})
     config = tiny.config(layers=4)
     hub.save(
-        place, config, families.build(config).init(5), save_tokenizer=tokenizer.save_pretrained
+        workspace, config, families.build(config).init(5), save_tokenizer=tokenizer.save_pretrained
     )
-    return place
+    return workspace
 
 
 def run(experiment, folder, **more):
@@ -167,9 +167,13 @@ def distilling(tmp_path, source, student):
     experiment = small.experiment(corpus)
     stages = {
         "teacher": source,
-        "seedling": student,
+        "student_init": student,
         "student": Distil(
-            teacher="teacher", student="seedling", terms=recipes.distilbert(), steps=2, batch_size=8
+            teacher="teacher",
+            student="student_init",
+            terms=recipes.distilbert(),
+            steps=2,
+            batch_size=8,
         ),
     }
     report = dataclasses.replace(experiment.report, curves=(), comparisons=())
@@ -191,5 +195,5 @@ def test_padding_rows_of_the_vocabulary_may_differ(tmp_path):
     record = json.loads((done / "0" / "student" / "done.json").read_text())
     assert record["metrics"]["steps"] == 2
     small_one = Draw(model=tiny.config(vocabulary=100, **shape))
-    with pytest.raises(ValueError, match="'seedling' has 100 token embeddings"):
+    with pytest.raises(ValueError, match="'student_init' has 100 token embeddings"):
         run(distilling(tmp_path, teacher, small_one), tmp_path / "other")

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxkd.data.masking import Masking
-from jaxkd.data.store import Store
+from jaxkd.checkpoint.teacher_store import Store
+from jaxkd.data.rows.masking import Masking
 from jaxkd.stages.training import load_model
 from tests.stages import small, written
 
@@ -23,25 +23,25 @@ pytestmark = pytest.mark.slow  # each is a whole run or two, by two processes
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("multihost")
     small.write_corpus(folder / "corpus")
     return folder
 
 
 def start(
-    place: pathlib.Path, workdir: str, *words: str, devices: int = 1, config: str = "small"
+    workspace: pathlib.Path, workdir: str, *words: str, devices: int = 1, config: str = "small"
 ) -> subprocess.Popen:
     command = [
         sys.executable, "run.py", "--config", f"tests/stages/{config}.py",
-        f"--workdir={place / workdir}", "--config.stages.teacher.parallel=sharded", *words,
+        f"--workdir={workspace / workdir}", "--config.stages.teacher.parallel=sharded", *words,
     ]  # fmt: skip
     if config == "small":
         command += [
-            f"--config.data.dir={place / 'corpus'}", "--config.stages.student.parallel=sharded"
+            f"--config.data.dir={workspace / 'corpus'}", "--config.stages.student.parallel=sharded"
         ]  # fmt: skip
     env = os.environ | {
-        "JAXKD_CACHE": str(place / "cache"),
+        "JAXKD_CACHE": str(workspace / "cache"),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
@@ -50,12 +50,14 @@ def start(
     )
 
 
-def start_both(place: pathlib.Path, workdir: str, config: str = "small") -> list[subprocess.Popen]:
+def start_both(
+    workspace: pathlib.Path, workdir: str, config: str = "small"
+) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     where = ("--multihost", f"--coordinator=127.0.0.1:{port}", "--processes=2")
-    return [start(place, workdir, *where, f"--process={i}", config=config) for i in range(2)]
+    return [start(workspace, workdir, *where, f"--process={i}", config=config) for i in range(2)]
 
 
 def finished(processes: list[subprocess.Popen]) -> None:
@@ -65,10 +67,10 @@ def finished(processes: list[subprocess.Popen]) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(place):
+def alone(workspace):
     """One process with the two devices."""
-    finished([start(place, "alone", devices=2)])
-    return place / "alone" / "small-small" / "0"
+    finished([start(workspace, "alone", devices=2)])
+    return workspace / "alone" / "small-small" / "0"
 
 
 def assert_same(folder: pathlib.Path, wanted: pathlib.Path) -> None:
@@ -77,9 +79,9 @@ def assert_same(folder: pathlib.Path, wanted: pathlib.Path) -> None:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, told)
 
 
-def test_two_processes_get_the_parameters_of_one(place, alone):
-    finished(start_both(place, "both"))
-    folder = place / "both" / "small-small" / "0"
+def test_two_processes_get_the_parameters_of_one(workspace, alone):
+    finished(start_both(workspace, "both"))
+    folder = workspace / "both" / "small-small" / "0"
     assert_same(folder, alone)
     rows, wanted = (
         [
@@ -93,10 +95,10 @@ def test_two_processes_get_the_parameters_of_one(place, alone):
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_if_one_dies_the_other_ends_with_an_error_and_both_go_on(place, alone, killed):
+def test_if_one_dies_the_other_ends_with_an_error_and_both_go_on(workspace, alone, killed):
     workdir = f"killed-{killed}"
-    folder = place / workdir / "small-small" / "0"
-    processes = start_both(place, workdir)
+    folder = workspace / workdir / "small-small" / "0"
+    processes = start_both(workspace, workdir)
     deadline = time.monotonic() + 240
     while not (folder / "teacher/checkpoint/00000004.sha256.json").exists():
         assert time.monotonic() < deadline, "the moment to kill never came"
@@ -106,14 +108,14 @@ def test_if_one_dies_the_other_ends_with_an_error_and_both_go_on(place, alone, k
     processes[killed].communicate()
     told, _ = processes[1 - killed].communicate(timeout=240)
     assert processes[1 - killed].returncode not in (0, None), told
-    finished(start_both(place, workdir))
+    finished(start_both(workspace, workdir))
     assert_same(folder, alone)
 
 
-def test_two_processes_write_what_one_writes(place):
-    finished([start(place, "wrote-alone", devices=2, config="written")])
-    finished(start_both(place, "wrote-both", config="written"))
-    rows = written.get_config().data.open(place / "cache")
+def test_two_processes_write_what_one_writes(workspace):
+    finished([start(workspace, "wrote-alone", devices=2, config="written")])
+    finished(start_both(workspace, "wrote-both", config="written"))
+    rows = written.get_config().data.open(workspace / "cache")
     numbers = np.arange(written.ROWS)
     shown = {
         "generated": rows.sources(rows.splits["train"]),
@@ -121,7 +123,7 @@ def test_two_processes_write_what_one_writes(place):
     }
     for stage, batch in shown.items():
         found, wanted = (
-            Store(place / name / "written-written/0" / stage / "store", {}).read(numbers, batch)
+            Store(workspace / name / "written-written/0" / stage / "store", {}).read(numbers, batch)
             for name in ("wrote-both", "wrote-alone")
         )
         scores = {"scores", "log_probability"} & set(found)

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.pairs import NOTHING, Pairs
+from jaxkd.data.rows.pairs import NOTHING, Pairs
 from jaxkd.decode.beam import Beam, searcher
 from jaxkd.distil.on_policy import OnPolicy
 from jaxkd.distil.terms import Divergence, HardLabels
 from jaxkd.metrics.text import answer_match
 from jaxkd.models import families
 from jaxkd.models.llama import Config as Llama
-from jaxkd.stages import choose, runner
+from jaxkd.runs import runner
+from jaxkd.runs.experiment import Experiment, Workspace
+from jaxkd.stages import choose
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.distil import Distil
-from jaxkd.stages.experiment import Experiment, Place
 from jaxkd.stages.generate import Generate
 from jaxkd.stages.pretrain import Pretrain
 from jaxkd.stages.student import Prune
@@ -47,43 +48,43 @@ def corpus(folder: pathlib.Path) -> str:
     return str(folder)
 
 
-def experiment(place, **stages) -> Experiment:
+def experiment(workspace, **stages) -> Experiment:
     model = Llama(layers=2, width=16, heads=2, feed_forward=32, max_length=128, init_std=0.3)
     data = Pairs(
-        corpus="gsm8k", dir=corpus(place / "gsm8k"), trained_size=270, read=32, write=40,
+        corpus="gsm8k", dir=corpus(workspace / "gsm8k"), trained_size=270, read=32, write=40,
         shares=(1.0,), joined=" So:",
     )  # fmt: skip
     first = {
         "teacher": Pretrain(model=model, steps=3, **STEPS),
-        "seedling": Prune(source="teacher"),
+        "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Own words", data=data, stages=first | stages)
 
 
-def run(place, workdir="runs", stopping=lambda: False, **stages):
+def run(workspace, workdir="runs", stopping=lambda: False, **stages):
     return runner.run(
-        experiment(place, **stages), name="own", variant="test", command="pytest",
-        workdir=place / workdir, cache=place / "cache", stopping=stopping,
+        experiment(workspace, **stages), name="own", variant="test", command="pytest",
+        workdir=workspace / workdir, cache=workspace / "cache", stopping=stopping,
     ) / "0"  # fmt: skip
 
 
 def learner(**changes) -> Distil:
     given = dict(
-        teacher="teacher", student="seedling", terms=GKD, steps=6, on_policy=OnPolicy(share=0.5)
+        teacher="teacher", student="student_init", terms=GKD, steps=6, on_policy=OnPolicy(share=0.5)
     )
     return Distil(**(given | STEPS | changes))
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workspace(tmp_path_factory):
     return tmp_path_factory.mktemp("own words")
 
 
 @pytest.fixture(scope="module")
-def whole(place):
+def whole(workspace):
     beam = Beam(width=2, n_best=2, max_tokens=16)
     return run(
-        place,
+        workspace,
         generated=Generate(teacher="teacher", beam=beam, batch_size=8, shard_rows=16),
         right=Choose(source="generated", how="right"),
         student=learner(),
@@ -100,31 +101,31 @@ def test_some_batches_are_its_own_words(whole):
     assert len(shares) == 6 and set(shares) == {0.0, 1.0}
 
 
-def test_cut_off_and_resumed_it_becomes_the_same(place, whole):
+def test_cut_off_and_resumed_it_becomes_the_same(workspace, whole):
     seen = []
 
     def stopping():
-        folder = place / "again"
+        folder = workspace / "again"
         seen.append(any(folder.rglob("student/metrics.jsonl")))
         return seen.count(True) == 2
 
     with pytest.raises(KeyboardInterrupt, match="stopped after step"):
-        run(place, "again", stopping=stopping, student=learner())
-    _, found = load_model(run(place, "again", student=learner()) / "student")
+        run(workspace, "again", stopping=stopping, student=learner())
+    _, found = load_model(run(workspace, "again", student=learner()) / "student")
     _, wanted = load_model(whole / "student")
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
-def test_what_it_writes_goes_on_from_the_question(place, whole):
+def test_what_it_writes_goes_on_from_the_question(workspace, whole):
     """The texts are answers alone, one to a question, and are what the numbers are of."""
     texts = (whole / "decode" / "student.test.beam.txt").read_text().splitlines()
-    rows = experiment(place).data.open(place / "cache")
+    rows = experiment(workspace).data.open(workspace / "cache")
     assert len(texts) == len(rows.splits["test"]) == 36
     config, params = load_model(whole / "student")
     known = rows.tokenizer
     search = searcher(
         families.build(config), config, Beam(width=2, max_tokens=16), ends=[known.sep],
-        pad=known.pad, barred=sorted(known.structural_ids - {known.sep}),
+        pad=known.pad, suppress_tokens=sorted(known.structural_ids - {known.sep}),
     )  # fmt: skip
     for text, row in zip(texts, rows.splits["test"], strict=True):
         question = row[: rows.columns]
@@ -136,14 +137,14 @@ def test_what_it_writes_goes_on_from_the_question(place, whole):
     assert told["splits"]["test"]["answer_beam"] == answer_match(texts, rows.references("test"))
 
 
-def place_of(rows, folder) -> Place:
-    found = Place.__new__(Place)  # no run around it
+def place_of(rows, folder) -> Workspace:
+    found = Workspace.__new__(Workspace)  # no run around it
     found.__dict__.update(rows=rows, folder=folder, seed=0)
     return found
 
 
-def test_right_answers_are_learned_and_else_the_references(place, whole, tmp_path, monkeypatch):
-    rows = experiment(place).data.open(place / "cache")
+def test_right_answers_are_learned_and_else_the_references(workspace, whole, tmp_path, monkeypatch):
+    rows = experiment(workspace).data.open(workspace / "cache")
     known, count = rows.tokenizer, len(rows.splits["train"])
     told = rows.references("train")
 
@@ -162,7 +163,7 @@ def test_right_answers_are_learned_and_else_the_references(place, whole, tmp_pat
         for j, each in enumerate(row):
             tokens[i, j, : len(each)], lengths[i, j] = each, len(each)
     found = dict(tokens=tokens, lengths=lengths, scores=np.zeros((count, 2), np.float32))
-    monkeypatch.setattr(choose, "hypotheses", lambda place, source: found)
+    monkeypatch.setattr(choose, "hypotheses", lambda workspace, source: found)
     here = place_of(rows, tmp_path)
     left = Choose(how="right").run(here)
     assert left["right"] == pytest.approx(1 / count) and left["ended"] == 1
@@ -186,7 +187,7 @@ def test_what_cannot_be_learned_of_own_words(tmp_path, stage, said):
 
 
 def test_text_without_questions_has_no_own_words(tmp_path):
-    from jaxkd.data.text import CausalText
+    from jaxkd.data.rows.text import CausalText
 
     given = dataclasses.replace(experiment(tmp_path, student=learner()), data=CausalText())
     with pytest.raises(ValueError, match="only Pairs have a source"):

@@ -1,10 +1,10 @@
 """A teacher of moments, and what it writes: the real stages, on words to be reversed."""
 
-from jaxkd.data.pairs import Pairs
+from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam
 from jaxkd.models.marian import Config as Marian
+from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.choose import Choose
-from jaxkd.stages.experiment import Experiment
 from jaxkd.stages.generate import Generate
 from jaxkd.stages.label import Label
 from jaxkd.stages.pretrain import Pretrain
@@ -22,7 +22,7 @@ def experiment(**stages) -> Experiment:
     pairs = dict(source="embedded", trained_size=300, read=64, write=64, rows=ROWS, shares=(1.0,))
     first = {
         "teacher": Pretrain(model=model, steps=4, **STEPS),
-        "seedling": Prune(source="teacher"),
+        "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Written", data=Pairs(**pairs), stages=first | stages)
 

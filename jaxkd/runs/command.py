@@ -1,0 +1,213 @@
+"""The command line: which experiment, which options, where to; and errors a person can use."""
+
+import ast
+import dataclasses
+import importlib.util
+import inspect
+import os
+import pathlib
+import re
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.runs import runner
+from jaxkd.runs.experiment import Experiment
+from jaxkd.runtime import hosts
+
+_EXPERIMENTS = pathlib.Path("experiments")
+
+_OPTIONS = ["config", "workdir", "tensorboard", "profile", "multihost", "coordinator", "processes",
+            "process", "show"]  # fmt: skip
+_USAGE = """\
+python run.py --config FILE[:VARIANT] [--config.FIELD=VALUE ...] [options]
+
+  --config FILE[:VARIANT]   an experiment, and its size
+  --config.FIELD=VALUE      change any field: --config.data.dir=DIR, --config.seeds='(0,1,2)',
+                            --config.stages.STAGE.FIELD=VALUE
+  --workdir DIR             where runs are kept (default: runs)
+  --tensorboard             also write TensorBoard files
+  --profile                 also trace some steps of each training: profile/SEED/STAGE in the
+                            run's folder, for TensorBoard (plugin xprof) or ui.perfetto.dev
+  --multihost               this process is one of several (docs/tpu_vm.md); where JAX cannot find
+                            the others: --coordinator=HOST:PORT --processes=N --process=I
+  --show                    print the experiment's fields and stop
+
+A run that was stopped goes on when it is started again; what is done and unchanged is skipped.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status. Errors that a person can mend have no traceback."""
+    if {"-h", "--help", "--helpfull", "--helpshort"} & set(argv[1:]) or len(argv) == 1:
+        print(_USAGE + "\nexperiments:\n" + _list_experiments())
+        return 0
+    try:
+        status = _main(argv)
+    except BaseException:
+        if not hosts.several():
+            raise
+        traceback.print_exc()
+        status = 1
+    if status and hosts.several():
+        # At its end a process waits for the others, and they may wait for it: leave at once.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
+        return _run(argv)
+    except BrokenPipeError:  # `run.py --show | head`: who read has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped'}")
+        return 130
+    except (ValueError, OSError, RuntimeError, FloatingPointError, ModuleNotFoundError) as error:
+        if os.environ.get("JAXKD_TRACEBACK"):
+            raise
+        print(f"\n{type(error).__name__}: {error}\n(JAXKD_TRACEBACK=1 shows where)")
+        return 1
+
+
+def _run(argv: Sequence[str]) -> int:
+    file, variant, rest = _which(argv)
+    experiment, variant = _load(file, variant)
+    _check_options(rest, experiment)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dataclass("config", experiment, flag_values=values, sys_argv=rest)
+    flags.DEFINE_string("workdir", "runs", "", flag_values=values)
+    flags.DEFINE_boolean("tensorboard", False, "", flag_values=values)
+    flags.DEFINE_boolean("profile", False, "", flag_values=values)
+    flags.DEFINE_boolean("multihost", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    flags.DEFINE_integer("processes", 0, "", flag_values=values)
+    flags.DEFINE_integer("process", -1, "", flag_values=values)
+    flags.DEFINE_boolean("show", False, "", flag_values=values)
+    try:
+        left = values(rest)
+    except flags.UnrecognizedFlagError as error:
+        hint = did_you_mean(error.flagname, _OPTIONS)
+        raise ValueError(f"no option --{error.flagname}. {hint}") from None
+    except (flags.Error, TypeError) as error:
+        raise ValueError(str(error)) from None
+    experiment = values.config  # flags change a copy
+    if left[1:]:
+        raise ValueError(f"what is {' '.join(left[1:])!r}? Options begin with --; see --help.")
+    if values.show:
+        print("\n".join(f"--config.{line}" for line in _fields(experiment)))
+        return 0
+
+    if values.multihost or values.coordinator or values.processes or values.process >= 0:
+        hosts.start(values.coordinator, values.processes, values.process)
+    stop_asked: list[bool] = []
+    signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))
+    signal.signal(signal.SIGINT, lambda *_: _interrupt(stop_asked))
+    default = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxkd"
+    cache = pathlib.Path(os.environ.get("JAXKD_CACHE", default))
+    # Arms of an experiment, its seeds and a resumed run are the same programs: compile them once.
+    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    runner.run(
+        experiment,
+        name=file.stem,
+        variant=variant,
+        command=shlex.join(["python", pathlib.Path(argv[0]).name, *argv[1:]]),
+        workdir=pathlib.Path(values.workdir),
+        cache=cache,
+        tensorboard=values.tensorboard,
+        profile=values.profile,
+        stopping=lambda: bool(stop_asked),
+    )
+    return 0
+
+
+def _interrupt(stop_asked: list[bool]) -> None:
+    """The first Ctrl-C asks for a checkpoint after the step; the second stops at once."""
+    if stop_asked:
+        raise KeyboardInterrupt
+    stop_asked.append(True)
+    print("\nstopping after this step (Ctrl-C again: at once)")
+
+
+def _which(argv: Sequence[str]) -> tuple[pathlib.Path, str, list[str]]:
+    """The experiment's file, its variant ("" for the default), and all other words."""
+    rest = list(argv)
+    for i, word in enumerate(rest):
+        if word == "--config" and i + 1 < len(rest):
+            named = rest[i + 1]
+            del rest[i : i + 2]
+            break
+        if word.startswith("--config="):
+            named = word.removeprefix("--config=")
+            del rest[i]
+            break
+    else:
+        raise ValueError("no experiment: give --config experiments/NAME.py. See --help.")
+    path, _, variant = named.partition(":")
+    file = pathlib.Path(path)
+    if not file.is_file():
+        there = [str(p) for p in sorted(_EXPERIMENTS.glob("*.py"))]
+        raise ValueError(f"no experiment {path!r}. {did_you_mean(path, there)}")
+    return file, variant, rest
+
+
+def _load(file: pathlib.Path, variant: str) -> tuple[Experiment, str]:
+    """The experiment that the file's `get_config` gives, and the variant's name."""
+    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    if not variant:
+        variant = inspect.signature(module.get_config).parameters["variant"].default
+    return module.get_config(variant), variant
+
+
+def _check_options(words: Sequence[str], experiment: Experiment) -> None:
+    """Raise ValueError for a --config.FIELD that the experiment does not have."""
+    for word in words:
+        named = re.match(r"--(?:no)?config\.([^=]+)", word)
+        at: Any = experiment
+        walked = "config"
+        for part in named[1].split(".") if named else ():
+            inside = _names(at)
+            if part not in inside:
+                raise ValueError(f"{walked} has no {part!r}. {did_you_mean(part, inside)}")
+            at = at[part] if isinstance(at, dict) else getattr(at, part)
+            walked += f".{part}"
+
+
+def _names(at: Any) -> list[str]:
+    if isinstance(at, dict):
+        return list(at)
+    return [f.name for f in dataclasses.fields(at)] if dataclasses.is_dataclass(at) else []
+
+
+def _fields(at: Any, prefix: str = "") -> list[str]:
+    lines = []
+    for name in _names(at):
+        value = at[name] if isinstance(at, dict) else getattr(at, name)
+        if _names(value):
+            lines += _fields(value, f"{prefix}{name}.")
+        else:
+            lines.append(f"{prefix}{name}={value!r}")
+    return lines
+
+
+def _list_experiments() -> str:
+    lines = []
+    for file in sorted(_EXPERIMENTS.glob("*.py")):
+        said = ast.get_docstring(ast.parse(file.read_text())) or ""
+        if said:
+            lines.append(f"  {file}\n      " + said.replace("\n", "\n      ").rstrip())
+    return "\n".join(lines) + "\n"
