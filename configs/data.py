@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxkd.data.corpora.alfred_steps import Tasks
+from jaxkd.data.rows.alfred_steps import AlfredSteps
 from jaxkd.data.rows.labelled import Labelled
 from jaxkd.data.rows.pairs import Pairs
 from jaxkd.data.rows.text import CausalText, MaskedText, Text
@@ -26,7 +26,7 @@ def llama_wikitext2(length: int = 1025) -> CausalText:
 def sst2(embedded: bool = False) -> Labelled:
     """SST-2 under the tokens of bert-base-uncased that it uses; embedded: its stand-in."""
     if embedded:
-        return Labelled(source="embedded", tokenizer="trained", trained_size=1024, trim=True)
+        return Labelled(origin="embedded", tokenizer="trained", trained_size=1024, trim=True)
     return Labelled(trim=True)
 
 
@@ -34,7 +34,7 @@ def multi30k(embedded: bool = False) -> Pairs:
     """Multi30k, English to German, under subwords of both; embedded: words to be reversed."""
     if embedded:
         return Pairs(
-            source="embedded", trained_size=600, read=48, write=48, rows=256, shares=(1.0,)
+            origin="embedded", trained_size=600, read=48, write=48, rows=256, shares=(1.0,)
         )
     return Pairs(trained_size=4000, read=64, write=80)
 
@@ -60,11 +60,11 @@ def noisy_letters(rows: int = 0) -> Pairs:
     )  # fmt: skip
 
 
-def alfred_tasks(embedded: bool = False) -> Tasks:
+def alfred_tasks(embedded: bool = False) -> AlfredSteps:
     """ALFRED's plans a step at a time; embedded: Python's prose and its words as plans."""
     if embedded:
-        return Tasks(source="embedded", trained_size=600, length=16, rows=128)
-    return Tasks()
+        return AlfredSteps(origin="embedded", trained_size=600, length=16, rows=128)
+    return AlfredSteps()
 
 
 def scan(division: str = "simple") -> Pairs:
@@ -101,4 +101,4 @@ def gsm8k(tokenizer: str = "trained", embedded: bool = False) -> Pairs:
 
 def embedded(length: int = 64, rows: int = 0, kind: type[Text] = MaskedText) -> Text:
     """The prose every Python carries, under a small vocabulary trained on it; no network."""
-    return kind(source="embedded", tokenizer="trained", trained_size=2048, length=length, rows=rows)
+    return kind(origin="embedded", tokenizer="trained", trained_size=2048, length=length, rows=rows)

@@ -9,9 +9,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxkd.data.corpora import pairs as parallel
-from jaxkd.data.corpora.pairs import open_pairs
-from jaxkd.data.sources import records as lines
+from jaxkd.data.corpora.pairs import CORPORA
+from jaxkd.data.rows.pairs import Pairs
+from jaxkd.data.sources import find as sources
+from jaxkd.data.sources.find import find
 
 DATA = pathlib.Path(os.environ.get("JAXKD_DATA", ""))
 
@@ -20,6 +21,12 @@ DATA = pathlib.Path(os.environ.get("JAXKD_DATA", ""))
 def nowhere(monkeypatch):
     monkeypatch.delenv("JAXKD_DATA", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def open_pairs(corpus, folder="", *, languages=("en", "de"), origin="auto", cache):
+    """The resolved data set, and the pairs of its splits."""
+    found = find(CORPORA[corpus](languages), folder, origin, cache)
+    return found, {split: list(rows) for split, rows in found.splits.items()}
 
 
 # As the folders' own READMEs count them; 5% of what is learned is held out, by a hash.
@@ -37,10 +44,8 @@ def nowhere(monkeypatch):
 def test_the_real_ones_are_complete(corpus, languages, known, test, tmp_path):
     if not DATA.name or not (DATA / corpus).is_dir():
         pytest.skip(f"$JAXKD_DATA/{corpus} is not here")
-    title, found, pairs, _ = open_pairs(
-        corpus, str(DATA / corpus), languages=languages, cache=tmp_path
-    )
-    assert not found.embedded and found.name.startswith(title)
+    found, pairs = open_pairs(corpus, str(DATA / corpus), languages=languages, cache=tmp_path)
+    assert not found.embedded and found.name == found.expected != corpus
     assert len(pairs["train"]) + len(pairs["validation"]) == known
     assert len(pairs["test"]) == test
     held = len(pairs["validation"]) / known
@@ -68,8 +73,8 @@ TRIAL = {
 def alfred(folder, rows=20):
     folder.mkdir()
     for name in ("train", "valid_seen"):
-        told = "".join(json.dumps(TRIAL | {"trial": f"{name}{i}"}) + "\n" for i in range(rows))
-        (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(told.encode()))
+        lines = "".join(json.dumps(TRIAL | {"trial": f"{name}{i}"}) + "\n" for i in range(rows))
+        (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     return str(folder)
 
 
@@ -85,7 +90,7 @@ def alfred(folder, rows=20):
 )  # fmt: skip
 def test_an_instruction_and_its_plan(languages, source, target, tmp_path):
     folder = alfred(tmp_path / "f")
-    pairs = open_pairs("alfred", folder, languages=languages, cache=tmp_path)[2]
+    pairs = open_pairs("alfred", folder, languages=languages, cache=tmp_path)[1]
     assert pairs["test"][0] == (source, (target,))
     assert len(pairs["test"]) == 40  # two annotations each
     # Annotations of one trajectory are never on both sides.
@@ -93,7 +98,7 @@ def test_an_instruction_and_its_plan(languages, source, target, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "corpus, languages, said",
+    "corpus, languages, message",
     [
         ("alfred", ("gaol", "subgoals"), "'gaol'.*Did you mean 'goal'"),
         ("alfred", ("goal", "subgoal"), "'subgoal'.*Did you mean 'subgoals'"),
@@ -101,9 +106,9 @@ def test_an_instruction_and_its_plan(languages, source, target, tmp_path):
         ("scna", ("simple", "actions"), "data.corpus='scna'.*Did you mean 'scan'"),
     ],
 )
-def test_sides_that_are_not_there(corpus, languages, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
-        open_pairs(corpus, str(tmp_path), languages=languages, cache=tmp_path)
+def test_sides_that_are_not_there(corpus, languages, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Pairs(corpus=corpus, dir=str(tmp_path), languages=languages).open(tmp_path)
 
 
 GOOD = {
@@ -128,31 +133,34 @@ def write(folder, corpus, first=None, rows=40):
         each = [dict(good) for _ in range(rows)]
         for i, row in enumerate(each[1:], 1):  # other rows differ, or none is held out
             row[key] = [f"{i}"] if isinstance(row[key], list) else f"{i}"
-        told = [json.dumps(row) for row in each]
+        lines = [json.dumps(row) for row in each]
         if first is not None:
-            told[0] = first
-        (folder / f"{name}.jsonl").write_text("\n".join(told) + "\n")
+            lines[0] = first
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return str(folder)
 
 
 @pytest.mark.parametrize("corpus", GOOD)
 def test_a_row_is_read(corpus, tmp_path):
-    pairs = open_pairs(corpus, write(tmp_path / "f", corpus), cache=tmp_path)[2]
+    pairs = open_pairs(corpus, write(tmp_path / "f", corpus), cache=tmp_path)[1]
     assert pairs["test"][0] == READ[corpus]
 
 
 @pytest.mark.parametrize(
-    "corpus, line, said",
+    "corpus, line, message",
     [
-        ("gsm8k", "{", r"train.jsonl, line 1 is '{', and cannot be read: JSONDecodeError"),
-        ("gsm8k", '{"question": "2?"}', "line 1 .*KeyError: 'answer'"),
-        ("gsm8k", '{"question": "2?", "answer": "2"}', "line 1 .*its answer has no ####"),
-        ("scitldr", '{"source": ["a"], "target": [" "]}', "line 1 .*it has no summary"),
-        ("tldr", '{"prompt": "a", "completion": " "}', "line 1 .*it has no summary"),
+        ("gsm8k", "{", r"train.jsonl, line 1 is '{.*, and no JSON"),
+        ("gsm8k", "[1]", r"train.jsonl, line 1 is .*no JSON object"),
+        ("gsm8k", '{"question": "2?"}', "line 1: no field 'answer'; it has: question"),
+        ("gsm8k", '{"question": null, "answer": "#### 1"}', "line 1: question is missing"),
+        ("gsm8k", '{"question": "\\ud83d", "answer": "#### 1"}', "line 1: question has half of"),
+        ("gsm8k", '{"question": "2?", "answer": "2"}', "line 1: its answer has no ####"),
+        ("scitldr", '{"source": ["a"], "target": [" "]}', "line 1: it has no summary"),
+        ("tldr", '{"prompt": "a", "completion": " "}', "line 1: completion is empty"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_named(corpus, line, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
+def test_a_line_that_cannot_be_read_is_named(corpus, line, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
         open_pairs(corpus, write(tmp_path / "f", corpus, first=line), cache=tmp_path)
 
 
@@ -161,7 +169,7 @@ def test_a_command_without_its_actions_is_named(tmp_path):
     for part in ("train", "test"):
         file = tmp_path / "simple_split" / f"tasks_{part}_simple.txt"
         file.write_text("IN: walk OUT: I_WALK\nIN: run\n")
-    with pytest.raises(ValueError, match=r"line 2 is 'IN: run'; needed is 'IN: command OUT"):
+    with pytest.raises(ValueError, match=r"line 2: it is 'IN: run'; needed is 'IN: command OUT"):
         open_pairs("scan", str(tmp_path), languages=("simple", "actions"), cache=tmp_path)
 
 
@@ -177,10 +185,10 @@ def test_the_hub_has_the_same_rows(corpus, tmp_path, monkeypatch):
     """Its Parquet files under the names they have there, here in a folder."""
     good, names = GOOD[corpus]
     inside = {"gsm8k": "main", "tldr": "data"}[corpus]
-    asked = []
+    requested = []
 
-    def hub_files(repository, files, kind):
-        asked.append((repository, kind))
+    def dataset_files(repository, files):
+        requested.append(repository)
         for file in files:
             (tmp_path / file).parent.mkdir(exist_ok=True)
             rows = [dict(good) for _ in range(40)]
@@ -191,8 +199,24 @@ def test_the_hub_has_the_same_rows(corpus, tmp_path, monkeypatch):
         assert all(file.startswith(f"{inside}/{name}-") for file, name in zip(files, names))  # noqa: B905
         return [tmp_path / file for file in files]
 
-    monkeypatch.setattr(lines, "hub_files", hub_files)
-    _, found, pairs, _ = open_pairs(corpus, source="hub", cache=tmp_path)
-    assert found.origin == f"hub {asked[0][0]}" and asked[0][1] == "dataset"
-    assert asked[0][0] == parallel.CORPORA[corpus](("en", "en")).source.repository
+    monkeypatch.setattr(sources, "dataset_files", dataset_files)
+    found, pairs = open_pairs(corpus, origin="hub", cache=tmp_path)
+    assert found.origin == f"hub {requested[0]}"
+    assert requested[0] == CORPORA[corpus](("en", "en")).repository
     assert pairs["test"][0] == READ[corpus]
+
+
+def test_a_readers_mistake_is_not_taken_for_an_unreachable_hub(tmp_path, monkeypatch):
+    """A language that the hub's file does not have is the user's to mend; nothing replaces it."""
+    rows = "".join(json.dumps({"en": f"{i}", "de": f"{i}"}) + "\n" for i in range(3))
+
+    def dataset_files(repository, files):
+        for file in files:
+            (tmp_path / file).write_text(rows)
+        return [tmp_path / file for file in files]
+
+    monkeypatch.setattr(sources, "dataset_files", dataset_files)
+    with pytest.raises(ValueError, match="train.jsonl, line 1: there is no language 'xx'"):
+        Pairs(languages=("en", "xx"), trained_size=300).open(tmp_path / "cache")
+    rows = Pairs(trained_size=300).open(tmp_path / "cache")
+    assert (rows.corpus, rows.embedded) == ("Multi30k en-de", False)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.rows.feed import Evaluation, Training
+from jaxkd.data.rows.feed import Evaluation, Training, permutation
 from jaxkd.data.rows.masking import Masking, Vocabulary, mask_rows
 from jaxkd.data.rows.packing import pack
 
@@ -80,7 +80,7 @@ def test_an_epoch_has_every_row_once_and_the_next_in_another_order():
 
 
 def test_evaluation_counts_every_row_once_and_always_alike():
-    feed = Evaluation(ROWS, masked, VOCABULARY.pad, 5)
+    feed = Evaluation(ROWS, np.arange(len(ROWS)), masked, VOCABULARY.pad, 5)
     batches = list(feed)
     assert len(batches) == len(feed) == 8 and {b.rows for b in batches} == {5}
     seen = np.concatenate([b.tokens for b in batches])[: len(ROWS)]
@@ -117,3 +117,35 @@ def test_batches_of_like_length_are_the_same_whenever_asked_for_and_have_every_r
 
 def masked_not(rows, rng):
     return Batch(rows, rows > 0)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 50), st.integers(1, 300))
+def test_an_epoch_is_a_permutation_that_only_seed_and_epoch_decide(seed, epoch, rows):
+    order = permutation(seed, epoch, rows)
+    assert sorted(order) == list(range(rows))
+    np.testing.assert_array_equal(order, permutation(seed, epoch, rows))
+
+
+def test_no_two_seeds_share_an_epoch():
+    """Orders of 64 rows collide by chance with probability 1/64!."""
+    orders = {
+        tuple(permutation(seed, epoch, 64)): (seed, epoch)
+        for seed in range(12)
+        for epoch in range(12)
+    }
+    assert len(orders) == 144
+
+
+@pytest.mark.parametrize("lengths", [None, np.array([3, 9, 5, 7] * 8)])
+@given(seed=st.integers(0, 1000), other=st.integers(0, 1000))
+def test_neighbouring_seeds_train_on_no_common_epoch(lengths, seed, other):
+    """Grain's own shuffle gives epoch e of seed s and epoch e - 1 of seed s + 1 one order."""
+    rows = np.repeat(np.arange(32, dtype=np.int32)[:, None], 2, 1)
+
+    def epochs(seed):
+        feed = Training(rows, masked_not, seed=seed, batch_size=8, lengths=lengths)
+        steps = [tuple(feed[step].tokens[:, 0]) for step in range(12)]
+        return {tuple(steps[i : i + 4]) for i in (0, 4, 8)}
+
+    assert len(epochs(seed)) == 3
+    assert seed == other or not epochs(seed) & epochs(other)

@@ -8,9 +8,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxkd.data.corpora.pairs import open_pairs
 from jaxkd.data.rows.masking import Masking
-from jaxkd.data.rows.pairs import Pairs
+from jaxkd.data.rows.pairs import Instructions, Pairs
+from tests.data.test_corpora import open_pairs
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "multi30k"
 EN = ["A dog runs.", "Two men, one hat", "A child's red ball!"]
@@ -41,17 +41,17 @@ def opened(tmp_path, **more):
 @pytest.mark.parametrize("packed", [False, True])
 def test_line_i_of_one_language_goes_with_line_i_of_the_other(tmp_path, packed):
     folder = write(tmp_path / "f", packed=packed)
-    _, found, pairs, _ = open_pairs("multi30k", folder, cache=tmp_path)
+    found, pairs = open_pairs("multi30k", folder, cache=tmp_path)
     assert not found.embedded
     assert list(pairs["train"]) == [(a, (b,)) for a, b in zip(EN, DE, strict=True)]
-    _, _, back, _ = open_pairs("multi30k", folder, languages=("de", "en"), cache=tmp_path)
+    _, back = open_pairs("multi30k", folder, languages=("de", "en"), cache=tmp_path)
     assert list(back["test"]) == [(b, (a,)) for a, b in zip(EN, DE, strict=True)]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="$JAXKD_DATA/multi30k is not here")
 def test_the_real_one_is_complete(tmp_path):
-    title, found, pairs, _ = open_pairs("multi30k", str(REAL), cache=tmp_path)
-    assert title == found.name == "Multi30k en-de"
+    found, pairs = open_pairs("multi30k", str(REAL), cache=tmp_path)
+    assert found.name == found.expected == "Multi30k en-de"
     assert {k: len(v) for k, v in pairs.items()} == dict(train=29000, validation=1014, test=1000)
     assert pairs["test"][0] == (
         "A man in an orange hat starring at something.",
@@ -61,26 +61,28 @@ def test_the_real_one_is_complete(tmp_path):
 
 def test_unequal_files_empty_lines_and_unknown_languages_are_named(tmp_path):
     with pytest.raises(ValueError, match="train.en has 3 lines, train.de has 2: line i of one"):
-        open_pairs("multi30k", write(tmp_path / "a", de=DE[:2]), cache=tmp_path)
+        Pairs(dir=write(tmp_path / "a", de=DE[:2])).open(tmp_path)
     with pytest.raises(ValueError, match="train.de, line 2 is empty: there is nothing to transl"):
-        open_pairs("multi30k", write(tmp_path / "b", de=[DE[0], " ", DE[2]]), cache=tmp_path)
+        Pairs(dir=write(tmp_path / "b", de=[DE[0], " ", DE[2]])).open(tmp_path)
     with pytest.raises(FileNotFoundError, match="no train.fr .* Allowed: de, en. Set config.data"):
-        open_pairs("multi30k", write(tmp_path / "c"), languages=("en", "fr"), cache=tmp_path)
+        Pairs(dir=write(tmp_path / "c"), languages=("en", "fr")).open(tmp_path)
     with pytest.raises(ValueError, match="corpus='multi30'. Did you mean 'multi30k'"):
-        open_pairs("multi30", None, cache=tmp_path)
+        Pairs(corpus="multi30").open(tmp_path)
     folder = write(tmp_path / "d")
     (tmp_path / "d" / "val.de").write_bytes(b"\xff\n")
     with pytest.raises(ValueError, match="val.de is not UTF-8: byte 0 is 0xff"):
-        open_pairs("multi30k", folder, cache=tmp_path)
+        Pairs(dir=folder).open(tmp_path)
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "train.en").write_text("a\n")
     (tmp_path / "e" / "train.de").write_text("b\n")
     with pytest.raises(FileNotFoundError, match="needed are val or valid or validation or dev"):
-        open_pairs("multi30k", str(tmp_path / "e"), cache=tmp_path)
+        Pairs(dir=str(tmp_path / "e")).open(tmp_path)
 
 
 def test_a_text_longer_than_the_window_is_an_error_or_cut(tmp_path):
-    with pytest.raises(ValueError, match=r"row 1 of the train split has \d+ tokens .* data.read=?"):
+    with pytest.raises(
+        ValueError, match=r"row 1 of the train split has \d+ tokens .* data.read is 8"
+    ):
         opened(tmp_path, read=8)
     rows = opened(tmp_path, read=8, cut=True)
     assert rows.lengths(rows.splits["train"])[0, 0] == 8
@@ -88,23 +90,23 @@ def test_a_text_longer_than_the_window_is_an_error_or_cut(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [
         (dict(read=20), "data.read is 20; needed is a multiple of 8"),
-        (dict(languages=("en",)), "one to read and one to write"),
+        (dict(languages=("en",)), "a source and a target"),
         (dict(shares=(0.5,)), "shares that rise to 1"),
         (dict(trained_size=200), "a vocabulary of subwords needs 261"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(tmp_path, wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_cannot_be_are_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
         opened(tmp_path, **wrong)
 
 
 def test_tokens_spell_the_texts_again_case_marks_and_all(tmp_path):
     rows = opened(tmp_path)
     for row, source, target in zip(rows.splits["train"], EN, DE, strict=True):
-        read, written = row[: rows.columns], row[rows.columns :]
+        read, written = row[: rows.source_columns], row[rows.source_columns :]
         assert rows.tokenizer.decode(read[read >= 0]) == source
         assert rows.tokenizer.decode(written[written >= 0]) == target
     assert rows.tokenizer.decode(rows.tokenizer.encode(["łódź 東京 🙂"])[0]) == "łódź 東京 🙂"
@@ -121,13 +123,13 @@ def test_the_decoder_is_shown_the_beginning_and_asked_for_all_up_to_the_end(tmp_
         assert asked[-1] == known.sep and shown[0] == known.cls
         np.testing.assert_array_equal(shown[1:], asked[:-1])
         assert batch.tokens[i][batch.mask[i]][-1] == known.sep
-    assert rows.fits == {
+    assert rows.config_overrides == {
         "vocabulary": known.vocab_size, "pad": known.pad, "start": known.cls, "end": known.sep
     }  # fmt: skip
 
 
 def test_batches_take_few_widths_and_every_row_once(tmp_path):
-    rows = Pairs(source="embedded", trained_size=600, read=64, write=72, rows=500).open(tmp_path)
+    rows = Pairs(origin="embedded", trained_size=600, read=64, write=72, rows=500).open(tmp_path)
     feed = rows.training(seed=0, batch_size=20, masking=Masking())
     batches = [feed[i] for i in range(25)]  # one epoch
     widths = {(b.tokens.shape[1], b.targets.shape[1]) for b in batches}
@@ -158,9 +160,9 @@ def test_new_targets_go_with_their_sources(tmp_path):
 
 def test_the_unigram_line_is_that_of_the_targets(tmp_path):
     rows = opened(tmp_path)
-    told = rows.splits["train"][:, 48:]
-    counts = np.bincount(told[told >= 0], minlength=rows.tokenizer.vocab_size) + 1
-    nats = -np.log(counts / counts.sum())[told[told >= 0]].mean()
+    targets = rows.splits["train"][:, 48:]
+    counts = np.bincount(targets[targets >= 0], minlength=rows.tokenizer.vocab_size) + 1
+    nats = -np.log(counts / counts.sum())[targets[targets >= 0]].mean()
     assert rows.unigram("validation") == pytest.approx(nats)
     assert json.dumps(rows.describe())
 
@@ -168,7 +170,7 @@ def test_the_unigram_line_is_that_of_the_targets(tmp_path):
 def test_joined_for_a_decoder_a_target_follows_its_source(tmp_path):
     """Each target's token stands right after the place that is to predict it."""
     rows = opened(tmp_path, joined=" in German:", shares=(1.0,))
-    assert (rows.head, list(rows.fits)) == ("causal_lm", ["vocabulary"])
+    assert (rows.head, list(rows.config_overrides)) == ("causal_lm", ["vocabulary"])
     chosen = rows.splits["train"]
     batch = rows.draw(chosen, np.random.default_rng(0), Masking())
     known = rows.tokenizer
@@ -194,3 +196,51 @@ def test_what_is_cut_of_a_joined_source_is_not_the_words_between(tmp_path):
         assert rows.tokenizer.decode(tokens[mask]).endswith(" in German:")
     with pytest.raises(ValueError, match="leaves no room"):
         opened(tmp_path, joined=" in German: " * 9, read=32, cut=True)
+
+
+def pairs_table(tmp_path, name="pairs.jsonl", first="question", second="sql", count=40):
+    file = tmp_path / name
+    rows = [{first: f"how many {i}", second: f"select {i}"} for i in range(count)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def test_a_table_of_your_own_holds_a_tenth_out_and_says_so(tmp_path):
+    file = pairs_table(tmp_path)
+    rows = Pairs(train=file, source="question", target="sql", trained_size=300).open(tmp_path / "c")
+    assert rows.corpus == "pairs.jsonl" and not rows.embedded and rows.dataset.expected == ""
+    sizes = {split: len(each) for split, each in rows.splits.items()}
+    assert sizes["train"] + sizes["validation"] == 40 and 0 < sizes["validation"] < 12
+    assert any("no validation file was given; 10%" in note for note in rows.dataset.notes)
+    train = {tuple(row) for row in np.asarray(rows.splits["train"])}
+    assert not train & {tuple(row) for row in np.asarray(rows.splits["validation"])}
+
+
+def test_two_files_of_lines_are_pairs(tmp_path):
+    folder = write(tmp_path / "f")
+    files = f"('{folder}/train.en','{folder}/train.de')"
+    rows = Pairs(
+        train=files, validation=f"{folder}/val.en,{folder}/val.de", trained_size=300, read=48,
+        write=56,
+    ).open(tmp_path / "c")  # fmt: skip
+    assert rows.references("train") == [(text,) for text in DE]
+    assert rows.corpus == "train.en and train.de"
+
+
+def test_prompts_and_answers_are_joined(tmp_path):
+    file = pairs_table(tmp_path, "qa.jsonl", "prompt", "answer")
+    rows = Instructions(train=file, trained_size=300).open(tmp_path / "c")
+    assert rows.form == "continuation"
+    batch = rows.draw(np.asarray(rows.splits["train"][:1]), np.random.default_rng(0), None)
+    number = rows.texts("train", [0])[0]
+    text = rows.tokenizer.decode(batch.tokens[0][batch.mask[0]])
+    assert text.split() == " ".join(number).split()
+
+
+def test_a_column_that_is_not_named_is_found_or_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="data.source is empty, and the columns are question, sql"):
+        Pairs(train=pairs_table(tmp_path)).open(tmp_path / "c")
+    rows = Pairs(train=pairs_table(tmp_path), source="question", trained_size=300)
+    assert rows.open(tmp_path / "c").origin.endswith("(source question; target sql)")
+    with pytest.raises(ValueError, match="data.target='sqll'. Did you mean 'sql'"):
+        Pairs(train=pairs_table(tmp_path), source="question", target="sqll").open(tmp_path / "c")

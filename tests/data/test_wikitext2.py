@@ -18,10 +18,13 @@ import pytest
 
 import jaxkd
 from jaxkd.data.corpora import wikitext2
-from jaxkd.data.corpora.wikitext2 import SPLITS, open_corpus
+from jaxkd.data.corpora.wikitext2 import FILES, WIKITEXT2
+from jaxkd.data.rows.survey import survey
+from jaxkd.data.rows.text import MaskedText
 from jaxkd.data.sources import embedded
 from jaxkd.data.sources import hub as hub_files
 from jaxkd.data.sources.embedded import embedded_documents
+from jaxkd.data.sources.find import find
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "wikitext-2"
 needs_wikitext = pytest.mark.skipif(
@@ -41,7 +44,7 @@ def nowhere(monkeypatch):
 
 def write(folder: pathlib.Path, text: str = FILE, ending: str = "tokens") -> str:
     folder.mkdir(parents=True, exist_ok=True)
-    for part in SPLITS.values():
+    for part in FILES.values():
         (folder / f"wiki.{part}.{ending}").write_text(text, encoding="utf-8")
     return str(folder)
 
@@ -63,14 +66,73 @@ def elsewhere(code: str, **environment: str) -> dict:
 
 OPEN = """
 import json, pathlib, sys, time
-from jaxkd.data.corpora.wikitext2 import SPLITS, open_corpus
-start = time.monotonic()
-corpus = open_corpus(cache=pathlib.Path({cache!r}))
-texts = {{split: list(corpus.documents(split)) for split in SPLITS}}
-print(json.dumps(dict(name=corpus.name, origin=corpus.origin, fingerprint=corpus.fingerprint,
-                      texts=texts, seconds=time.monotonic() - start,
-                      tensorflow="tensorflow" in sys.modules)))
+from jaxkd.data.corpora.wikitext2 import WIKITEXT2
+from jaxkd.data.rows.survey import survey
+from jaxkd.data.sources.find import find
+start, cache = time.monotonic(), pathlib.Path({cache!r})
+corpus = find(WIKITEXT2, "", "auto", cache)
+texts = {{split: list(rows) for split, rows in corpus.splits.items()}}
+print(json.dumps(dict(name=corpus.name, origin=corpus.origin, texts=texts,
+                      fingerprint=survey(corpus, cache).digest,
+                      seconds=time.monotonic() - start, tensorflow="tensorflow" in sys.modules)))
 """
+
+
+def open_corpus(folder="", *, origin="auto", cache):
+    """The resolved corpus, and the documents of its splits."""
+    found = find(WIKITEXT2, folder, origin, cache)
+    return found, {split: list(rows) for split, rows in found.splits.items()}
+
+
+@needs_wikitext
+@pytest.mark.parametrize("split", FILES)
+def test_real_splits_have_every_article_and_every_word(split, tmp_path_factory):
+    raw = (REAL / f"wiki.{FILES[split]}.tokens").read_text(encoding="utf-8")
+    headings = re.findall(r"(?m)^ \n (= (?!=).* =) \n(?= \n)", raw)
+    published = {"train": 600, "validation": 60, "test": 60}[split]  # Merity et al. (2016), table 1
+    found, every = open_corpus(str(REAL), cache=tmp_path_factory.getbasetemp() / "real")
+    documents = every[split]
+    assert found.name == "WikiText-2"
+    assert len(documents) == len(headings) == published
+    assert [text.split("\n")[0] for text in documents] == headings
+    assert [word for text in documents for word in text.split()] == raw.split()
+
+
+def test_documents_are_cut_at_level_one_headings_and_lines_are_stripped(tmp_path):
+    corpus, documents = open_corpus(write(tmp_path / "w"), cache=tmp_path)
+    expected = ["= One =\nfirst <unk>\n= = Part = =\nmore", "= Two =\nlast"]
+    assert documents == dict.fromkeys(FILES, expected)
+    assert not corpus.embedded
+
+
+@pytest.mark.parametrize("ending", ["tokens", "raw"])
+def test_other_text_under_its_file_names_is_not_called_wikitext_2(tmp_path, ending):
+    corpus, _ = open_corpus(write(tmp_path / "ships", ending=ending), cache=tmp_path)
+    assert (corpus.name, corpus.expected) == ("ships", "WikiText-2")
+
+
+def test_folder_of_the_environment_is_found(tmp_path, monkeypatch):
+    write(tmp_path / "wikitext-2")
+    monkeypatch.setenv("JAXKD_DATA", str(tmp_path))
+    # As it is called on any machine; a folder elsewhere by its whole name.
+    assert open_corpus(cache=tmp_path / "cache")[0].origin == "folder $JAXKD_DATA/wikitext-2"
+    monkeypatch.delenv("JAXKD_DATA")
+    elsewhere = write(tmp_path / "else")
+    assert open_corpus(elsewhere, cache=tmp_path)[0].origin == f"folder {elsewhere}"
+
+
+def opened(folder, cache):
+    text = MaskedText(dir=folder, tokenizer="trained", trained_size=256, length=16)
+    return text.open(cache)
+
+
+def test_second_open_writes_nothing(tmp_path, capfd):
+    folder = write(tmp_path / "w")
+    first = opened(folder, tmp_path / "cache")
+    before = listing(tmp_path / "cache")
+    assert opened(folder, tmp_path / "cache").fingerprint == first.fingerprint
+    assert before and listing(tmp_path / "cache") == before
+    assert capfd.readouterr() == ("", "")
 
 
 def listing(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -78,88 +140,11 @@ def listing(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_mtime_ns, p.stat().st_ino) for p in files}
 
 
-@needs_wikitext
-@pytest.mark.parametrize("split", SPLITS)
-def test_real_splits_have_every_article_and_every_word(split, tmp_path_factory):
-    raw = (REAL / f"wiki.{SPLITS[split]}.tokens").read_text(encoding="utf-8")
-    headings = re.findall(r"(?m)^ \n (= (?!=).* =) \n(?= \n)", raw)
-    published = {"train": 600, "validation": 60, "test": 60}[split]  # Merity et al. (2016), table 1
-    corpus = open_corpus(str(REAL), cache=tmp_path_factory.getbasetemp() / "real")
-    documents = corpus.documents(split)
-    assert len(documents) == len(headings) == published
-    assert [text.split("\n")[0] for text in documents] == headings
-    assert [word for text in documents for word in text.split()] == raw.split()
-
-
-def test_documents_are_cut_at_level_one_headings_and_lines_are_stripped(tmp_path):
-    corpus = open_corpus(write(tmp_path / "w"), cache=tmp_path)
-    expected = ["= One =\nfirst <unk>\n= = Part = =\nmore", "= Two =\nlast"]
-    assert {split: list(corpus.documents(split)) for split in SPLITS} == dict.fromkeys(
-        SPLITS, expected
-    )
-    assert corpus.documents("test")[-1] == expected[1]
-    assert corpus.documents("test")[:1] == expected[:1]
-    assert (corpus.name, corpus.embedded) == ("WikiText-2", False)
-
-
-def test_raw_files_are_not_called_wikitext_2(tmp_path):
-    corpus = open_corpus(write(tmp_path / "w", ending="raw"), cache=tmp_path)
-    assert corpus.name == "WikiText-2 (raw)"
-
-
-def test_folder_of_the_environment_is_found(tmp_path, monkeypatch):
-    write(tmp_path / "wikitext-2")
-    monkeypatch.setenv("JAXKD_DATA", str(tmp_path))
-    # As it is called on any machine; a folder elsewhere by its whole name.
-    assert open_corpus(cache=tmp_path / "cache").origin == "folder $JAXKD_DATA/wikitext-2"
-    monkeypatch.delenv("JAXKD_DATA")
-    elsewhere = write(tmp_path / "else")
-    assert open_corpus(elsewhere, cache=tmp_path).origin == f"folder {elsewhere}"
-
-
-def test_second_open_writes_nothing(tmp_path):
-    folder = write(tmp_path / "w")
-    first = open_corpus(folder, cache=tmp_path / "cache")
-    before = listing(tmp_path / "cache")
-    assert open_corpus(folder, cache=tmp_path / "cache") == first
-    assert before and listing(tmp_path / "cache") == before
-
-
-def test_two_contents_do_not_collide_and_one_content_is_kept_once(tmp_path):
-    one = open_corpus(write(tmp_path / "a"), cache=tmp_path)
-    other = open_corpus(write(tmp_path / "b", FILE.replace("last", "lost")), cache=tmp_path)
-    same = open_corpus(write(tmp_path / "c", FILE.replace("\n", "\r\n")), cache=tmp_path)
+def test_two_contents_do_not_collide_and_line_ends_do_not_matter(tmp_path):
+    one = opened(write(tmp_path / "a"), tmp_path)
+    other = opened(write(tmp_path / "b", FILE.replace("last", "lost")), tmp_path)
+    same = opened(write(tmp_path / "c", FILE.replace("\n", "\r\n")), tmp_path)
     assert one.fingerprint == same.fingerprint != other.fingerprint
-    assert one.documents("train")[1] == "= Two =\nlast"
-    assert other.documents("train")[1] == "= Two =\nlost"
-    assert len(list((tmp_path / "tfds").iterdir())) == 2
-
-
-def test_killed_preparation_is_done_again(tmp_path):
-    folder = write(tmp_path / "w")
-    killed = """
-import os, pathlib, sys
-from jaxkd.data.corpora import wikitext2
-begin = wikitext2.Wikitext2.__init__
-class Deadly(list):
-    def __iter__(self):
-        yield self[0]
-        print("true", file=sys.__stdout__, flush=True)  # TFDS is kept from printing
-        os._exit(0)
-def deadly(self, *, content, **more):
-    begin(self, content=content | {{"test": Deadly(content["test"])}}, **more)
-wikitext2.Wikitext2.__init__ = deadly
-wikitext2.open_corpus({folder!r}, cache=pathlib.Path({cache!r}))
-"""
-    assert elsewhere(killed.format(folder=folder, cache=str(tmp_path / "cache"))) is True
-    assert list((tmp_path / "cache").rglob("incomplete*"))
-    corpus = open_corpus(folder, cache=tmp_path / "cache")
-    assert {split: len(corpus.documents(split)) for split in SPLITS} == dict.fromkeys(SPLITS, 2)
-
-
-def test_preparation_prints_nothing(tmp_path, capfd):
-    open_corpus(write(tmp_path / "w"), cache=tmp_path)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_folder_that_lacks_files_is_an_error_that_names_what_is_there(tmp_path):
@@ -182,39 +167,36 @@ def test_empty_and_undecodable_files_are_errors(tmp_path):
     folder = write(tmp_path / "w")
     (tmp_path / "w" / "wiki.test.tokens").write_bytes(b" \n \n")
     with pytest.raises(ValueError, match=r"wiki\.test\.tokens has 4 bytes and no text"):
-        open_corpus(folder, cache=tmp_path)
+        opened(folder, tmp_path)
     (tmp_path / "w" / "wiki.train.tokens").write_bytes(b" caf\xe9 \n")
     with pytest.raises(ValueError, match=r"wiki\.train\.tokens is not UTF-8: byte 4 is 0xe9"):
-        open_corpus(folder, cache=tmp_path)
+        opened(folder, tmp_path)
 
 
-def test_misspelt_source_and_split_are_named(tmp_path):
+def test_a_misspelt_origin_is_named(tmp_path):
     with pytest.raises(ValueError, match="'folderr'. Did you mean 'folder'"):
-        open_corpus(source="folderr", cache=tmp_path)
-    corpus = open_corpus(write(tmp_path / "w"), cache=tmp_path)
-    with pytest.raises(ValueError, match="Did you mean 'validation'"):
-        corpus.documents("valid")
+        open_corpus(origin="folderr", cache=tmp_path)
 
 
-def test_a_source_insisted_on_is_not_replaced(tmp_path, monkeypatch):
+def test_an_origin_insisted_on_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(FileNotFoundError, match="JAXKD_DATA is not set. Set data.dir"):
-        open_corpus(source="folder", cache=tmp_path)
+        open_corpus(origin="folder", cache=tmp_path)
     with pytest.raises(FileNotFoundError, match="OfflineModeIsEnabled"):
-        open_corpus(source="hub", cache=tmp_path)
-    assert open_corpus(write(tmp_path / "w"), source="embedded", cache=tmp_path).embedded
+        open_corpus(origin="hub", cache=tmp_path)
+    assert open_corpus(origin="embedded", cache=tmp_path)[0].embedded
 
 
 def test_a_reason_names_no_address():
-    said = "Client error '404 Not ResolvedDataset' for url 'http://127.0.0.1:9/x'\nmore"
-    assert hub_files.reason(OSError(said)) == "OSError: Client error '404 Not ResolvedDataset'"
+    message = "Client error '404 Not Found' for url 'http://127.0.0.1:9/x'\nmore"
+    assert hub_files.reason(OSError(message)) == "OSError: Client error '404 Not Found'"
     assert hub_files.reason(TimeoutError()) == "TimeoutError"
 
 
 def test_a_python_without_library_and_manual_has_no_embedded_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(wikitext2, "embedded_documents", lambda: dict.fromkeys(SPLITS, []))
-    with pytest.raises(ValueError, match="no documents in train and validation and test. Give"):
-        open_corpus(source="embedded", cache=tmp_path)
+    monkeypatch.setattr(wikitext2, "embedded_documents", lambda: dict.fromkeys(FILES, []))
+    with pytest.raises(ValueError, match="the train split of embedded Python prose .* is empty"):
+        MaskedText(origin="embedded", tokenizer="trained").open(tmp_path)
 
 
 def test_no_network_falls_through_to_embedded_text_in_seconds(tmp_path):
@@ -275,7 +257,7 @@ def hub():
 
 def test_hub_gives_the_documents_of_the_folder_and_then_needs_no_network(tmp_path, hub):
     rows = [f"{line}\n" if line.strip() else "" for line in FILE.split("\n")]
-    for split in SPLITS:
+    for split in FILES:
         sink = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.table({"text": rows}), sink)
         path = f"/datasets/Salesforce/wikitext/resolve/main/wikitext-2-v1/{split}-00000-of-00001"
@@ -285,9 +267,9 @@ def test_hub_gives_the_documents_of_the_folder_and_then_needs_no_network(tmp_pat
     address = f"http://127.0.0.1:{hub.server_address[1]}"
     online = elsewhere(code, HF_ENDPOINT=address, **environment)
     assert (online["name"], online["origin"]) == ("WikiText-2", "hub Salesforce/wikitext")
-    corpus = open_corpus(write(tmp_path / "w"), cache=tmp_path / "other")
-    assert online["fingerprint"] == corpus.fingerprint
-    assert online["texts"] == {split: list(corpus.documents(split)) for split in SPLITS}
+    corpus, documents = open_corpus(write(tmp_path / "w"), cache=tmp_path / "other")
+    assert online["fingerprint"] == survey(corpus, tmp_path / "other").digest
+    assert online["texts"] == documents
     offline = elsewhere(code, HF_HUB_OFFLINE="1", **environment)
     assert offline["origin"] == "hub Salesforce/wikitext"
 

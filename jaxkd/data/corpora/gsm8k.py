@@ -5,47 +5,46 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.data.sources.records import held_out, hub_records, records
+from jaxkd.data.sources.find import Splits
+from jaxkd.data.sources.records import Records, a_text, find_file, held_out, json_lines, parquet
 
 Pair = tuple[str, tuple[str, ...]]
 
-HUB = "openai/gsm8k"
+REPOSITORY = "openai/gsm8k"
+HUB_FILES = ("main/train-00000-of-00001.parquet", "main/test-00000-of-00001.parquet")
+KNOWN = frozenset({"17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"})
 
 
-def read_folder(
-    folder: pathlib.Path, *, languages: tuple[str, str]
-) -> tuple[str, dict[str, list[Pair]]]:
+def read_folder(folder: pathlib.Path, languages: tuple[str, str]) -> Splits:
     """train.jsonl, of which 5% are held out for validation, and test.jsonl.
 
-    The calculator's marks are left out.
+    The calculator's annotations are left out.
     Source: Cobbe et al. (2021), arXiv:2110.14168.
     """
-    train = records(folder, "train.jsonl", _pair)
-    return _split(train, records(folder, "test.jsonl", _pair))
+    return _splits(*(json_lines(find_file(folder, f"{name}.jsonl")) for name in ("train", "test")))
 
 
-def read_hub() -> tuple[str, dict[str, list[Pair]]]:
+def read_hub(files: list[pathlib.Path]) -> Splits:
     """The same from the hub."""
-    files = [f"main/{split}-00000-of-00001.parquet" for split in ("train", "test")]
-    return _split(*hub_records(HUB, files, _pair))
+    return _splits(*map(parquet, files))
 
 
-def _split(train: list[Pair], test: list[Pair]) -> tuple[str, dict[str, list[Pair]]]:
-    train, validation = held_out(train, key=lambda pair: pair[0])
-    return "GSM8K", {"train": train, "validation": validation, "test": test}
+def _splits(train: Records, test: Records) -> Splits:
+    train, validation = held_out(train.map(_pair, "gsm8k"), key=lambda pair: pair[0])
+    return {"train": train, "validation": validation, "test": test.map(_pair, "gsm8k")}
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:
-    answer = without_marks(row["answer"])
+    answer = without_annotations(a_text(row["answer"], "answer"))
     if "####" not in answer:
-        raise ValueError("its answer has no ####")
-    return row["question"].strip(), (answer,)
+        raise ValueError("its answer has no ####.")
+    return a_text(row["question"], "question"), (answer,)
 
 
-def without_marks(answer: str) -> str:
-    """An answer without the calculator's marks, its lines joined by spaces.
+def without_annotations(answer: str) -> str:
+    """An answer without the calculator's annotations, its lines joined by spaces.
 
-    >>> without_marks("4/2 = <<4/2=2>>2 each.\\n#### 2")
+    >>> without_annotations("4/2 = <<4/2=2>>2 each.\\n#### 2")
     '4/2 = 2 each. #### 2'
     """
     return " ".join(re.sub(r"<<.*?>>", "", answer).split())

@@ -1,8 +1,8 @@
-"""Words out of a bad microphone: each letter comes one to three times, and some are heard wrong.
+"""A synthetic CTC task: letters of a sentence are repeated, and some copies are replaced.
 
-A task for models that name a label or nothing at each place (CTC), small enough to be made here:
-sentences of common words, letters repeated and replaced by other ones at random; what was said is
-to be written. Double letters can be told from repeated ones by the word alone.
+Each letter of a sentence of common words is repeated one to three times and 15% of the copies are
+replaced at random; the sentence is the target. Double letters can be told from repeated ones by the
+word alone.
 """
 
 import collections
@@ -14,14 +14,14 @@ from jaxkd.data.sources.embedded import embedded_documents
 SIZES = {"train": 8000, "validation": 500, "test": 1000}
 WORDS = 300  # the commonest of the prose, three letters or more
 REPEATED = (1, 2, 3)
-WRONG = 0.15  # share of the letters heard that are others
+WRONG = 0.15  # share of the copies that are replaced
 LONGEST = 20  # letters and spaces of a sentence
 
 Pair = tuple[str, tuple[str, ...]]
 
 
 def noisy_letters() -> tuple[str, dict[str, list[Pair]]]:
-    """Sentences as they are heard and as they were said; the same on every machine of one Python.
+    """Noisy letters and the sentences behind them; the same on every machine of one Python.
 
     No sentence is in two splits.
     """
@@ -36,16 +36,16 @@ def noisy_letters() -> tuple[str, dict[str, list[Pair]]]:
     for split, size in SIZES.items():
         pairs: list[Pair] = []
         while len(pairs) < size:
-            said = " ".join(words[i] for i in rng.integers(len(words), size=3))
-            heard = "".join(letter * rng.choice(REPEATED) for letter in said)
-            wrong = rng.random(len(heard)) < WRONG
-            other = rng.integers(len(letters), size=len(heard))
+            sentence = " ".join(words[i] for i in rng.integers(len(words), size=3))
+            repeated = "".join(letter * rng.choice(REPEATED) for letter in sentence)
+            wrong = rng.random(len(repeated)) < WRONG
+            other = rng.integers(len(letters), size=len(repeated))
             noisy = "".join(
                 letters[i] if bad and letter != " " else letter
-                for letter, bad, i in zip(heard, wrong, other, strict=True)
+                for letter, bad, i in zip(repeated, wrong, other, strict=True)
             )
-            if len(said) <= LONGEST and said not in known:
-                known.add(said)
-                pairs.append((noisy, (said,)))
+            if len(sentence) <= LONGEST and sentence not in known:
+                known.add(sentence)
+                pairs.append((noisy, (sentence,)))
         content[split] = pairs
-    return "noisy_letters words", content
+    return "noisy letters", content

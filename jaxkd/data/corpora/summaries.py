@@ -4,55 +4,55 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.data.sources.records import hub_records, records
+from jaxkd.data.sources.find import Splits
+from jaxkd.data.sources.records import a_text, find_file, json_lines, parquet
 
-_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
-TLDR_HUB = "trl-lib/tldr"
+_SCITLDR = {"train": "train", "validation": "dev", "test": "test"}
+SCITLDR_KNOWN = frozenset({"b222771d387be585cfdf5ae957b36757138415a352e0a3e3b23f73f87c3b1119"})
+TLDR_REPOSITORY = "trl-lib/tldr"
+_TLDR = ("train", "validation", "test")
+TLDR_HUB_FILES = tuple(f"data/{split}-00000-of-00001.parquet" for split in _TLDR)
 
 Pair = tuple[str, tuple[str, ...]]
 
 
-def read_scitldr(
-    folder: pathlib.Path, *, languages: tuple[str, str]
-) -> tuple[str, dict[str, list[Pair]]]:
+def read_scitldr(folder: pathlib.Path, languages: tuple[str, str]) -> Splits:
     """Its three files; dev and test may have several summaries of a paper.
 
     Source: Cachola et al. (2020), arXiv:2004.15011, the variant of abstracts alone.
     """
-    content = {
-        split: records(folder, f"{name}.jsonl", _abstract) for split, name in _SPLITS.items()
+    return {
+        split: json_lines(find_file(folder, f"{name}.jsonl")).map(_abstract, "scitldr")
+        for split, name in _SCITLDR.items()
     }
-    return "SciTLDR", content
 
 
 def _abstract(row: Mapping[str, Any]) -> Pair:
-    targets = tuple(text.strip() for text in row["target"] if text.strip())
+    targets = tuple(a_text(text, "target") for text in row["target"] if text.strip())
     if not targets:
-        raise ValueError("it has no summary")
-    return " ".join(sentence.strip() for sentence in row["source"]), targets
+        raise ValueError("it has no summary.")
+    source = " ".join(sentence.strip() for sentence in row["source"])
+    return a_text(source, "source"), targets
 
 
-def read_tldr(
-    folder: pathlib.Path, *, languages: tuple[str, str]
-) -> tuple[str, dict[str, list[Pair]]]:
+def read_tldr(folder: pathlib.Path, languages: tuple[str, str]) -> Splits:
     """train, validation and test.jsonl, each line with a `prompt` and a `completion`.
 
     Source: Völske et al. (2017); Stiennon et al. (2020), arXiv:2009.01325, whose prompts end in
     the words TL;DR: they are left out here.
     """
-    names = ("train", "validation", "test")
-    return "TL;DR", {split: records(folder, f"{split}.jsonl", _post) for split in names}
+    return {
+        split: json_lines(find_file(folder, f"{split}.jsonl")).map(_post, "tldr") for split in _TLDR
+    }
 
 
-def read_tldr_hub() -> tuple[str, dict[str, list[Pair]]]:
+def read_tldr_hub(files: list[pathlib.Path]) -> Splits:
     """The same from the hub."""
-    names = ("train", "validation", "test")
-    files = [f"data/{split}-00000-of-00001.parquet" for split in names]
-    return "TL;DR", dict(zip(names, hub_records(TLDR_HUB, files, _post), strict=True))
+    return {
+        split: parquet(file).map(_post, "tldr") for split, file in zip(_TLDR, files, strict=True)
+    }
 
 
 def _post(row: Mapping[str, Any]) -> Pair:
-    summary = row["completion"].strip()
-    if not summary:
-        raise ValueError("it has no summary")
-    return row["prompt"].strip().removesuffix("TL;DR:").rstrip(), (summary,)
+    prompt = a_text(row["prompt"], "prompt").removesuffix("TL;DR:").rstrip()
+    return a_text(prompt, "prompt"), (a_text(row["completion"], "completion"),)

@@ -12,11 +12,20 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
 from jaxkd.core.stored_targets import StoredTargets
 
-Rows = Int[np.ndarray, "rows L"]
+RowArray = Int[np.ndarray, "rows C"]
 # What is made of some rows, with randomness of its own: masks, or the same rows shifted.
-Draw = Callable[[Rows, np.random.Generator], Batch]
-# What a teacher said before of the rows with these numbers (store.py), as the batch shows them.
+Draw = Callable[[RowArray, np.random.Generator], Batch]
+# What a teacher stored for the rows of these numbers (teacher_store.py), as the batch shows them.
 Recall = Callable[[Int[np.ndarray, " B"], Batch], StoredTargets]
+
+
+def permutation(seed: int, epoch: int, rows: int) -> Int[np.ndarray, " rows"]:
+    """The order of an epoch: a function of seed and epoch, so that no two seeds share one.
+
+    Grain's own `shuffle(seed).repeat()` shuffles epoch e of seed s with s + e, so that the second
+    epoch of seed 0 is the first of seed 1.
+    """
+    return numpy_stream(seed, "order", epoch).permutation(rows)
 
 
 class Training:
@@ -29,7 +38,7 @@ class Training:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: RowArray,
         draw: Draw,
         *,
         seed: int,
@@ -38,14 +47,15 @@ class Training:
         repeated: Callable[[Int[np.ndarray, " B"]], Batch] | None = None,
         recall: Recall | None = None,
     ):
-        """With `lengths` a batch's rows are of like length (see `alike`).
+        """With `lengths` a batch's rows are of like length (see `length_buckets`).
 
         Args:
           repeated: gives rows by their numbers, drawn alike in every epoch, instead of `draw`.
-          recall: what a teacher said of them before, to go with the batch.
+          recall: the teacher's stored targets of them, to go with the batch.
         """
         if len(rows) == 0:
             raise ValueError("the training split has no rows: its text is empty.")
+        count = len(rows)
 
         def make(step: int, chosen: Int[np.ndarray, " B"]) -> Batch:
             if repeated is None:
@@ -56,21 +66,31 @@ class Training:
                 return batch
             return dataclasses.replace(batch, taught=recall(chosen, batch))
 
-        # Grain moves row numbers; rows are fetched and drawn a batch at a time, which leaves the
+        # Grain moves step numbers; rows are fetched and drawn a batch at a time, which leaves the
         # cores to the training.
         if lengths is None:
-            order = grain.MapDataset.range(len(rows)).shuffle(seed=seed).repeat().batch(batch_size)
+            epoch = functools.lru_cache(2)(lambda number: permutation(seed, number, count))
+
+            def chosen(step: int) -> Int[np.ndarray, " B"]:
+                """Epochs follow each other; one may end within a batch."""
+                at = step * batch_size + np.arange(batch_size)
+                return np.array([epoch(int(i // count))[i % count] for i in at])
         else:
-            epoch = functools.lru_cache(2)(
-                lambda number: alike(lengths, batch_size, numpy_stream(seed, "order", number))
+            buckets = functools.lru_cache(2)(
+                lambda number: length_buckets(
+                    lengths, batch_size, numpy_stream(seed, "order", number)
+                )
             )
-            count = len(epoch(0))
-            order = (
-                grain.MapDataset.range(count)
-                .repeat()
-                .map_with_index(lambda step, _: epoch(step // count)[step % count])
-            )
-        self._batches = order.map_with_index(make)
+            batches = len(buckets(0))
+
+            def chosen(step: int) -> Int[np.ndarray, " B"]:
+                return buckets(step // batches)[step % batches]
+
+        self._batches = (
+            grain.MapDataset.range(1)
+            .repeat()
+            .map_with_index(lambda step, _: make(step, chosen(step)))
+        )
 
     def __getitem__(self, step: int) -> Batch:
         return self._batches[step]
@@ -83,14 +103,14 @@ class Training:
         return iterator
 
 
-def alike(
+def length_buckets(
     lengths: Int[np.ndarray, " rows"], batch_size: int, rng: np.random.Generator, pool: int = 64
 ) -> Int[np.ndarray, "batches {batch_size}"]:
     """An epoch's batches of row numbers: rows are shuffled, those of every `pool` batches sorted
     by length and cut, and the batches shuffled again. A rest smaller than a batch waits for the
     next epoch; fewer rows than a batch are repeated.
 
-    >>> batches = alike(np.array([5, 1, 5, 1, 5, 1]), 3, np.random.default_rng(0))
+    >>> batches = length_buckets(np.array([5, 1, 5, 1, 5, 1]), 3, np.random.default_rng(0))
     >>> sorted(sorted(batch.tolist()) for batch in batches)
     [[0, 2, 4], [1, 3, 5]]
     """
@@ -107,22 +127,23 @@ def alike(
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One pass over all rows, drawn the same for every model and every run (of one batch size)."""
+    """One pass over some rows, drawn the same for every model and every run (of one batch size)."""
 
-    rows: Rows
+    rows: RowArray
+    order: Int[np.ndarray, " n"]  # numbers of the rows, as they come
     draw: Draw
-    pad: int  # token that fills up the last batch
+    filler: int  # token that fills up the last batch
     batch_size: int
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return -(-len(self.order) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.rows), self.batch_size):
-            rows = self.rows[start : start + self.batch_size]
+        for start in range(0, len(self.order), self.batch_size):
+            rows = self.rows[self.order[start : start + self.batch_size]]
             # All batches have one shape, so that one compilation serves; a row of padding has no
             # targets, and is not counted.
             missing = self.batch_size - len(rows)
-            rows = np.pad(rows, [(0, missing), (0, 0)], constant_values=self.pad)
+            rows = np.pad(rows, [(0, missing), (0, 0)], constant_values=self.filler)
             rng = numpy_stream(0, "masking for evaluation", start // self.batch_size)
             yield self.draw(rows, rng)

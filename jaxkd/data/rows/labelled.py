@@ -1,97 +1,175 @@
-"""Sentences with a label as rows of tokens, fed in batches of like length."""
+"""Texts, or pairs of them, with a label as rows of tokens, in batches of like length."""
 
+import collections
 import dataclasses
-import functools
-import hashlib
-import json
+import itertools
 import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxkd.core.batch import Batch
-from jaxkd.data.corpora.glue import LABELS, open_sst2
-from jaxkd.data.rows.array_cache import cached_arrays
-from jaxkd.data.rows.feed import Evaluation, Recall, Training
+from jaxkd.core.names import did_you_mean
+from jaxkd.data.corpora.glue import CORPORA, TASKS, Row
+from jaxkd.data.rows.base import Data, Rows
 from jaxkd.data.rows.masking import Masking, Vocabulary, unigram_nats
-from jaxkd.data.rows.text import Rows
-from jaxkd.data.tokenizers.tokenizer import open_tokenizer
+from jaxkd.data.rows.survey import Survey, smallest_hashes, text_hash
+from jaxkd.data.rows.text import check_own, header_of, held_out_note
+from jaxkd.data.sources.find import ResolvedDataset, find
+from jaxkd.data.sources.own_files import HELD_OUT, column, names_of, table_splits
+from jaxkd.data.sources.records import Records, a_text
+from jaxkd.data.tokenizers.tokenizer import Tokenizer
 
 SHORTEST = 8  # tokens a batch has at least, and what its width is a multiple of
+MOST_CLASSES = 1000
+NO_LABEL = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledRows(Rows):
-    """Rows `[CLS] tokens [SEP]`, padded, with the label behind them; one prediction a row.
+    """Rows as the tokenizer makes them of a text or two, padded, the label in the last column.
 
-    Or several, a column for each: then a row that is not asked one of them has -1 there.
+    Where there are two texts, the column before the labels says where the second begins. Several
+    labels a row (`label_columns`) have a column each; -1 where a row has none.
     """
 
-    wanted = "SST-2"
-    form = "classification"
-    head = "sequence_classification"
+    form: ClassVar[str] = "classification"
+    head: ClassVar[str] = "sequence_classification"
 
-    asked: int = 1  # predictions a row, columns of labels
     classes: tuple[str, ...] = ()  # of all columns, as "task:class", where there are several
+    label_columns: int = 1
+    pairs: bool = False  # two texts a row
+    unlabelled: tuple[str, ...] = ()  # splits without labels
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.classes or LABELS
+        return self.classes
+
+    @property
+    def config_overrides(self) -> dict[str, Any]:
+        return super().config_overrides | {"labels": self.labels, "pad": self.tokenizer.pad}
+
+    @property
+    def _last(self) -> int:
+        """Columns behind the tokens."""
+        return self.label_columns + self.pairs
 
     def draw(
-        self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking | None
+        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, masking: Masking | None
     ) -> Batch:
-        tokens, labels = rows[:, : -self.asked], rows[:, -self.asked :]
+        tokens, labels = rows[:, : -self._last], rows[:, -self.label_columns :]
         longest = int((tokens != self.vocabulary.pad).sum(1).max())
         tokens = tokens[:, : bucket_length(longest)]
         mask = tokens != self.vocabulary.pad
-        # A row that fills up a batch has no token, and no label either.
-        counted = mask.any(1, keepdims=True) & (labels >= 0)
-        if self.asked == 1:
-            labels, counted = labels[:, 0], counted[:, 0]
+        segments = None
+        if self.pairs:
+            second = rows[:, -self._last : -self.label_columns]
+            segments = ((np.arange(tokens.shape[1]) >= second) & mask).astype(np.int32)
+        targets, target_mask = self._targets(labels, mask.any(1, keepdims=True))
         return Batch(
             tokens=np.ascontiguousarray(tokens),
             mask=mask,
-            targets=np.where(counted, labels, 0).astype(np.int32),
-            target_mask=counted,
+            targets=targets,
+            target_mask=target_mask,
+            segments=segments,
         )
 
-    def training(
-        self, *, seed: int, batch_size: int, masking: Masking, recall: Recall | None = None
-    ) -> Training:
-        rows = self.splits["train"]
-        lengths = (rows[:, : -self.asked] != self.vocabulary.pad).sum(1)
-        draw = functools.partial(self.draw, how=masking)
-        return Training(
-            rows, draw, seed=seed, batch_size=batch_size, lengths=lengths, recall=recall
-        )
+    def _targets(
+        self, labels: Int[np.ndarray, "B K"], counted: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # A row that fills up a batch has no token, and no label either.
+        mask = counted & (labels >= 0)
+        targets = np.where(mask, labels, 0).astype(np.int32)
+        return (targets[:, 0], mask[:, 0]) if self.label_columns == 1 else (targets, mask)
 
-    def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
-        """By length, shortest first: the order does not matter to a mean."""
-        chosen = self.splits[split][: rows or None]
-        lengths = (chosen[:, : -self.asked] != self.vocabulary.pad).sum(1)
-        draw = functools.partial(self.draw, how=None)
-        ordered = chosen[np.argsort(lengths, kind="stable")]
-        return Evaluation(ordered, draw, self.vocabulary.pad, batch_size)
+    def sort_keys(self, rows: Int[np.ndarray, "B C"]) -> Int[np.ndarray, " B"]:
+        """By length; the order does not matter to a mean."""
+        return (np.asarray(rows[:, : -self._last]) != self.vocabulary.pad).sum(1)
+
+    @staticmethod
+    def texts_of(row: Row) -> tuple[str, ...]:
+        return row[0]
+
+    def label_numbers(self, split: str) -> Int[np.ndarray, "rows K"]:
+        """The labels of a split's rows; -1 where there is none."""
+        return np.asarray(self.splits[split][:, -self.label_columns :])
 
     def unigram(self, split: str) -> float:
         """Mean nats a label costs a model that knows the labels' shares in the training split."""
-        counts = np.bincount(self.splits["train"][:, -1], minlength=len(LABELS))
-        return float(unigram_nats(self.splits[split][:, -1], counts).mean())
+        nats = []
+        for train, other in zip(
+            self.label_numbers("train").T, self.label_numbers(split).T, strict=True
+        ):
+            size = max(train.max(initial=0), other.max(initial=0)) + 1
+            counts = np.bincount(train[train >= 0], minlength=size)
+            nats.append(unigram_nats(other[other >= 0], counts))
+        every = np.concatenate(nats)
+        return float(every.mean()) if len(every) else float("nan")
 
-    def unigram_at_targets(self, split: str, batch_size: int) -> float:
-        return self.unigram(split)
+    def describe(self) -> dict[str, Any]:
+        described = super().describe() | {
+            "length": self.splits["train"].shape[1] - self._last,
+            "classes": len(self.labels),
+        }
+        described["unigram_nats"] = {
+            name: value
+            for name, value in described["unigram_nats"].items()
+            if name not in self.unlabelled
+        }
+        if self.label_columns == 1 and self.labels:
+            counts = np.bincount(self.label_numbers("train")[:, 0], minlength=len(self.labels))
+            most = int(counts.argmax())
+            described["labels"] = dict(zip(self.labels, counts.tolist(), strict=True))
+            described["majority"] = {
+                "label": self.labels[most],
+                "share": {
+                    name: float((self.label_numbers(name) == most).mean())
+                    for name in self.splits
+                    if name not in self.unlabelled
+                },
+            }
+        return described
 
-    def describe(self) -> dict[str, object]:
-        length = self.splits["train"].shape[1] - self.asked
-        return super().describe() | {
-            "length": length,
-            "classes": len(self.classes) or len(LABELS),
+
+@dataclasses.dataclass(frozen=True)
+class RegressionRows(LabelledRows):
+    """The same with a number for each row: its float32 bits in the last column."""
+
+    form: ClassVar[str] = "regression"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ("score",)
+
+    def scores(self, split: str) -> Float[np.ndarray, " rows"]:
+        """The numbers of a split's rows; nan where there is none."""
+        return np.ascontiguousarray(self.splits[split][:, -1]).view(np.float32)
+
+    def _targets(
+        self, labels: Int[np.ndarray, "B K"], counted: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.ascontiguousarray(labels).view(np.float32)[:, 0]
+        mask = counted[:, 0] & ~np.isnan(scores)
+        return np.where(mask, scores, 0).astype(np.float32), mask
+
+    def unigram(self, split: str) -> float:
+        """The mean squared distance from the training split's mean."""
+        return float(np.mean((self.scores(split) - self.scores("train").mean()) ** 2))
+
+    def describe(self) -> dict[str, Any]:
+        described = super(LabelledRows, self).describe()
+        train = self.scores("train")
+        return described | {
+            "length": self.splits["train"].shape[1] - self._last,
+            "unigram_nats": {},
+            "scores": {"least": float(train.min()), "largest": float(train.max())},
         }
 
 
 def bucket_length(longest: int) -> int:
-    """Tokens of a batch whose longest row has so many: powers of two, and their halves between.
+    """Tokens of a batch whose longest row has that many: powers of two, and halves between.
 
     Each width is compiled once; widths closer together would save little padding.
 
@@ -103,66 +181,253 @@ def bucket_length(longest: int) -> int:
 
 
 @dataclasses.dataclass
-class Labelled:
-    """Which tokenizer, how long a row."""
+class Labelled(Data):
+    """Which labelled texts, which tokenizer, how long a row.
 
-    dir: str = ""  # folder with train.tsv and dev.tsv; empty: look for one, then the hub
-    source: str = "auto"  # or folder, hub, embedded: insist on one
-    tokenizer: str = "bert-base-uncased"  # hub id, folder with vocab.txt, or "trained"
-    trained_size: int = 8192  # entries of the WordPiece vocabulary, where one must be trained
-    length: int = 64  # tokens a row at most, [CLS] and [SEP] included; longer ones are cut
-    rows: int = 0  # use only so many rows of each split; 0: all
+    The data are a known corpus, or your own: `train` is a table (CSV, TSV, JSONL, also .gz;
+    Parquet), a folder that a TFDS builder prepared, or a hub id.
+    """
+
+    corpus: str = "sst2"  # one of GLUE's nine; not read where `train` is set
+    dir: str = ""  # its folder; empty: look for one in $JAXKD_DATA, then the hub
+    origin: str = "auto"  # or folder, hub, embedded: insist on one
+    train: str = ""  # your own table, instead of a known corpus
+    validation: str = ""  # empty: a tenth of the training rows is held out, by a hash, by class
+    test: str = ""  # empty: there is no test split
+    text: str = ""  # column of the texts, or two: "premise,hypothesis"; empty: the only one left
+    label: str = ""  # column of the labels (words, numbers); empty: "label", or the only one left
+    regression: bool = False  # labels are numbers to be predicted
+    length: int = 64  # tokens a row at most; longer ones are cut
     trim: bool = False  # keep only the tokens the training split uses; models must be trimmed too
 
-    def open(self, cache: pathlib.Path) -> LabelledRows:
-        """Read and tokenise, or take it from the cache; errors as for `sst2.open_sst2`."""
+    def check(self) -> None:
+        super().check()
         if self.length < SHORTEST or self.length & (self.length - 1):
             raise ValueError(
                 f"data.length is {self.length}; rows are cut at a power of two, {SHORTEST} or more."
             )
-        found, examples, content = open_sst2(self.dir or None, source=self.source, cache=cache)
-        tokenizer = open_tokenizer(
-            self.tokenizer,
-            texts=lambda: [sentence for sentence, _ in examples["train"]],
-            fingerprint=content,
-            cache=cache,
-            trained_size=self.trained_size,
+        if not self.train and self.corpus not in CORPORA:
+            raise ValueError(f"data.corpus={self.corpus!r}. {did_you_mean(self.corpus, CORPORA)}")
+        if len(names_of(self.text)) > 2:
+            raise ValueError(f"data.text={self.text!r}: a row has one text or two.")
+        check_own(self)
+
+    def dataset(self, cache: pathlib.Path) -> ResolvedDataset:
+        if not self.train:
+            return find(CORPORA[self.corpus], self.dir, self.origin, cache)
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        tables, name, origin = table_splits(files)
+        columns = header_of(tables["train"])
+        texts, label = self._columns(columns)
+        splits = {
+            split: rows.map(
+                lambda row: (
+                    tuple(a_text(row[each], each) for each in texts),
+                    self._label(row[label], label),
+                ),
+                f"labelled {texts} {label} {self.regression}",
+            )
+            for split, rows in tables.items()
+        }
+        origin += f" (text {', '.join(texts)}; label {label})"
+        notes: tuple[str, ...] = ()
+        if "validation" not in splits:
+            splits["train"], splits["validation"] = _stratified(splits["train"])
+            notes = (held_out_note(name, "training rows of each class"),)
+        return ResolvedDataset(name, origin, False, splits, notes=notes)
+
+    def _columns(self, columns: Sequence[str]) -> tuple[tuple[str, ...], str]:
+        texts = names_of(self.text)
+        for each in texts:
+            column(each, columns, (), "data.text")
+        named = self.label
+        if not named and "label" in columns and "label" not in texts:
+            named = "label"
+        if not named and not texts and len(columns) != 1:
+            column("", columns, (), "data.label")
+        label = column(named, columns, texts, "data.label")
+        return texts or (column("", columns, (label,), "data.text"),), label
+
+    def _label(self, value: Any, name: str) -> str | float:
+        if self.regression:
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{name} is {value!r}, which is no number (data.regression)."
+                ) from None
+            if not np.isfinite(number):
+                raise ValueError(f"{name} is {value!r}, which is no finite number.")
+            return number
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, int):
+            value = str(value)
+        if isinstance(value, float):
+            raise ValueError(
+                f"{name} is {value!r}: classes are words or integers. Set data.regression=True to "
+                "predict the number."
+            )
+        text = a_text(value, name)
+        if text == "-1":
+            raise ValueError(f"{name} is -1, which marks rows without a label. Leave them out.")
+        return text
+
+    def rows_class(self) -> type[Rows]:
+        return RegressionRows if self._is_regression() else LabelledRows
+
+    def _is_regression(self) -> bool:
+        return self.regression if self.train else not CORPORA[self.corpus].labels
+
+    def look(self, dataset: ResolvedDataset) -> Any:
+        if self._is_regression():
+            return None
+        known = () if self.train else dataset.labels
+        return lambda splits: _classes(splits, known, self.label or "label")
+
+    def tokenizer_texts(self, row: Row) -> Sequence[str]:
+        return row[0]
+
+    def trim_tokenizer(
+        self, tokenizer: Tokenizer, dataset: ResolvedDataset
+    ) -> tuple[Tokenizer, Any]:
+        if not self.trim:
+            return tokenizer, None
+        counts = np.zeros(tokenizer.vocab_size, np.int64)
+        texts = (text for row in dataset.splits["train"] for text in row[0])
+        while block := list(itertools.islice(texts, 4096)):
+            counts += np.bincount(
+                np.concatenate(tokenizer.encode(block)), minlength=tokenizer.vocab_size
+            )
+        return tokenizer.trimmed(counts)
+
+    def row_key(self, found: Survey) -> list[Any]:
+        return [self.length, list(found.labels)]
+
+    def _pairs(self) -> bool:
+        if self.train:
+            return len(names_of(self.text)) == 2
+        return len(TASKS[self.corpus].text) == 2
+
+    def columns(self, found: Survey) -> int:
+        return self.length + self._pairs() + 1
+
+    def encode(
+        self, split: str, first: int, block: list[Row], tokenizer: Tokenizer, found: Survey
+    ) -> Int[np.ndarray, "rows columns"]:
+        numbers = {name: number for number, name in enumerate(found.labels)}
+        rows = np.full((len(block), self.columns(found)), tokenizer.pad, np.int32)
+        pairs = self._pairs()
+        seconds = [texts[1] for texts, _ in block] if pairs else None
+        encoded = tokenizer.encode_pairs(
+            [texts[0] for texts, _ in block], seconds, max_length=self.length
         )
-        kept = None
-        if self.trim:
-            used = tokenizer.encode([sentence for sentence, _ in examples["train"]])
-            counts = np.bincount(np.concatenate(used), minlength=tokenizer.vocab_size)
-            tokenizer, kept = tokenizer.trimmed(counts)
-        key = json.dumps(["labelled", content, tokenizer.fingerprint, self.length])
-        fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-        splits = cached_arrays(
-            cache,
-            fingerprint,
-            lambda: {k: self._rows(v, tokenizer) for k, v in examples.items()},
-        )
+        for row, (ids, segments), (_, label) in zip(rows, encoded, block, strict=True):
+            row[: len(ids)] = ids
+            if pairs:
+                second = np.flatnonzero(segments)
+                row[-2] = second[0] if len(second) else self.length
+            if self._is_regression():
+                row[-1] = np.float32(np.nan if label is None else label).view(np.int32)
+            else:
+                row[-1] = NO_LABEL if label is None else numbers[label]
+        return rows
+
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+        return rows[:, : self.length]
+
+    def make_rows(
+        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+    ) -> Rows:
+        tokenizer = fields["tokenizer"]
         structural = sorted(tokenizer.structural_ids)
-        counts = np.bincount(splits["train"][:, :-1].ravel(), minlength=tokenizer.vocab_size)
+        counts = vocabulary_counts.copy()
         counts[structural] = 0
-        return LabelledRows(
-            corpus=found.name,
-            origin=found.origin,
-            embedded=found.embedded,
-            fingerprint=f"{fingerprint}-{self.rows}",
-            tokenizer=tokenizer,
-            splits={name: rows[: self.rows or None] for name, rows in splits.items()},
-            vocabulary=Vocabulary.of(
-                counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
-            ),
-            kept=kept,
+        vocabulary = Vocabulary.of(
+            counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
+        )
+        kind = self.rows_class()
+        without = [
+            split
+            for split, rows in fields["splits"].items()
+            if kind is LabelledRows
+            and (np.asarray(rows[:, -1]) < 0).all()
+            or kind is RegressionRows
+            and np.isnan(np.ascontiguousarray(rows[:, -1]).view(np.float32)).all()
+        ]
+        return kind(
+            vocabulary=vocabulary,
+            classes=found.labels,
+            pairs=self._pairs(),
+            unlabelled=tuple(without),
+            **fields,
         )
 
-    def _rows(self, examples, tokenizer) -> Int[np.ndarray, "rows {self.length}+1"]:
-        pairs = list(examples)
-        rows = np.full((len(pairs), self.length + 1), tokenizer.pad, np.int32)
-        for row, ids, (_, label) in zip(
-            rows, tokenizer.encode([text for text, _ in pairs]), pairs, strict=True
-        ):
-            ids = ids[: self.length - 2]
-            row[0], row[1 : 1 + len(ids)], row[1 + len(ids)] = tokenizer.cls, ids, tokenizer.sep
-            row[-1] = label
-        return rows
+
+def _classes(
+    splits: Mapping[str, Iterator[tuple[str, Any]]], known: Sequence[str], field: str
+) -> tuple[str, ...]:
+    """The classes: those known, else those of the training split, sorted.
+
+    Raises:
+      ValueError: for a label that the training split does not have; for labels that are no classes.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for _, (_, label) in splits["train"]:
+        counts[label] += 1
+    labels = tuple(known) or tuple(sorted(counts, key=_label_order))
+    total = sum(counts.values())
+    if not total:
+        return ()  # survey.py names the split that is empty
+    if not known and (len(labels) > MOST_CLASSES or len(labels) > 20 and 2 * len(labels) > total):
+        some = ", ".join(repr(name[:30]) for name in labels[:4])
+        raise ValueError(
+            f"column {field} has {len(labels):,} different labels in {total:,} rows ({some}, ...): "
+            "these are no classes. Name the right column, --config.data.label=NAME, or predict "
+            "numbers with --config.data.regression=True."
+        )
+    if not known and len(labels) < 2:
+        raise ValueError(
+            f"every row of the training split has the label {labels[0]!r}: there is nothing to "
+            "tell apart."
+        )
+    for split, rows in splits.items():
+        for where, (_, label) in rows:
+            if split != "train" and label is not None and label not in labels:
+                raise ValueError(
+                    f"{where}: the label {label!r} is not in the training split, which has "
+                    f"{', '.join(map(repr, labels[:10]))}{', ...' * (len(labels) > 10)}."
+                )
+    return labels
+
+
+def _label_order(name: str) -> tuple[int, int, str]:
+    """Integers by their value, then words by the alphabet."""
+    return (0, int(name), name) if name.lstrip("-").isdigit() else (1, 0, name)
+
+
+def _stratified(records: Records) -> tuple[Records, Records]:
+    """All but a tenth of each class's different texts, and that tenth."""
+    chosen: set[int] | None = None
+
+    def key(row: Row) -> str:
+        return "\n".join(row[0])
+
+    def is_held_out(row: Row) -> bool:
+        nonlocal chosen
+        if chosen is None:
+            numbers: dict[Any, int] = {}
+
+            def texts() -> Iterator[tuple[str, int]]:
+                for each in records:
+                    label = each[1] if isinstance(each[1], str) else ""  # numbers have no classes
+                    yield key(each), numbers.setdefault(label, len(numbers))
+
+            chosen = smallest_hashes(texts(), HELD_OUT)
+        return text_hash(key(row)) in chosen
+
+    how = f"{HELD_OUT}% of each class by hash"
+    return (
+        records.keep(lambda row: not is_held_out(row), f"without {how}"),
+        records.keep(is_held_out, how),
+    )

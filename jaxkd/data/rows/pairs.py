@@ -1,23 +1,26 @@
-"""Pairs of texts as rows of tokens, in batches of like length: read and written, or joined."""
+"""Pairs of texts, a source and its target, as rows of tokens, in batches of like length."""
 
 import dataclasses
-import functools
 import hashlib
-import json
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.batch import BLANK, Batch
-from jaxkd.data.corpora.pairs import SPLITS, Content, open_pairs
-from jaxkd.data.rows.array_cache import cached_arrays
-from jaxkd.data.rows.feed import Evaluation, Recall, Training
-from jaxkd.data.rows.masking import Masking, Vocabulary, unigram_nats
-from jaxkd.data.rows.text import Rows
-from jaxkd.data.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from jaxkd.core.names import did_you_mean
+from jaxkd.data.corpora.pairs import CORPORA, Pair, parallel
+from jaxkd.data.rows.base import Data, Rows
+from jaxkd.data.rows.masking import Masking, Vocabulary
+from jaxkd.data.rows.survey import Survey
+from jaxkd.data.rows.text import check_own, header_of, held_out_note
+from jaxkd.data.sources.find import ResolvedDataset, find
+from jaxkd.data.sources.find_files import display_path
+from jaxkd.data.sources.own_files import HELD_OUT, column, existing, names_of, table_splits
+from jaxkd.data.sources.records import a_text, held_out
+from jaxkd.data.tokenizers.tokenizer import Tokenizer
 
 NOTHING = -1  # fills rows up: a model's padding may be a token
 MULTIPLE = 8  # tokens, of which the width of a batch is a multiple
@@ -30,130 +33,114 @@ Width = tuple[int, int]  # tokens of the sources and of the targets in a batch
 class PairRows(Rows):
     """Rows of a source and its target, each with the token that ends it, filled up with -1.
 
-    A model reads the one, and writes the other after the token of the beginning.
+    A model reads the source, and writes the target after the token of the beginning.
     """
 
-    form = "seq2seq"
-    head = "seq2seq_lm"
+    form: ClassVar[str] = "seq2seq"
+    head: ClassVar[str] = "seq2seq_lm"
 
-    title: str = ""  # the data set it is, unless `embedded`
-    columns: int = 0  # of the source; the target has the others
+    source_columns: int = 0  # the target has the others
     widths: tuple[Width, ...] = ()  # a batch has the first that holds it
-    texts: Content | None = None  # split -> the pairs as they were before tokens
 
     @property
-    def wanted(self) -> str:
-        return self.title
-
-    @property
-    def fits(self) -> dict[str, int]:
-        known = self.tokenizer
-        written = {"pad": known.pad, "start": known.cls, "end": known.sep}
-        return super().fits | (written if self.head == "seq2seq_lm" else {})
+    def config_overrides(self) -> dict[str, Any]:
+        tokenizer = self.tokenizer
+        tokens = {"pad": tokenizer.pad, "start": tokenizer.cls, "end": tokenizer.sep}
+        return super().config_overrides | (tokens if self.head == "seq2seq_lm" else {})
 
     def lengths(self, rows: Int[np.ndarray, "B C"]) -> Int[np.ndarray, "B 2"]:
         """Tokens of each source and each target."""
-        there = rows >= 0
-        return np.stack([there[:, : self.columns].sum(1), there[:, self.columns :].sum(1)], 1)
+        mask = np.asarray(rows) >= 0
+        columns = self.source_columns
+        return np.stack([mask[:, :columns].sum(1), mask[:, columns:].sum(1)], 1)
 
     def draw(
-        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, how: Masking | None
+        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, masking: Masking | None
     ) -> Batch:
         longest = self.lengths(rows).max(0)
         read, write = next(width for width in self.widths if (longest <= width).all())
-        source, target = rows[:, :read], rows[:, self.columns : self.columns + write]
-        shown, asked = source >= 0, target >= 0
-        filled = np.where(asked, target, self.tokenizer.pad).astype(np.int32)
+        source = rows[:, :read]
+        target = rows[:, self.source_columns : self.source_columns + write]
+        source_mask, target_mask = source >= 0, target >= 0
+        filled = np.where(target_mask, target, self.tokenizer.pad).astype(np.int32)
         first = np.full((len(rows), 1), self.tokenizer.cls, np.int32)
         return Batch(
-            tokens=np.where(shown, source, self.tokenizer.pad).astype(np.int32),
-            mask=shown,
+            tokens=np.where(source_mask, source, self.tokenizer.pad).astype(np.int32),
+            mask=source_mask,
             targets=filled,
-            target_mask=asked,
+            target_mask=target_mask,
             decoder_tokens=np.concatenate([first, filled[:, :-1]], axis=1),
-            decoder_mask=asked,
+            decoder_mask=target_mask,
         )
 
     def sources(self, rows: Int[np.ndarray, "B C"]) -> Batch:
-        """What is to be read of these rows, and nothing of what is to be written."""
+        """The sources of these rows, and nothing of their targets."""
+        rows = np.asarray(rows)
         longest = self.lengths(rows)[:, 0].max()
         read = min(read for read, _ in self.widths if read >= longest)
-        shown = rows[:, :read] >= 0
-        return Batch(
-            tokens=np.where(shown, rows[:, :read], self.tokenizer.pad).astype(np.int32), mask=shown
-        )
+        mask = rows[:, :read] >= 0
+        tokens = np.where(mask, rows[:, :read], self.tokenizer.pad).astype(np.int32)
+        return Batch(tokens=tokens, mask=mask)
 
-    def training(
-        self, *, seed: int, batch_size: int, masking: Masking, recall: Recall | None = None
-    ) -> Training:
-        rows = self.splits["train"]
-        draw = functools.partial(self.draw, how=masking)
-        return Training(
-            rows, draw, seed=seed, batch_size=batch_size, lengths=self._order(rows), recall=recall
-        )
-
-    def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
-        """By length, shortest first: the order does not matter to a mean."""
-        chosen = self.splits[split][: rows or None]
-        ordered = chosen[np.argsort(self._order(chosen), kind="stable")]
-        return Evaluation(ordered, functools.partial(self.draw, how=None), NOTHING, batch_size)
-
-    def _order(self, rows: Int[np.ndarray, "B C"]) -> Int[np.ndarray, " B"]:
+    def sort_keys(self, rows: Int[np.ndarray, "B C"]) -> Int[np.ndarray, " B"]:
         """By the width a row needs, then by its length."""
         lengths = self.lengths(rows)
         needed = np.stack([(lengths <= width).all(1) for width in self.widths], 1).argmax(1)
         return needed * (rows.shape[1] + 1) + lengths.sum(1)
 
+    def _filler(self) -> int:
+        return NOTHING
+
+    @staticmethod
+    def texts_of(row: Pair) -> tuple[str, ...]:
+        return (row[0], *row[1])
+
     def references(self, split: str) -> list[tuple[str, ...]]:
         """The texts each row's target is as good as, in the order of the split's rows."""
-        pairs = self.texts[split]
-        return [pairs[i][1] for i in range(len(self.splits[split]))]
+        every = self.dataset.splits[split]
+        count = len(self.splits[split])
+        return [tuple(targets) for (_, targets), _ in zip(every, range(count), strict=False)]
 
     def with_targets(
-        self, targets: Int[np.ndarray, "rows T"], sources: Any, told: str
+        self, targets: Int[np.ndarray, "rows T"], sources: Any, origin: str
     ) -> "PairRows":
         """The same with other rows to train on: sources by their numbers, and their new targets.
 
         Args:
           targets: ids with the ending token, filled up with -1.
           sources: numbers of the training split's rows.
-          told: what the targets are, for the fingerprint.
+          origin: what the targets are, for the fingerprint.
         """
-        rows = self.splits["train"][np.asarray(sources)]
+        rows = np.asarray(self.splits["train"])[np.asarray(sources)]
         wide = np.full((len(rows), rows.shape[1]), NOTHING, np.int32)
-        wide[:, : self.columns] = rows[:, : self.columns]
-        wide[:, self.columns : self.columns + targets.shape[1]] = targets
-        digest = hashlib.sha256(f"{self.fingerprint} {told}".encode()).hexdigest()[:16]
-        return dataclasses.replace(self, splits=self.splits | {"train": wide}, fingerprint=digest)
+        columns = self.source_columns
+        wide[:, :columns] = rows[:, :columns]
+        wide[:, columns : columns + targets.shape[1]] = targets
+        digest = hashlib.sha256(f"{self.fingerprint} {origin}".encode()).hexdigest()[:16]
+        return dataclasses.replace(
+            self, splits=dict(self.splits) | {"train": wide}, fingerprint=digest
+        )
 
-    def unigram(self, split: str) -> float:
-        """Mean nats a target's token costs a model that knows the tokens' shares alone."""
-        targets = self.splits[split][:, self.columns :]
-        return float(unigram_nats(targets[targets >= 0], self.vocabulary.counts).mean())
-
-    def unigram_at_targets(self, split: str, batch_size: int) -> float:
-        return self.unigram(split)
-
-    def describe(self) -> dict[str, object]:
-        rows = self.splits["train"]
+    def describe(self) -> dict[str, Any]:
+        targets = self.splits["train"].shape[1] - self.source_columns
         return super().describe() | {
-            "length": f"{self.columns} read, {rows.shape[1] - self.columns} written",
+            "length": f"{self.source_columns} of a source, {targets} of a target",
             "widths": [list(width) for width in self.widths],
         }
 
 
 class CtcRows(PairRows):
-    """The same for encoders that name a label or nothing at each place of the source (CTC)."""
+    """The same for encoders with a CTC head: labels in order, not aligned to the source."""
 
     form = "ctc"
-    head = "masked_lm"  # one that has logits of all tokens at all places
+    head = "masked_lm"  # one that has logits of all tokens at all positions
     ctc = True
 
     def draw(
-        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, how: Masking | None
+        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, masking: Masking | None
     ) -> Batch:
-        """Labels have as much room as there are places, of which they need as many at least."""
-        apart = super().draw(rows, rng, how)
+        """Labels have room for as many as there are positions, which are at least as many."""
+        apart = super().draw(rows, rng, masking)
         more = ((0, 0), (0, apart.tokens.shape[1] - apart.targets.shape[1]))
         return Batch(
             tokens=apart.tokens,
@@ -164,7 +151,7 @@ class CtcRows(PairRows):
 
 
 class JoinedRows(PairRows):
-    """The same for decoders: they read a source, and go on from it with its target.
+    """The same for decoders: the target follows its source.
 
     A source ends with the words between the two, and not with a token.
     """
@@ -173,20 +160,20 @@ class JoinedRows(PairRows):
     head = "causal_lm"
 
     def draw(
-        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, how: Masking | None
+        self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, masking: Masking | None
     ) -> Batch:
         """Only the target's tokens are to be predicted."""
-        apart = super().draw(rows, rng, how)
+        apart = super().draw(rows, rng, masking)
         read, written = apart.mask.sum(1, keepdims=True), apart.target_mask.sum(1, keepdims=True)
         write = apart.targets.shape[1]
         tokens = np.pad(apart.tokens, ((0, 0), (0, write)), constant_values=self.tokenizer.pad)
-        places = read + np.arange(write)
-        np.put_along_axis(tokens, places, apart.targets, axis=1)
+        positions = read + np.arange(write)
+        np.put_along_axis(tokens, positions, apart.targets, axis=1)
         return Batch(
             tokens=tokens,
             mask=np.arange(tokens.shape[1]) < read + written,
             targets=apart.targets,
-            target_positions=(places - 1).astype(np.int32),
+            target_positions=(positions - 1).astype(np.int32),
             target_mask=apart.target_mask,
         )
 
@@ -203,43 +190,51 @@ def choose_widths(
     """
     mean = np.maximum(lengths.mean(0), 1)
     ordered = lengths[np.argsort((lengths / mean).max(1), kind="stable")]
-    found: list[Width] = []
+    widths: list[Width] = []
     for share in shares[:-1]:
         part = ordered[: max(1, int(share * len(ordered)))].max(0)
         read, write = (
             min(-(-int(n) // MULTIPLE) * MULTIPLE, m) for n, m in zip(part, limits, strict=True)
         )
-        if (read, write) != limits and (not found or found[-1] != (read, write)):
-            found.append((read, write))
-    return (*found, limits)
+        if (read, write) != limits and (not widths or widths[-1] != (read, write)):
+            widths.append((read, write))
+    return (*widths, limits)
 
 
 @dataclasses.dataclass
-class Pairs:
-    """Which pairs, which tokenizer, how long."""
+class _Pairs(Data):
+    """What pairs of a known corpus and of your own files share."""
 
-    corpus: str = "multi30k"  # one of data.parallel.CORPORA
-    dir: str = ""  # its folder; empty: look for one, then the hub
-    source: str = "auto"  # or folder, hub, embedded: insist on one
-    languages: tuple[str, ...] = ("en", "de")  # what is read and written (parallel.open_pairs)
     tokenizer: str = "trained"  # or a hub id, or a folder: one for both sides
     trained_size: int = 8000  # entries of the vocabulary of subwords, where one must be trained
+    corpus: str = "multi30k"  # one of data.corpora.pairs.CORPORA; not read where `train` is set
+    dir: str = ""  # its folder; empty: look for one in $JAXKD_DATA, then the hub
+    origin: str = "auto"  # or folder, hub, embedded: insist on one
+    languages: tuple[str, ...] = (
+        "en",
+        "de",
+    )  # source and target of a known corpus that has several
+    train: str = ""  # your own table, or two files of parallel lines: "train.en,train.de"
+    validation: str = ""  # the same; empty: a tenth of the training rows is held out, by a hash
+    test: str = ""  # the same; empty: the validation rows serve as test split too
     read: int = 64  # tokens of a source at most, the ending one included
     write: int = 64  # tokens of a target at most, the ending one included
-    cut: bool = False  # longer ones lose what is too much; else they are an error
-    rows: int = 0  # use only so many rows of each split; 0: all
+    cut: bool = False  # longer ones lose the rest; else they are an error
     shares: tuple[float, ...] = SHARES  # rows that fit into each width a batch may have
     # For decoders: the words between a source and its target, as " TL;DR:"; empty: for
     # encoder-decoders.
     joined: str = ""
-    ctc: bool = False  # for encoders that name a label or nothing at each place (CTC)
+    ctc: bool = False  # for encoders with a CTC head
 
-    def open(self, cache: pathlib.Path) -> PairRows:
-        """Read and tokenise, or take it from the cache; errors as for `parallel.open_pairs`.
+    masked: ClassVar[bool] = False
+    lossless: ClassVar[bool] = True
 
-        Raises:
-          ValueError: a text longer than `read` or `write`, unless `cut`.
-        """
+    def named_columns(self) -> dict[str, str]:
+        """The fields that name a table's columns of sources and of targets, and their values."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        super().check()
         for name in ("read", "write"):
             if getattr(self, name) < MULTIPLE or getattr(self, name) % MULTIPLE:
                 raise ValueError(
@@ -252,72 +247,95 @@ class Pairs:
         if self.ctc and (self.joined or self.write > self.read):
             raise ValueError(
                 f"data.ctc with joined={self.joined!r}, read={self.read}, write={self.write}: "
-                "labels stand at places of the source, so it is not joined and no shorter."
+                "labels are aligned to positions of the source, so it is not joined and no shorter."
             )
+        if not self.train and self.corpus not in CORPORA:
+            raise ValueError(f"data.corpus={self.corpus!r}. {did_you_mean(self.corpus, CORPORA)}")
         if len(self.languages) != 2:
             raise ValueError(
-                f"data.languages is {self.languages}: one to read and one to write, as in (en, de)."
+                f"data.languages is {self.languages}: a source and a target, as in (en, de)."
             )
-        title, found, texts, content = open_pairs(
-            self.corpus, self.dir or None, source=self.source, languages=self.languages, cache=cache
-        )
-        tokenizer = open_tokenizer(
-            self.tokenizer,
-            texts=lambda: _every_text(texts["train"]),
-            fingerprint=content,
-            cache=cache,
-            trained_size=self.trained_size,
-            masked=False,
-            lossless=True,
-        )
-        key = [content, tokenizer.fingerprint, self.read, self.write, self.cut]
-        key += [self.joined] if self.joined else ["ctc"] if self.ctc else []
-        fingerprint = hashlib.sha256(json.dumps(["pairs", *key]).encode()).hexdigest()[:16]
-        splits = cached_arrays(
-            cache,
-            fingerprint,
-            lambda: {k: self._rows(k, texts[k], tokenizer) for k in SPLITS},
-        )
-        targets = splits["train"][:, self.read :]
-        counts = np.bincount(targets[targets >= 0], minlength=tokenizer.vocab_size)
-        special = sorted(tokenizer.structural_ids - {tokenizer.sep})
-        if self.ctc and tokenizer.pad != BLANK:
-            raise ValueError(
-                f"data.ctc: padding is token {tokenizer.pad} of the tokenizer "
-                f"({tokenizer.origin}), and token {BLANK} is what places without a label name. "
-                "Choose a tokenizer that begins with padding, or 'trained'."
-            )
-        form = CtcRows if self.ctc else JoinedRows if self.joined else PairRows
-        rows = form(
-            corpus=found.name,
-            origin=found.origin,
-            embedded=found.embedded,
-            fingerprint=f"{fingerprint}-{self.rows}-{list(self.shares)}",
-            tokenizer=tokenizer,
-            splits={name: part[: self.rows or None] for name, part in splits.items()},
-            vocabulary=Vocabulary.of(counts, special=special, mask=tokenizer.mask, pad=NOTHING),
-            title=title,
-            columns=self.read,
-            texts=texts,
-        )
-        if self.ctc:
-            for split, part in splits.items():
-                _check_room(split, part[:, : self.read], part[:, self.read :])
-        lengths = rows.lengths(splits["train"])
-        widths = choose_widths(lengths, (self.read, self.write), self.shares)
-        return dataclasses.replace(rows, widths=widths)
+        check_own(self)
 
-    def _rows(
-        self, split: str, pairs: Sequence[Any], tokenizer: Tokenizer
+    def dataset(self, cache: pathlib.Path) -> ResolvedDataset:
+        if not self.train:
+            corpus = CORPORA[self.corpus]((self.languages[0], self.languages[1]))
+            return find(corpus, self.dir, self.origin, cache)
+        splits, name, origin = self._parallel() if len(names_of(self.train)) > 1 else self._table()
+        notes: tuple[str, ...] = ()
+        if "validation" not in splits:
+            splits["train"], splits["validation"] = held_out(
+                splits["train"], key=lambda pair: pair[0], percent=HELD_OUT
+            )
+            notes = (held_out_note(name, "pairs"),)
+        if "test" not in splits:
+            splits["test"] = splits["validation"]
+            notes += (f"{name}: no test file was given; the validation rows serve as test split.",)
+        return ResolvedDataset(name, origin, False, splits, notes=notes)
+
+    def _parallel(self) -> tuple[dict[str, Any], str, str]:
+        splits, names, origin = {}, [], ""
+        for split in ("train", "validation", "test"):
+            files = names_of(getattr(self, split))
+            if not files:
+                continue
+            if len(files) != 2:
+                raise ValueError(
+                    f"data.{split}={getattr(self, split)!r}: parallel lines are two files, as in "
+                    "\"('train.en','train.de')\"."
+                )
+            source, target = (existing(file, f"data.{split}") for file in files)
+            splits[split] = parallel(source, target)
+            names = names or [source.name, target.name]
+            origin += f"{', ' * bool(origin)}{split} {display_path(source)}, {display_path(target)}"
+        return splits, " and ".join(names), f"files {origin}"
+
+    def _table(self) -> tuple[dict[str, Any], str, str]:
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        tables, name, origin = table_splits(files)
+        columns = header_of(tables["train"])
+        (first, source), (second, target) = self.named_columns().items()
+        for field, value in ((first, source), (second, target)):
+            if value:
+                column(value, columns, (), f"data.{field}")
+        if not source and not target and set(columns) >= {first, second}:
+            source, target = first, second  # a table whose columns have the fields' own names
+        source = column(source, columns, (target,), f"data.{first}")
+        target = column(target, columns, (source,), f"data.{second}")
+
+        def pair(row: Mapping[str, Any]) -> Pair:
+            value = row[target]
+            several = value if isinstance(value, list) and value else [value]
+            return a_text(row[source], source), tuple(a_text(each, target) for each in several)
+
+        splits = {
+            split: rows.map(pair, f"pairs {source} {target}") for split, rows in tables.items()
+        }
+        return splits, name, f"{origin} ({first} {source}; {second} {target})"
+
+    def rows_class(self) -> type[PairRows]:
+        return CtcRows if self.ctc else JoinedRows if self.joined else PairRows
+
+    def tokenizer_texts(self, row: Pair) -> Sequence[str]:
+        return (row[0], *row[1])
+
+    def row_key(self, found: Survey) -> list[Any]:
+        return [self.read, self.write, self.cut, self.joined]
+
+    def columns(self, found: Survey) -> int:
+        return self.read + self.write
+
+    def encode(
+        self, split: str, first: int, block: list[Pair], tokenizer: Tokenizer, found: Survey
     ) -> Int[np.ndarray, "rows columns"]:
-        rows = np.full((len(pairs), self.read + self.write), NOTHING, np.int32)
-        pairs, joined = [pairs[i] for i in range(len(pairs))], bool(self.joined)
+        rows = np.full((len(block), self.columns(found)), NOTHING, np.int32)
+        joined = bool(self.joined)
         # What a row of each side ends with, whatever of it is cut.
-        after = tokenizer.encode([self.joined])[0] if self.joined else [tokenizer.sep]
+        after = tokenizer.encode([self.joined])[0] if joined else [tokenizer.sep]
         sides = {
-            "read": (0, [source for source, _ in pairs], after),
+            "read": (0, [source for source, _ in block], after),
             # After words of the source; where a tokenizer puts the space itself it is not doubled.
-            "write": (self.read, [" " * joined + told[0] for _, told in pairs], [tokenizer.sep]),
+            "write": (self.read, [" " * joined + t[0] for _, t in block], [tokenizer.sep]),
         }
         for name, (start, texts, last) in sides.items():
             most = getattr(self, name) - len(last)
@@ -326,33 +344,83 @@ class Pairs:
             for number, ids in enumerate(tokenizer.encode(texts)):
                 if len(ids) > most and not self.cut:
                     raise ValueError(
-                        f"row {number + 1} of the {split} split has {len(ids)} tokens and "
+                        f"row {first + number + 1} of the {split} split has {len(ids)} tokens and "
                         f"{len(last)} that end it; data.{name} is {getattr(self, name)}: "
                         f"{texts[number][:60]!r}. Set config.data.{name} higher, or "
-                        "config.data.cut=True to lose what is more."
+                        "config.data.cut=True to lose the rest."
                     )
                 ids = [*ids[:most], *last]
                 rows[number, start : start + len(ids)] = ids
+        if self.ctc:
+            _check_room(split, first, rows[:, : self.read], rows[:, self.read :])
         return rows
+
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+        return rows[:, self.read :]
+
+    def make_rows(
+        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+    ) -> Rows:
+        tokenizer = fields["tokenizer"]
+        if self.ctc and tokenizer.pad != BLANK:
+            raise ValueError(
+                f"data.ctc: padding is token {tokenizer.pad} of the tokenizer "
+                f"({tokenizer.origin}), and token {BLANK} is the blank of CTC. Choose a tokenizer "
+                "that begins with padding, or 'trained'."
+            )
+        special = sorted(tokenizer.structural_ids - {tokenizer.sep})
+        vocabulary = Vocabulary.of(
+            vocabulary_counts, special=special, mask=tokenizer.mask, pad=NOTHING
+        )
+        rows = self.rows_class()(vocabulary=vocabulary, source_columns=self.read, **fields)
+        lengths = rows.lengths(fields["splits"]["train"])
+        widths = choose_widths(lengths, (self.read, self.write), self.shares)
+        fingerprint = f"{rows.fingerprint}-{list(self.shares)}"
+        return dataclasses.replace(rows, widths=widths, fingerprint=fingerprint)
+
+
+@dataclasses.dataclass
+class Pairs(_Pairs):
+    """Sources and targets: which, under which tokenizer, how long."""
+
+    source: str = ""  # column of a table of your own; empty: "source", or the only one left
+    target: str = ""  # the same; empty: "target", or the only one left
+
+    def named_columns(self) -> dict[str, str]:
+        return {"source": self.source, "target": self.target}
+
+
+@dataclasses.dataclass
+class Instructions(_Pairs):
+    """Prompts and answers for decoders: an answer follows its prompt."""
+
+    prompt: str = ""  # column of a table of your own; empty: "prompt", or the only one left
+    answer: str = ""  # the same; empty: "answer", or the only one left
+    joined: str = "\n"
+
+    def named_columns(self) -> dict[str, str]:
+        return {"prompt": self.prompt, "answer": self.answer}
+
+    def check(self) -> None:
+        super().check()
+        if not self.joined:
+            raise ValueError(
+                "data.joined is empty: an answer follows its prompt after some words or a line end."
+            )
 
 
 def _check_room(
-    split: str, sources: Int[np.ndarray, "rows R"], targets: Int[np.ndarray, "rows W"]
+    split: str, first: int, sources: Int[np.ndarray, "rows R"], targets: Int[np.ndarray, "rows W"]
 ) -> None:
-    """Raise ValueError for a target that no path over its source's places spells."""
-    places, labels = (sources >= 0).sum(1), (targets >= 0).sum(1)
-    # Between equal labels a place must name none.
+    """Raise ValueError for a target that no path over its source's positions spells."""
+    positions, labels = (sources >= 0).sum(1), (targets >= 0).sum(1)
+    # Between equal labels a position must have none.
     between = ((targets[:, 1:] == targets[:, :-1]) & (targets[:, 1:] >= 0)).sum(1)
-    short = np.flatnonzero(places < labels + between)
+    short = np.flatnonzero(positions < labels + between)
     if len(short):
         i = short[0]
         raise ValueError(
-            f"row {i + 1} of the {split} split has {labels[i]} labels, {between[i]} of them equal "
-            f"to the one before, and {places[i]} places: data.ctc needs a place for each label and "
-            "one between equal ones."
+            f"row {first + i + 1} of the {split} split has {labels[i]} labels, {between[i]} of "
+            f"them equal to the one before, and {positions[i]} positions: data.ctc needs a "
+            "position for each label and one between equal ones."
         )
-
-
-def _every_text(pairs: Sequence[Any]) -> list[str]:
-    every = [pairs[i] for i in range(len(pairs))]
-    return [source for source, _ in every] + [text for _, texts in every for text in texts]

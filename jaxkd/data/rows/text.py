@@ -1,11 +1,9 @@
-"""WikiText-2 as rows of tokens: tokenised once, cached, fingerprinted; fed masked or shifted."""
+"""Plain text as rows of tokens, masked or read from left to right."""
 
-import abc
 import dataclasses
 import functools
-import hashlib
-import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -13,204 +11,79 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.batch import Batch
+from jaxkd.core.names import did_you_mean
 from jaxkd.core.random import numpy_stream
-from jaxkd.data.corpora.wikitext2 import Corpus, open_corpus
-from jaxkd.data.rows.array_cache import cached_arrays
-from jaxkd.data.rows.feed import Evaluation, Recall, Training
+from jaxkd.data.corpora.wikitext2 import WIKITEXT2
+from jaxkd.data.rows.base import Data, Rows
 from jaxkd.data.rows.masking import Masking, Vocabulary, mask_rows, unigram_nats
 from jaxkd.data.rows.packing import pack
-from jaxkd.data.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from jaxkd.data.rows.survey import Survey
+from jaxkd.data.sources.find import ResolvedDataset, find
+from jaxkd.data.sources.find_files import display_path
+from jaxkd.data.sources.own_files import (
+    HELD_OUT,
+    column,
+    documents,
+    existing,
+    names_of,
+    table_splits,
+)
+from jaxkd.data.sources.records import Records, a_text, held_out
+from jaxkd.data.tokenizers.tokenizer import Tokenizer
 
-SPLITS = ("train", "validation", "test")
-
-
+CORPORA = {"wikitext2": WIKITEXT2}
 EVALUATION = Masking(smoothing=0.0)  # every token alike, as the unigram line counts them
+TEXT_ENDINGS = (".txt", ".text", ".md", ".tokens", ".raw")
 
 
-@dataclasses.dataclass
-class Text:
-    """Which text, which tokenizer, how long a row."""
+class MaskedRows(Rows):
+    """Some tokens are hidden, and are the targets."""
 
-    dir: str = ""  # folder with wiki.{train,valid,test}.tokens; empty: look for one, then the hub
-    source: str = "auto"  # or folder, hub, embedded: insist on one
-    tokenizer: str = "bert-base-uncased"  # hub id, folder with vocab.txt, or "trained"
-    trained_size: int = 8192  # entries of the WordPiece vocabulary, where one must be trained
-    length: int = 128  # tokens a row, [CLS] and [SEP] included
-    rows: int = 0  # use only so many rows of each split; 0: all
-
-    def open(self, cache: pathlib.Path) -> "Rows":
-        """Read, tokenise and pack, or take it from the cache.
-
-        Raises:
-          FileNotFoundError, ValueError: for a folder without the files, an empty or non-UTF-8
-            file, an unknown source or tokenizer; each says what to do.
-        """
-        corpus = open_corpus(self.dir or None, source=self.source, cache=cache)
-        tokenizer = open_tokenizer(
-            self.tokenizer,
-            texts=lambda: corpus.documents("train"),
-            fingerprint=corpus.fingerprint,
-            cache=cache,
-            trained_size=self.trained_size,
-            masked=self.opens.head == "masked_lm",
-        )
-        pad = self.opens.padding(tokenizer)
-        told = [corpus.fingerprint, tokenizer.fingerprint, self.length]
-        key = json.dumps(told if pad == tokenizer.pad else [*told, pad])
-        fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-        splits = cached_arrays(
-            cache, fingerprint, lambda: _tokenise(corpus, tokenizer, self.length, pad)
-        )
-        for name, rows in splits.items():
-            if len(rows) == 0:
-                raise ValueError(f"the {name} split of {corpus.name} ({corpus.origin}) is empty.")
-        # WikiText's <unk> is a word of its text, to be predicted like any other.
-        structural = sorted(tokenizer.structural_ids)
-        words = splits["train"][splits["train"] >= 0]
-        counts = np.bincount(words, minlength=tokenizer.vocab_size)
-        counts[structural] = 0
-        return self.opens(
-            corpus=corpus.name,
-            origin=corpus.origin,
-            embedded=corpus.embedded,
-            fingerprint=f"{fingerprint}-{self.rows}",
-            tokenizer=tokenizer,
-            splits={name: rows[: self.rows or None] for name, rows in splits.items()},
-            vocabulary=Vocabulary.of(counts, special=structural, mask=tokenizer.mask, pad=pad),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows(abc.ABC):
-    """The packed splits, and what is to be said of where they come from.
-
-    What a model is to do with a row is `draw`'s business.
-    """
-
-    wanted: ClassVar[str] = "WikiText-2"  # the data set it is, unless `embedded`
-    # What a row asks of a model: masked_lm, causal_lm, seq2seq, continuation, ctc, classification,
-    # regression or multi_task. jaxkd/tasks/ says what that means for heads, terms and metrics.
-    form: ClassVar[str]
-    head: ClassVar[str]  # the head that predicts what batches ask for
-    parts: ClassVar[tuple[str, ...]] = ()  # of several predictions a row, what each is
-    ctc: ClassVar[bool] = False  # labels come in order, at places nobody named (CTC)
-    top: ClassVar[tuple[int, ...]] = ()  # k for which a target among the k likeliest is counted
-
-    corpus: str
-    origin: str
-    embedded: bool  # True: the fallback text, not to be called WikiText
-    fingerprint: str
-    tokenizer: Tokenizer
-    splits: dict[str, Int[np.ndarray, "rows L"]]
-    vocabulary: Vocabulary
-    kept: Int[np.ndarray, " V"] | None = None  # of a trimmed tokenizer: each token's id before
+    form = "masked_lm"
+    head = "masked_lm"
+    masks = True
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes of labelled rows, in the order of their numbers."""
-        return ()
+    def config_overrides(self) -> dict[str, Any]:
+        # RoBERTa's positions count from its padding id, which rows are filled up with.
+        return super().config_overrides | {"pad": self.tokenizer.pad}
 
-    @classmethod
-    def padding(cls, tokenizer: Tokenizer) -> int:
-        """What fills rows up."""
-        return tokenizer.pad
+    def draw(
+        self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, masking: Masking | None
+    ) -> Batch:
+        return mask_rows(rows, masking, self.vocabulary, rng)
 
-    @property
-    def fits(self) -> dict[str, int]:
-        """Settings of a model made for these rows."""
-        return {"vocabulary": self.tokenizer.vocab_size}
+    def repeated(self, numbers: Int[np.ndarray, " B"], seed: int, masking: Masking) -> Batch:
+        if not masking.fixed:
+            raise ValueError(
+                "rows are masked anew in every epoch: what a teacher predicts for them cannot be "
+                "stored. Set masking.fixed=True in the stage that labels and in those that learn."
+            )
+        rows = self.splits["train"]
+        parts = [
+            self.draw(rows[i : i + 1], numpy_stream(seed, "masking of a row", int(i)), masking)
+            for i in numbers
+        ]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-    @abc.abstractmethod
-    def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
-        """A batch of these rows."""
+    def _repeated(self, seed: int, masking: Masking) -> Any:
+        if not masking.fixed:
+            return None
+        return functools.partial(self.repeated, seed=seed, masking=masking)
 
-    def training(
-        self, *, seed: int, batch_size: int, masking: Masking, recall: Recall | None = None
-    ) -> Training:
-        """Shuffled batches of the training split without end."""
-        return Training(
-            self.splits["train"],
-            functools.partial(self.draw, how=masking),
-            seed=seed,
-            batch_size=batch_size,
-            repeated=self._repeated(seed, masking),
-            recall=recall,
-        )
-
-    def repeated(self, numbers: Int[np.ndarray, " B"], seed: int, how: Masking) -> Batch:
-        """Rows of the training split by their numbers, as every epoch draws them.
-
-        Raises:
-          ValueError: if each epoch draws them anew.
-        """
-        return self.draw(self.splits["train"][numbers], numpy_stream(seed, "masking", 0), how)
-
-    def _repeated(self, seed: int, how: Masking) -> Any:
-        return None
-
-    def batches(self, split: str, batch_size: int, rows: int = 0) -> Evaluation:
-        """One pass over a split, or over its first `rows`, the same for every model."""
-        draw = functools.partial(self.draw, how=EVALUATION)
-        return Evaluation(self.splits[split][: rows or None], draw, self.vocabulary.pad, batch_size)
+    def _evaluation_masking(self) -> Masking:
+        return EVALUATION
 
     def unigram_at_targets(self, split: str, batch_size: int) -> float:
-        """What a model that ignores context pays a target, at the very positions evaluated."""
         nats = [
             unigram_nats(batch.targets[batch.target_mask], self.vocabulary.counts)
             for batch in self.batches(split, batch_size)
         ]
         return float(np.concatenate(nats).mean())
 
-    def unigram(self, split: str) -> float:
-        """Mean nats a token of a split costs a model that ignores context ([UNK] included)."""
-        rows = self.splits[split]
-        words = rows[rows >= 0]
-        words = words[~self.vocabulary.special[words]]
-        return float(unigram_nats(words, self.vocabulary.counts).mean())
-
-    def describe(self) -> dict[str, object]:
-        """What reports print of the data."""
-        return {
-            "corpus": self.corpus,
-            "wanted": self.wanted,
-            "origin": self.origin,
-            "embedded": self.embedded,
-            "tokenizer": self.tokenizer.origin,
-            "vocabulary": self.tokenizer.vocab_size,
-            "rows": {name: len(rows) for name, rows in self.splits.items()},
-            "length": self.splits["train"].shape[1],
-            "unigram_nats": {name: self.unigram(name) for name in self.splits},
-        }
-
-
-class MaskedRows(Rows):
-    """Some tokens are hidden, and asked for."""
-
-    form = "masked_lm"
-    head = "masked_lm"
-
-    def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
-        return mask_rows(rows, how, self.vocabulary, rng)
-
-    def repeated(self, numbers: Int[np.ndarray, " B"], seed: int, how: Masking) -> Batch:
-        if not how.fixed:
-            raise ValueError(
-                "rows are masked anew in every epoch: what a teacher says of them cannot be "
-                "stored. Set masking.fixed=True in the stage that labels and in those that learn."
-            )
-        rows = self.splits["train"]
-        parts = [
-            self.draw(rows[i : i + 1], numpy_stream(seed, "masking of a row", int(i)), how)
-            for i in numbers
-        ]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-    def _repeated(self, seed: int, how: Masking) -> Any:
-        return functools.partial(self.repeated, seed=seed, how=how) if how.fixed else None
-
 
 class CausalRows(Rows):
-    """Every token is asked for, of those before it; [CLS], [SEP] and padding are not.
+    """Every token is a target, predicted from those before it; [CLS], [SEP] and padding are not.
 
     A decoder's tokenizer may have one token for the beginning, the end and padding: rows are filled
     up with -1, so that what is a token stays one.
@@ -218,20 +91,135 @@ class CausalRows(Rows):
 
     form = "causal_lm"
     head = "causal_lm"
-    top = (5,)
 
-    @classmethod
-    def padding(cls, tokenizer: Tokenizer) -> int:
-        return -1
-
-    def draw(self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, how: Masking) -> Batch:
-        there, rows = rows >= 0, np.maximum(rows, 0)
+    def draw(
+        self, rows: Int[np.ndarray, "B L"], rng: np.random.Generator, masking: Masking | None
+    ) -> Batch:
+        mask, rows = rows >= 0, np.maximum(rows, 0)
         return Batch(
-            tokens=rows[:, :-1],
-            mask=there[:, :-1],
-            targets=rows[:, 1:],
-            target_mask=there[:, 1:] & ~self.vocabulary.special[rows[:, 1:]],
+            tokens=np.ascontiguousarray(rows[:, :-1]),
+            mask=mask[:, :-1],
+            targets=np.ascontiguousarray(rows[:, 1:]),
+            target_mask=mask[:, 1:] & ~self.vocabulary.special[rows[:, 1:]],
         )
+
+
+@dataclasses.dataclass
+class Text(Data):
+    """Which text, which tokenizer, how long a row.
+
+    The text is a known corpus, or your own: `train` is a file of text (documents separated by
+    empty lines, else a document a line), a table with a column of texts, a folder that a TFDS
+    builder prepared, or a hub id.
+    """
+
+    corpus: str = "wikitext2"  # one of CORPORA; not read where `train` is set
+    dir: str = ""  # its folder; empty: look for one in $JAXKD_DATA, then the hub
+    origin: str = "auto"  # or folder, hub, embedded: insist on one
+    train: str = ""  # your own file, instead of a known corpus
+    validation: str = ""  # empty: a tenth of the training documents is held out, by a hash
+    test: str = ""  # empty: there is no test split
+    text: str = ""  # column of a table; empty: the only one
+    length: int = 128  # tokens a row, [CLS] and [SEP] included
+
+    opens: ClassVar[type[Rows]]
+
+    def check(self) -> None:
+        super().check()
+        if self.length < 3:
+            raise ValueError(
+                f"data.length is {self.length}; [CLS], one token and [SEP] need at least 3."
+            )
+        if not self.train and self.corpus not in CORPORA:
+            raise ValueError(f"data.corpus={self.corpus!r}. {did_you_mean(self.corpus, CORPORA)}")
+        check_own(self)
+
+    def dataset(self, cache: pathlib.Path) -> ResolvedDataset:
+        if not self.train:
+            return find(CORPORA[self.corpus], self.dir, self.origin, cache)
+        if _is_text(self.train):
+            train = existing(self.train, "data.train")
+            splits = {"train": documents(train)}
+            name, origin = train.name, f"file {display_path(train)}"
+            for split in ("validation", "test"):
+                if getattr(self, split):
+                    other = existing(getattr(self, split), f"data.{split}")
+                    splits[split] = documents(other)
+                    origin += f", {split} {display_path(other)}"
+        else:
+            files = {"train": self.train, "validation": self.validation, "test": self.test}
+            tables, name, origin = table_splits(files)
+            wanted = names_of(self.text)
+            if len(wanted) > 1:
+                raise ValueError(f"data.text={self.text!r}: a text has one column.")
+            columns = header_of(tables["train"])
+            named = column(wanted[0] if wanted else "", columns, (), "data.text")
+            splits = {
+                split: rows.map(lambda row: a_text(row[named], named), f"text {named}")
+                for split, rows in tables.items()
+            }
+            origin += f" (column {named})"
+        notes: tuple[str, ...] = ()
+        if "validation" not in splits:
+            splits["train"], splits["validation"] = held_out(
+                splits["train"], key=lambda text: text, percent=HELD_OUT
+            )
+            notes = (held_out_note(name, "documents"),)
+        return ResolvedDataset(name, origin, False, splits, notes=notes)
+
+    @property
+    def masked(self) -> bool:  # type: ignore[override]
+        return self.opens.masks
+
+    def rows_class(self) -> type[Rows]:
+        return self.opens
+
+    def tokenizer_texts(self, row: str) -> Sequence[str]:
+        return (row,)
+
+    def row_key(self, found: Survey) -> list[Any]:
+        return [self.length]
+
+    def columns(self, found: Survey) -> int:
+        return self.length
+
+    def encode(
+        self, split: str, first: int, block: list[str], tokenizer: Tokenizer, found: Survey
+    ) -> Int[np.ndarray, "rows columns"]:
+        return pack(
+            tokenizer.encode(block),
+            length=self.length,
+            cls=tokenizer.cls,
+            sep=tokenizer.sep,
+            pad=self._pad(tokenizer),
+        )
+
+    def _pad(self, tokenizer: Tokenizer) -> int:
+        return tokenizer.pad if self.opens.masks else -1
+
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+        return rows
+
+    def make_rows(
+        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+    ) -> Rows:
+        tokenizer = fields["tokenizer"]
+        # WikiText's <unk> is a word of its text, to be predicted like any other.
+        structural = sorted(tokenizer.structural_ids)
+
+        def ordinary(counts: Int[np.ndarray, " V"]) -> Int[np.ndarray, " V"]:
+            counts = counts.copy()
+            counts[structural] = 0
+            return counts
+
+        vocabulary = Vocabulary.of(
+            ordinary(vocabulary_counts),
+            special=structural,
+            mask=tokenizer.mask,
+            pad=self._pad(tokenizer),
+        )
+        fields["counts"] = {split: ordinary(each) for split, each in fields["counts"].items()}
+        return self.opens(vocabulary=vocabulary, **fields)
 
 
 @dataclasses.dataclass
@@ -248,16 +236,41 @@ class CausalText(Text):
     opens: ClassVar[type[Rows]] = CausalRows
 
 
-def _tokenise(
-    corpus: Corpus, tokenizer: Tokenizer, length: int, pad: int
-) -> dict[str, Int[np.ndarray, "rows L"]]:
-    return {
-        name: pack(
-            tokenizer.encode(corpus.documents(name)),
-            length=length,
-            cls=tokenizer.cls,
-            sep=tokenizer.sep,
-            pad=pad,
+def check_own(data: Any) -> None:
+    """Raise ValueError where fields of a known corpus and of one's own files are mixed."""
+    if not data.train:
+        alone = [name for name in ("validation", "test") if getattr(data, name)]
+        if alone:
+            raise ValueError(
+                f"data.{alone[0]}={getattr(data, alone[0])!r}, and data.train is empty: give both, "
+                "or neither to use a known corpus."
+            )
+    elif data.dir or data.origin != "auto":
+        raise ValueError(
+            f"data.train={data.train!r} is your own data: data.dir={data.dir!r} and "
+            f"data.origin={data.origin!r} are of known corpora and would not be read. Leave them "
+            "out."
         )
-        for name in SPLITS
-    }
+
+
+def held_out_note(name: str, what: str) -> str:
+    """What a report says where no validation file was given."""
+    return (
+        f"{name}: no validation file was given; {HELD_OUT}% of the {what} are held out for "
+        "validation, by a hash of their text."
+    )
+
+
+def header_of(records: Records) -> tuple[str, ...]:
+    """The columns of a table, by its first row.
+
+    Raises:
+      ValueError: if it has no rows.
+    """
+    for _, row in records.read():
+        return tuple(row)
+    raise ValueError(f"{', '.join(map(str, records.files))}: there are no rows.")
+
+
+def _is_text(name: str) -> bool:
+    return pathlib.Path(name.removesuffix(".gz")).suffix in TEXT_ENDINGS

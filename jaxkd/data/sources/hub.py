@@ -8,6 +8,10 @@ from collections.abc import Sequence
 _PATIENCE = 3  # seconds without an answer from the hub after which it counts as out of reach
 
 
+class HubUnavailable(FileNotFoundError):
+    """The hub was asked for files and did not give them."""
+
+
 def hub_files(repository: str, *alternatives: Sequence[str], kind: str) -> list[pathlib.Path]:
     """The files of the first alternative that can be had: from the local hub cache, else the hub.
 
@@ -42,6 +46,69 @@ def hub_files(repository: str, *alternatives: Sequence[str], kind: str) -> list[
     raise ValueError("hub_files needs at least one alternative.")
 
 
+def dataset_files(repository: str, files: Sequence[str]) -> list[pathlib.Path]:
+    """Files of a data set.
+
+    Raises:
+      HubUnavailable: says why they cannot be had. What is wrong with a file's content is found
+        later, by who reads it, and is not taken for an unreachable hub.
+    """
+    try:
+        return hub_files(repository, files, kind="dataset")
+    except Exception as error:  # huggingface_hub raises its own, httpx's and the system's kinds
+        raise HubUnavailable(
+            f"{repository} could not be had from the hub: {reason(error)}"
+        ) from error
+
+
+SPLITS = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+
+
+def dataset_splits(name: str) -> dict[str, list[pathlib.Path]]:
+    """The files of each split of a data set, by their names (train-00000-of-00002.parquet, ...).
+
+    Args:
+      name: a repository, or "REPOSITORY:FOLDER" for one of several subsets.
+    Raises:
+      HubUnavailable: says why they cannot be had.
+      ValueError: if no file is named after a split.
+    """
+    import huggingface_hub
+
+    repository, _, inside = name.partition(":")
+    try:
+        every = huggingface_hub.HfApi().list_repo_files(repository, repo_type="dataset")
+    except Exception as error:  # as above
+        raise HubUnavailable(
+            f"{repository} could not be had from the hub: {reason(error)}"
+        ) from error
+    found: dict[str, list[str]] = {}
+    for file in sorted(every):
+        if inside and not file.startswith(f"{inside}/"):
+            continue
+        for split, words in SPLITS.items():
+            stem = file.rsplit("/", 1)[-1]
+            pattern = rf"({'|'.join(words)})([-_.].*)?\.(parquet|jsonl|csv|tsv)(\.gz)?"
+            if re.fullmatch(pattern, stem):
+                found.setdefault(split, []).append(file)
+    folders = {file.rpartition("/")[0] for files in found.values() for file in files}
+    if "train" not in found or len(folders) > 1:
+        raise ValueError(
+            f"{name}: "
+            + (
+                f"the data set has several subsets ({', '.join(sorted(folders))}). Choose one: "
+                f"--config.data.train={repository}:FOLDER."
+                if len(folders) > 1
+                else f"no file is named after the split train. It has: {', '.join(every[:8])}."
+            )
+        )
+    return {split: dataset_files(repository, files) for split, files in found.items()}
+
+
 def _ask(url: str) -> None:
     """Return if the hub knows the file; raise what stands against it, or TimeoutError."""
     import huggingface_hub
@@ -66,6 +133,6 @@ def _ask(url: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """An exception's kind and the beginning of what it says, up to an address."""
-    said = re.split(r"(?: for url)?\W*https?://", str(error).strip().split("\n")[0])[0][:80]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """An exception's kind and the beginning of its message, up to an address."""
+    message = re.split(r"(?: for url)?\W*https?://", str(error).strip().split("\n")[0])[0][:80]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

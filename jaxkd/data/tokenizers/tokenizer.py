@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxkd.data.sources.find import shown
+from jaxkd.data.sources.find_files import display_path
 from jaxkd.data.sources.hub import hub_files, reason
 from jaxkd.data.tokenizers.subwords import train_subwords
 from jaxkd.data.tokenizers.trimming import trim_wordpiece, used_tokens
@@ -93,6 +93,19 @@ class Tokenizer:
             encoded = self.fast.backend_tokenizer.encode_batch_fast(known, add_special_tokens=False)
             ids += [np.array(each.ids, np.int32) for each in encoded]
         return ids
+
+    def encode_pairs(self, first, second=None, *, max_length):
+        tok = self.fast
+        out = tok(
+            list(first),
+            None if second is None else list(second),
+            truncation="longest_first",
+            max_length=max_length,
+        )
+        segs = out.get("token_type_ids") or [[0] * len(i) for i in out["input_ids"]]
+        return [
+            (np.array(a, np.int32), np.array(b, np.int32)) for a, b in zip(out["input_ids"], segs, strict=True)
+        ]
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " n"]) -> str:
         """The text these ids spell, special tokens left out."""
@@ -242,7 +255,7 @@ def _folder(name: str) -> tuple[pathlib.Path | None, str]:
             "folder with vocab.txt, vocab.json and merges.txt, or tokenizer.json. Put one there, "
             "or give data.tokenizer a hub id or 'trained'."
         )
-    return folder, f"folder {shown(folder)}"
+    return folder, f"folder {display_path(folder)}"
 
 
 def _hub_folder(name: str) -> tuple[pathlib.Path | None, str]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd.data.corpora.alfred_steps import TASKS, Tasks, examples
+from jaxkd.data.rows.alfred_steps import TASKS, AlfredSteps, examples
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.models.roberta import Config
@@ -24,9 +24,11 @@ def opened(tmp_path, **changes):
     folder = tmp_path / "alfred"
     folder.mkdir(exist_ok=True)
     for name in ("train", "valid_seen"):
-        told = [json.dumps(TRIAL | {"trial": f"{name}{i}"}) for i in range(30)]
-        (folder / f"{name}.jsonl").write_text("\n".join(told) + "\n")
-    return Tasks(**(dict(dir=str(folder), trained_size=300, length=64) | changes)).open(tmp_path)
+        lines = [json.dumps(TRIAL | {"trial": f"{name}{i}"}) for i in range(30)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return AlfredSteps(**(dict(dir=str(folder), trained_size=300, length=64) | changes)).open(
+        tmp_path
+    )
 
 
 def test_a_plan_is_asked_step_by_step():
@@ -57,7 +59,7 @@ def test_rows_show_text_and_history_and_ask_what_is_asked(tmp_path):
         for i in range(5)
     ]
     wanted = list(examples(TRIAL, annotations=1))
-    assert found == [asked for _, _, asked in wanted]
+    assert found == [labels for _, _, labels in wanted]
     for i, (text, history, _) in enumerate(wanted):
         shown = rows.tokenizer.decode(batch.tokens[i][batch.mask[i]])
         assert shown.replace(" ", "") == (text + history).lower().replace(" ", "")
@@ -82,7 +84,13 @@ def test_each_task_has_its_own_classes(tmp_path):
     """Of those that only others have the probability is 0, and the gradient too."""
     rows = opened(tmp_path)
     config = Config(
-        layers=1, width=16, heads=2, feed_forward=32, max_length=80, head="multi_task", **rows.fits
+        layers=1,
+        width=16,
+        heads=2,
+        feed_forward=32,
+        max_length=80,
+        head="multi_task",
+        **rows.config_overrides,
     )
     config.check()
     model = families.build(config)
