@@ -165,17 +165,28 @@ def sentencepiece_model(folder, name, **ids):
     text = folder / "text.txt"
     text.write_text("\n".join(["a good film", "a bad film", "the film was good"] * 20))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "trained"), vocab_size=40, minloglevel=2, **ids
+        input=str(text),
+        model_prefix=str(folder / "trained"),
+        vocab_size=40,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **ids,
     )
     (folder / "trained.model").rename(folder / name)
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / name))
 
 
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 @pytest.mark.skipif(not has_sentencepiece, reason="needs sentencepiece")
 def test_marians_ids_are_those_of_its_sentencepiece_model(tmp_path):
     model = sentencepiece_model(tmp_path, "source.spm")
     (tmp_path / "target.spm").write_bytes((tmp_path / "source.spm").read_bytes())
-    names = ["</s>", "<unk>", *(model.id_to_piece(i) for i in range(3, 40)), "<pad>"]
+    names = [
+        "</s>",
+        "<unk>",
+        *(model.id_to_piece(i) for i in range(3, model.get_piece_size())),
+        "<pad>",
+    ]
     (tmp_path / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
     settings = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "de"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -183,7 +194,7 @@ def test_marians_ids_are_those_of_its_sentencepiece_model(tmp_path):
     text = "the film was good"
     expected = [names.index(piece) for piece in model.encode(text, out_type=str)]
     assert ours.encode([text])[0].tolist() == expected
-    assert ours.encode_pairs([text], max_length=40)[0][0].tolist() == [*expected, 0]
+    assert ours.encode_pairs([text], max_length=60)[0][0].tolist() == [*expected, 0]
     assert (ours.sep, ours.pad, ours.vocab_size) == (0, len(names) - 1, len(names))
     assert ours.decode(expected) == text
 
@@ -191,9 +202,9 @@ def test_marians_ids_are_those_of_its_sentencepiece_model(tmp_path):
 @pytest.mark.skipif(not has_sentencepiece, reason="needs sentencepiece")
 @pytest.mark.parametrize("kind, file", [("T5", "spiece.model"), ("Llama", "tokenizer.model")])
 def test_ids_of_t5_and_llama_are_those_of_their_sentencepiece_model(kind, file, tmp_path):
-    ids = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1) if kind == "T5" else {}
+    ids = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1) if kind == "T5" else dict(model_type="bpe")
     model = sentencepiece_model(tmp_path, file, **ids)
-    settings = {"tokenizer_class": f"{kind}Tokenizer"} | ({"extra_ids": 0} if ids else {})
+    settings = {"tokenizer_class": f"{kind}Tokenizer"} | ({"extra_ids": 0} if kind == "T5" else {})
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     ours = opened(tmp_path, tmp_path / "cache", masked=False)
     text = "the film was good"

@@ -153,3 +153,4 @@ def test_saved_tokenizers_name_a_class_that_transformers_4_has(tmp_path):
     settings = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert not isinstance(settings.get("extra_special_tokens"), list)  # an object in version 4
+    assert settings["add_prefix_space"] is True  # else version 4 spells the first word otherwise

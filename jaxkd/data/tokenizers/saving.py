@@ -23,6 +23,10 @@ def save_tokenizer(fast: Any, folder: pathlib.Path, *, max_length: int = 0) -> N
     settings = json.loads(file.read_text(encoding="utf-8"))
     if settings.get("tokenizer_class") == _NEW:
         settings["tokenizer_class"] = _OLD
+    if backend is not None:  # transformers 4 sets it to False where the settings do not say
+        before = json.loads(backend.to_str()).get("pre_tokenizer") or {}
+        if before.get("add_prefix_space") is not None:
+            settings["add_prefix_space"] = before["add_prefix_space"]
     extra = settings.get("extra_special_tokens")
     if isinstance(extra, list):  # transformers 4 needs an object there, and reads the old key
         del settings["extra_special_tokens"]
