@@ -12,6 +12,8 @@ from jaxkd.hub.names import Table
 from jaxkd.models.config import Config
 
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+# One label whose checkpoint does not say of what kind: transformers' pipeline applies a sigmoid.
+UNNAMED = "unnamed"
 WRAPPERS = ("module.", "_orig_mod.")  # put before every name by DataParallel, torch.compile
 
 
@@ -164,8 +166,8 @@ class Family:
         if config.head.endswith("classification"):
             described["id2label"] = {str(i): name for i, name in labels.items()}
             described["label2id"] = {name: i for i, name in labels.items()}
-            problem = config.problem_type or ("regression" if len(labels) == 1 else "")
-            described |= {"problem_type": problem} if problem else {}
+            problem = config.problem_type or ("regression" if len(labels) == 1 else UNNAMED)
+            described |= {"problem_type": problem} if problem != UNNAMED else {}
         described["tie_word_embeddings"] = getattr(config, "tied", True)
         return (
             described
@@ -197,8 +199,9 @@ def _classes(stored: Mapping[str, Any]) -> dict[str, Any]:
             ) from error
     elif stored.get("num_labels") is not None:
         fields["labels"] = tuple(f"LABEL_{i}" for i in range(stored["num_labels"]))
-    if len(fields.get("labels", ())) == 1 and problem == "regression":
-        fields["problem_type"] = ""  # what one label means anyway
+    if len(fields.get("labels", ())) == 1:
+        # regression is what one label means to us anyway
+        fields["problem_type"] = "" if problem == "regression" else problem or UNNAMED
     return fields
 
 

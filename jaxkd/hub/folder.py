@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
+from jaxkd.data.tokenizers.open_folder import SETTINGS
+from jaxkd.data.tokenizers.saving import limit_length
 from jaxkd.hub import albert, bert, distilbert, generation, gpt2, llama, qwen, roberta, seq2seq
 from jaxkd.hub.family import Family
 from jaxkd.hub.labels import match_labels, reorder_classes
@@ -202,6 +204,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     if save_tokenizer is not None:
         save_tokenizer(folder)
+        if (folder / SETTINGS).is_file():
+            limit_length(folder, config.positions_for_tokens)
     writes = config.head in WRITES
     if writes and save_tokenizer is not None and "eos_token_id" not in config.generation:
         import transformers

@@ -37,7 +37,7 @@ class Config:
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
     classifier_dropout: float = 0.1  # before a classifier
     # What a HuggingFace folder says besides the shape, kept so that it can be written again.
-    problem_type: str = ""  # of a classifier, in transformers' words; empty: by its labels
+    problem_type: str = ""  # of a classifier (see hub/family.py); empty: by its labels
     # Defaults of `generate` in transformers' words: token ids, beams (see hub/generation.py). No
     # part of the shape: configs that differ in it alone are equal.
     generation: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
