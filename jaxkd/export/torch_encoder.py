@@ -69,9 +69,11 @@ class Embed(nn.Module):
         hidden = self.token(tokens)
         if self.config.segments:
             hidden = hidden + self.segment.weight[0]
-        if self.config.positions_follow_padding:
+        if self.config.position_offset:
             counted = mask.to(torch.int64)
-            hidden = hidden + self.position(counted.cumsum(1) * counted + self.config.pad)
+            hidden = hidden + self.position(
+                counted.cumsum(1) * counted + self.config.position_offset - 1
+            )
         else:
             hidden = hidden + self.position.weight[: tokens.shape[1]]
         hidden = self.norm(hidden)
