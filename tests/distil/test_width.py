@@ -147,14 +147,14 @@ def test_the_largest_stay_in_their_order():
         heads=np.array([[1.0, 4.0, 2.0, 2.0]]),
         feed_forward=np.array([[0.0, 1.0, 1.0]]),
     )
-    config = llama.Config(layers=1, width=4, heads=4, kv_heads=2, feed_forward=3)
+    config = llama.Config(layers=1, width=4, heads=4, head_width=2, kv_heads=2, feed_forward=3)
     narrow = narrowed(config, 2, 2, 2)
     kept = choose(config, narrow, found)
     assert isinstance(kept, Kept)
     np.testing.assert_array_equal(kept.width, [0, 3])
     np.testing.assert_array_equal(kept.heads[0], [0, 1])  # groups (1 + 4) and (2 + 2)
     np.testing.assert_array_equal(kept.feed_forward[0], [1, 2])
-    assert (narrow.head_width, narrow.kv_heads) == (1, 1)
+    assert (narrow.head_width, narrow.kv_heads) == (2, 1)
 
 
 @pytest.mark.parametrize(
