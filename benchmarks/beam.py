@@ -108,7 +108,7 @@ def serve_jax(options) -> None:
     config, params = open_ours(options.folder, "bfloat16" if low else "float32")
     beam = Beam(width=BEAM, max_tokens=options.tokens, min_tokens=options.tokens)
     search = searcher(
-        families.build(config), config, beam, ends=[END], pad=PAD, suppress_tokens=[PAD]
+        families.build(config), config, beam, eos_ids=[END], pad=PAD, suppress_tokens=[PAD]
     )
     params = jax.device_put(params)
     rows = sentences(options.sentences)

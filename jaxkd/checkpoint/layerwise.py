@@ -1,10 +1,10 @@
 """One Orbax composite a model: `embed`, `block_00` ..., `head`, each restorable alone.
 
-An encoder-decoder has `encoder_embed`, `encoder_block_00` ... beside them, and those are the
-decoder's. An element without parameters is not written.
+The elements are the model's parts (models/parts.py): further heads by their names, and of an
+encoder-decoder `encoder_embed`, `encoder_block_00` ... A part without parameters is not written.
 
-A training checkpoint adds `state` (step and optimiser) and `data` (where the input stands). All
-have `model`, the description that rebuilds the model.
+A training checkpoint adds `state` (step and optimiser) and `data` (the input's position). All have
+`model`, the description that rebuilds the model.
 """
 
 import logging
@@ -16,19 +16,20 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxkd.core.tree import named
+from jaxkd.models import families
+from jaxkd.models.parts import Params, join, parts
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it writes
 
-Params = dict[str, Any]
+_OTHERS = ("model", "state", "data")  # elements that are no parts
 
 
-def parts_of(params: Params) -> dict[str, Any]:
-    """The named elements of a model: embed, block_00 ..., head."""
-    inner = parts_of(params["encoder"] | {"head": {}}) if "encoder" in params else {}
-    blocks = {f"block_{i:02d}": block for i, block in enumerate(params["blocks"])}
-    parts = {"embed": params["embed"], **blocks, "head": params["head"]}
-    parts |= {f"encoder_{name}": part for name, part in inner.items()}
-    return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+def _heads(model: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a described model's heads, and of its encoder's."""
+    if "family" not in model:
+        return ("head",), ()
+    built = families.build(families.from_description(model))
+    return tuple(built.heads), built.encoder_heads
 
 
 def save(
@@ -39,10 +40,18 @@ def save(
     state: Any = None,
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint into `folder`, which must not exist; returns when it is on disk."""
-    if jax.process_count() > 1:  # Orbax takes an array on one device for a part of one
+    """Write a checkpoint into `folder`, which must not exist; returns when it is on disk.
+
+    Args:
+      model: as `families.describe` gives it; {} is a model with no head but "head".
+    Raises:
+      ValueError: if the parameters have a key that is no part of that model.
+    """
+    if jax.process_count() > 1:  # Orbax takes an array on one device for part of one
         params, state = jax.tree.map(np.asarray, (params, state))
-    items = {name: ocp.args.StandardSave(part) for name, part in parts_of(params).items()}
+    items = {
+        name: ocp.args.StandardSave(part) for name, part in parts(params, *_heads(model)).items()
+    }
     items["model"] = ocp.args.JsonSave(model)
     if state is not None:
         items["state"] = ocp.args.StandardSave(state)
@@ -56,7 +65,7 @@ def save(
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """This process does it, and waits for no other one there may be."""
+    """Options for this process alone, which then waits for no other."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     own = jax.process_index()
@@ -71,31 +80,31 @@ def load_part(
     """One element ("embed", "block_03", "head", "state") alone.
 
     Args:
-      template: a tree of arrays or ShapeDtypeStructs, for what is not plain dicts and lists.
-      on_host: give numpy arrays, to be placed on several devices; else on the default device.
+      template: a tree of arrays or ShapeDtypeStructs, for other than plain dicts and lists.
+      on_host: numpy arrays, to be placed on several devices; else on the default device.
     Raises:
-      FileNotFoundError: if the checkpoint has no such element; says which it has.
+      FileNotFoundError: if the checkpoint has no such element; names those it has.
       ValueError: if an array has another shape than the template's.
     """
     path = folder.absolute() / name
     if not path.is_dir():
-        there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-        raise FileNotFoundError(f"{folder} has no element {name!r}. It has: {', '.join(there)}.")
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        raise FileNotFoundError(f"{folder} has no element {name!r}. It has: {', '.join(names)}.")
     with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         tree = checkpointer.metadata(path).item_metadata.tree if template is None else template
-        # Orbax reads as numpy what looks like it, and then does not compare shapes.
+        # Orbax restores numpy arrays for numpy templates, and then does not compare shapes.
         like = jax.tree.map(
             lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
             tree,
             is_leaf=lambda x: hasattr(x, "shape"),
         )
-        found = checkpointer.restore(path, like)
-    for (where, wanted), leaf in zip(named(like).items(), jax.tree.leaves(found), strict=True):
-        if np.shape(leaf) != wanted.shape:
+        restored = checkpointer.restore(path, like)
+    for (where, needed), leaf in zip(named(like).items(), jax.tree.leaves(restored), strict=True):
+        if np.shape(leaf) != needed.shape:
             raise ValueError(
-                f"{path}: {where} has the shape {np.shape(leaf)}, needed is {wanted.shape}."
+                f"{path}: {where} has the shape {np.shape(leaf)}, needed is {needed.shape}."
             )
-    return found if on_host else jax.device_put(found, jax.local_devices()[0])
+    return restored if on_host else jax.device_put(restored, jax.local_devices()[0])
 
 
 def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
@@ -105,29 +114,21 @@ def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
         return checkpointer.restore(folder.absolute() / name, args=ocp.args.JsonRestore())
 
 
-def blocks_in(folder: pathlib.Path, side: str = "") -> list[str]:
-    """Names of the elements that are blocks, in order; `side` is "" or "encoder_"."""
-    names = (p.name for p in folder.iterdir() if p.name.startswith(f"{side}block_"))
-    return sorted(names, key=lambda name: int(name.rsplit("_", 1)[1]))
-
-
 def load(folder: pathlib.Path, *, on_host: bool = False) -> tuple[Params, dict[str, Any]]:
-    """All parameters and the model's description; `on_host` as of `load_part`."""
+    """All parameters and the model's description; `on_host` as of `load_part`.
 
-    def part(name: str) -> Any:
-        there = (folder / name).is_dir()
-        return load_part(folder, name, on_host=on_host) if there else {}
-
-    def side(prefix: str) -> Params:
-        blocks = [part(name) for name in blocks_in(folder, prefix)]
-        return {"embed": part(f"{prefix}embed"), "blocks": blocks}
-
-    params = side("") | {"head": part("head")}
-    if blocks_in(folder, "encoder_"):
-        params["encoder"] = side("encoder_")
-    return params, load_json(folder, "model")
+    Raises:
+      ValueError: if an element is no part of the model, or a block is missing; names the folder.
+    """
+    model = load_json(folder, "model")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in _OTHERS)
+    loaded = {name: load_part(folder, name, on_host=on_host) for name in names}
+    try:
+        return join(loaded, *_heads(model)), model
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def nbytes(tree: Any) -> int:
-    """Bytes the tree takes on disk, at most."""
+    """Bytes of the tree on disk, at most."""
     return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))

@@ -1,4 +1,4 @@
-"""Sampling: continuations drawn from a model, or its likeliest token each time."""
+"""Sampling: continuations drawn from a model, or the likeliest token each time (greedy)."""
 
 import dataclasses
 import functools
@@ -20,13 +20,13 @@ from jaxkd.models.model import Model, Params, encode
 
 @dataclasses.dataclass
 class Sample:
-    """How tokens are drawn. What is left out by top_k is left out before top_p looks."""
+    """How tokens are drawn. top_k is applied before top_p."""
 
     max_tokens: int = 64  # new ones at most, the end token counted
     min_tokens: int = 0  # tokens before the end token may come
     temperature: float = 1.0  # of the distribution drawn from; 0: always the likeliest (greedy)
-    top_k: int = 0  # draw among so many of the likeliest; 0: all
-    top_p: float = 1.0  # draw among the fewest that have this share together
+    top_k: int = 0  # draw among the k likeliest; 0: all
+    top_p: float = 1.0  # draw among the fewest whose probabilities add up to this
 
     def check(self) -> None:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -68,39 +68,38 @@ def sampler(
     config: Config,
     sample: Sample,
     *,
-    ends: Sequence[int],
+    eos_ids: Sequence[int],
     pad: int = 0,
     suppress_tokens: Sequence[int] = (),
 ) -> Callable[..., Decoded]:
     """Drawing as a pure function of parameters, rows and a key for each row.
 
-    A row's tokens hang on its own key alone, not on the rows beside it.
+    A row's tokens depend on its own key alone, not on other rows.
 
     Args: as for `beam.searcher`.
     Returns: draw(params, batch, keys, prompt=None, prompt_mask=None) -> Decoded, with one
-      continuation a row, its log-probability under the model at temperature 1 with nothing left
-      out, which is its score too. To be jitted or pmapped by the caller, or used in a step.
+      continuation a row, its log-probability under the model at temperature 1 without
+      truncation, which is its score too. To be jitted or pmapped by the caller, or used in a step.
     Raises:
-      ValueError: if `sample` is none; when called, if a prompt and its continuation are longer
-        than the model's positions.
+      ValueError: for impossible settings of `sample`; when called, if a prompt and its
+        continuation are longer than the model's positions.
     """
     sample.check()
-    ending = jnp.array(tuple(ends), jnp.int32)
+    eos = jnp.array(tuple(eos_ids), jnp.int32)
 
     def choose(logits: Array, count: Any, keys: Any) -> tuple[Array, Array]:
         """The next token of each row, and its log-probability."""
-        told = jax.nn.log_softmax(logits)
-        bars = (
-            jnp.zeros(logits.shape[-1]).at[jnp.array(tuple(suppress_tokens), jnp.int32)].set(NEVER)
-        )
-        bars = bars.at[ending].add(jnp.where(count < sample.min_tokens, NEVER, 0.0))
+        log_probs = jax.nn.log_softmax(logits)
+        never = jnp.array(tuple(suppress_tokens), jnp.int32)
+        added = jnp.zeros(logits.shape[-1]).at[never].set(NEVER)
+        added = added.at[eos].add(jnp.where(count < sample.min_tokens, NEVER, 0.0))
         if sample.temperature == 0:
-            token = jnp.argmax(logits + bars, axis=-1)
+            token = jnp.argmax(logits + added, axis=-1)
         else:
             keys = jax.vmap(lambda key: jax.random.fold_in(key, count))(keys)
-            token = jax.vmap(jax.random.categorical)(keys, truncated(logits + bars, sample))
+            token = jax.vmap(jax.random.categorical)(keys, truncated(logits + added, sample))
         token = token.astype(jnp.int32)
-        return token, jnp.take_along_axis(told, token[:, None], axis=-1)[:, 0]
+        return token, jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
 
     def draw(
         params: Params,
@@ -112,48 +111,48 @@ def sampler(
         prompt, mask = prompt_of(model, config, batch, prompt, prompt_mask)
         rows, length = prompt.shape
         room = length + sample.max_tokens - 1  # the last token is not fed
-        given, memory = {}, 0
+        encoded, memory = {}, 0
         if model.encoder is not None:
-            read = encode(model, params, batch).hidden[-1]
-            given, memory = dict(memory=read), read.shape[1]
-        heard = {} if model.encoder is None else {"memory_mask": batch.mask}
+            hidden = encode(model, params, batch).hidden[-1]
+            encoded, memory = dict(memory=hidden), hidden.shape[1]
+        memory_mask = None if model.encoder is None else batch.mask
         caches = empty(config, rows, room, memory)
         seen = jnp.pad(mask, ((0, 0), (0, room - length)))
         last = length - 1 - jnp.argmax(mask[:, ::-1], axis=1)
         outputs, caches = advance(
             model, params, prompt, sequential(seen, 0, length), caches,
-            at=last[:, None], **given, **heard,
+            at=last[:, None], memory_mask=memory_mask, **encoded,
         )  # fmt: skip
-        token, told = choose(outputs.logits[:, 0], 0, keys)
+        token, log_p = choose(outputs.logits[:, 0], 0, keys)
         tokens = jnp.full((rows, sample.max_tokens), pad, jnp.int32).at[:, 0].set(token)
-        # A row is open until its end token; the others' steps leave it as it is.
-        begun = (jnp.ones((), jnp.int32), tokens, jnp.ones(rows, jnp.int32), told,
-                 ~jnp.isin(token, ending), seen, caches)  # fmt: skip
+        # A row is unfinished until its end token; later steps leave it as it is.
+        start = (jnp.ones((), jnp.int32), tokens, jnp.ones(rows, jnp.int32), log_p,
+                 ~jnp.isin(token, eos), seen, caches)  # fmt: skip
 
         def more(state: Any) -> Any:
             return (state[0] < sample.max_tokens) & state[4].any()
 
         def step(state: Any) -> Any:
-            count, tokens, lengths, told, open_, seen, caches = state
+            count, tokens, lengths, log_p, unfinished, seen, caches = state
             column = length + count - 1
             seen = seen.at[:, column].set(True)
             fed = jax.lax.dynamic_slice_in_dim(tokens, count - 1, 1, axis=1)
             outputs, caches = advance(
-                model, params, fed, sequential(seen, column, 1), caches, **heard
+                model, params, fed, sequential(seen, column, 1), caches, memory_mask=memory_mask
             )
-            token, more = choose(outputs.logits[:, 0], count, keys)
-            tokens = tokens.at[:, count].set(jnp.where(open_, token, pad))
-            lengths, told = lengths + open_, told + jnp.where(open_, more, 0.0)
-            open_ &= ~jnp.isin(token, ending)
-            return count + 1, tokens, lengths, told, open_, seen, caches
+            token, added = choose(outputs.logits[:, 0], count, keys)
+            tokens = tokens.at[:, count].set(jnp.where(unfinished, token, pad))
+            lengths, log_p = lengths + unfinished, log_p + jnp.where(unfinished, added, 0.0)
+            unfinished &= ~jnp.isin(token, eos)
+            return count + 1, tokens, lengths, log_p, unfinished, seen, caches
 
-        _, tokens, lengths, told, *_ = jax.lax.while_loop(more, step, begun)
-        return Decoded(tokens[:, None], lengths[:, None], told[:, None], told[:, None])
+        _, tokens, lengths, log_p, *_ = jax.lax.while_loop(more, step, start)
+        return Decoded(tokens[:, None], lengths[:, None], log_p[:, None], log_p[:, None])
 
     return draw
 
 
-def greedy(model: Model, config: Config, max_tokens: int, **given: Any) -> Callable[..., Decoded]:
+def greedy(model: Model, config: Config, max_tokens: int, **options: Any) -> Callable[..., Decoded]:
     """Always the likeliest token: as `sampler`, jitted, without keys."""
-    draw = sampler(model, config, Sample(max_tokens=max_tokens, temperature=0.0), **given)
+    draw = sampler(model, config, Sample(max_tokens=max_tokens, temperature=0.0), **options)
     return jax.jit(functools.partial(draw, keys=None))

@@ -66,7 +66,7 @@ def mixer(
             model,
             config,
             how._sample(batch.targets.shape[1]),
-            ends=[end],
+            eos_ids=[end],
             pad=pad,
             suppress_tokens=suppress_tokens,
         )

@@ -16,7 +16,7 @@ from jaxkd.core.mean import Mean
 from jaxkd.core.random import stream
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import Mix
-from jaxkd.distil.teacher import said
+from jaxkd.distil.teacher import teacher_outputs
 from jaxkd.models.model import Model, Params, forward, keep_blocks
 
 
@@ -83,7 +83,7 @@ def make_step(
         def part_loss(params: Params, part: Batch, index: Any) -> tuple[Any, dict[str, Any]]:
             noise = None if key is None else jax.random.fold_in(key, index)
             student = forward(model, params, part, keep=keep, dropout=noise)
-            taught = said(teacher, teacher_params, part)
+            taught = teacher_outputs(teacher, teacher_params, part)
             own = params.get("terms", {})
             return objective.loss(now, own, student, taught, part, count, chunk=chunk)
 

@@ -1,4 +1,4 @@
-"""Where a student starts: a teacher's embedding and head, some of its blocks, some tokens."""
+"""A student's first parameters: a teacher's embedding and head, some of its blocks and tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.models.model import Params
+from jaxkd.core.tree import map_named
+from jaxkd.models import axes
+from jaxkd.models.parts import Params, check_keys
 
 RULES = {
     "every_other": lambda n: list(range(0, n, 2)),
@@ -39,7 +41,7 @@ def kept_blocks(layers: int, keep: str | Sequence[int]) -> list[int]:
     outside = [i for i in chosen if not 0 <= i < layers]
     if outside or not chosen:
         raise ValueError(
-            f"keep={keep!r} asks for block {outside or 'none'}; the source has blocks 0 to "
+            f"keep={keep!r} names block {outside or 'none'}; the source has blocks 0 to "
             f"{layers - 1}."
         )
     return chosen
@@ -48,8 +50,14 @@ def kept_blocks(layers: int, keep: str | Sequence[int]) -> list[int]:
 def prune(params: Params, blocks: Sequence[int]) -> Params:
     """The same embedding and head around the chosen blocks; nothing is copied.
 
-    A list of one block that serves all layers (ALBERT) stays: fewer layers then are fewer turns.
+    A list of one block that serves all layers (ALBERT) stays: fewer layers then are fewer
+    applications of it. An encoder stays whole. `Config.keep(blocks)` is the config of the result.
+
+    Raises:
+      ValueError: if the parameters have another head, which belongs to one of the blocks, or
+        anything that is no part of a model.
     """
+    check_keys(params)
     if len(params["blocks"]) == 1:
         return params
     return params | {"blocks": [params["blocks"][i] for i in blocks]}
@@ -58,16 +66,20 @@ def prune(params: Params, blocks: Sequence[int]) -> Params:
 def trim_vocabulary(params: Params, kept: Int[np.ndarray, " kept"]) -> Params:
     """The model over the kept tokens alone: row i of its embedding is token kept[i]'s.
 
-    What has a row a token is cut: the embedding, a vocabulary head's bias and matrix. Hidden
-    states of texts of kept tokens, and the kept tokens' logits, stay what they were.
+    Every axis of the vocabulary (V in models/axes.py) is cut: of the embedding, of a vocabulary
+    head's bias and matrix. Hidden states of texts of kept tokens, and the kept tokens' logits,
+    stay what they were.
+
+    Raises:
+      ValueError: if a parameter has no row in models/axes.py, or an id is not in the vocabulary.
     """
     size = len(params["embed"]["token"])
+    outside = [int(i) for i in kept if not 0 <= i < size]
+    if outside:
+        raise ValueError(f"tokens {outside[:4]} are kept, and the vocabulary has {size}.")
 
-    def cut(leaf: Any) -> Any:
-        axes = [axis for axis, length in enumerate(np.shape(leaf)) if length == size]
-        return leaf[kept] if axes[:1] == [0] else leaf[:, kept] if axes else leaf
+    def cut(name: str, leaf: Any) -> Any:
+        letters = axes.axes(name, np.ndim(leaf))
+        return leaf[(slice(None),) * letters.index("V") + (kept,)] if "V" in letters else leaf
 
-    head = {name: cut(leaf) if name in ("bias", "output") else leaf
-            for name, leaf in params["head"].items()}  # fmt: skip
-    embed = params["embed"] | {"token": params["embed"]["token"][kept]}
-    return params | {"embed": embed, "head": head}
+    return map_named(cut, params)

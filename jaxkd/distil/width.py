@@ -1,6 +1,6 @@
-"""A narrower student: the attention heads, feed-forward channels and hidden channels that matter.
+"""A narrower student: the most important heads, feed-forward channels and hidden channels.
 
-What matters is seen on a calibration batch, forward only. Source: Muralidharan et al. (2024),
+Importance is measured on calibration batches, forward only. Source: Muralidharan et al. (2024),
 arXiv:2407.14679 (Minitron), section 2.2.
 """
 
@@ -15,33 +15,25 @@ import numpy as np
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
-from jaxkd.core.tree import map_named
-from jaxkd.models import families
+from jaxkd.core.tree import map_named, named
+from jaxkd.models import axes, families
 from jaxkd.models.model import Model, Params, forward
 
-# What the axes of a parameter are rows of. "width" and "heads" of the whole model and of one
-# block; a name that no rule knows is a model this cannot prune.
-_RULES = (
-    (r"attention/query/kernel", ("width", "heads")),
-    (r"attention/(key|value)/kernel", ("width", "groups")),
-    (r"attention/query/bias", ("heads",)),
-    (r"attention/(key|value)/bias", ("groups",)),
-    (r"attention/output/kernel", ("heads", "width")),
-    (r"attention/(query|key)_norm/scale", (None,)),
-    (r"feed_forward/(expand|gate)/kernel", ("width", "feed_forward")),
-    (r"feed_forward/(expand|gate)/bias", ("feed_forward",)),
-    (r"feed_forward/contract/kernel", ("feed_forward", "width")),
-    (r"embed/(token|position|segment)|head/output", (None, "width")),
-    (r"head/(transform|pool)/kernel", ("width", "width")),
-    (r"head/classify/kernel", ("width", None)),
-    (r"head/(bias|classify/bias)", (None,)),
-    (r".*(norm|output|contract|transform|pool)/(scale|bias)", ("width",)),
-)
+# Which channels an axis has, by its letter in models/axes.py; None: it is not cut. A letter that is
+# not here belongs to a model that cannot be pruned in width.
+_CHANNELS = {
+    "D": "width",
+    "M": "width",
+    "HK": "heads",
+    "GK": "groups",
+    "F": "feed_forward",
+    **dict.fromkeys(("V", "P", "T", "C", "K", "1")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """Which of a model's channels stay, in their old order."""
+    """Which of a model's channels are kept, in their old order."""
 
     width: np.ndarray  # hidden channels, of the whole model
     heads: list[np.ndarray]  # of each block
@@ -50,39 +42,43 @@ class Kept:
 
 @dataclasses.dataclass(frozen=True)
 class Importance:
-    """What each head and channel did on the calibration batches; larger matters more."""
+    """The importance of each head and channel on the calibration batches; larger is more."""
 
-    width: np.ndarray  # [D]: mean |hidden state| over positions and states, by its position's size
-    heads: np.ndarray  # [N, H]: mean L2 norm of what a head found
+    width: np.ndarray  # [D]: mean |hidden state| over positions and states, each over its RMS
+    heads: np.ndarray  # [N, H]: mean L2 norm of a head's weighted values
     feed_forward: np.ndarray  # [N, F]: mean |activation|
 
 
 def narrowed(config: families.Config, heads: int, feed_forward: int, width: int) -> families.Config:
-    """The config of the narrower model; 0 keeps what there is.
+    """The config of the narrower model; 0 keeps the source's size.
 
     Raises:
       ValueError: for a family or a size that cannot be cut so.
     """
-    if config.family in ("albert", "marian", "bart", "lstm", "qwen2_moe"):
+    model = families.build(config)
+    names = named(jax.eval_shape(lambda: model.init(0)))
+    letters = {
+        letter for name, leaf in names.items() for letter in axes.axes(name, len(leaf.shape))
+    }
+    if model.encoder is not None or model.shared or letters - _CHANNELS.keys():
         raise ValueError(
-            f"width pruning knows one list of blocks of their own, with one feed-forward each; "
-            f"{config.family} has something else. Prune its blocks (Prune), or start from bert, "
-            "distilbert, roberta, gpt2, llama, qwen2 or qwen3."
+            "width pruning needs one list of blocks with parameters of their own and one "
+            f"feed-forward each; {config.family} has another structure. Prune its blocks (Prune), "
+            "or start from bert, distilbert, roberta, modernbert, gpt2, llama, qwen2 or qwen3."
         )
-    wanted = {"heads": heads, "feed_forward": feed_forward, "width": width}
-    for name, value in wanted.items():
+    sizes = {"heads": heads, "feed_forward": feed_forward, "width": width}
+    for name, value in sizes.items():
         if not 0 <= value <= getattr(config, name):
             raise ValueError(f"{name} is {value}; the source has {getattr(config, name)}.")
-    changes = {name: value for name, value in wanted.items() if value}
+    changes = {name: value for name, value in sizes.items() if value}
     each = _queries_per_group(config)
     if heads % each:
         raise ValueError(f"heads is {heads}; each key and value serves {each}: keep a multiple.")
-    own = getattr(config, "head_width", None)  # the family may say how wide a head is
-    if own is not None and config.family != "gpt2":
-        changes["head_width"] = own or config.width // config.heads
+    if hasattr(config, "head_width") and getattr(config, "rotary", False):
+        changes["head_width"] = config.key_width  # stored apart from the width
         changes["kv_heads"] = (heads or config.heads) // each
     narrow = dataclasses.replace(config, **changes)
-    size = config.width // config.heads
+    size = config.key_width
     if "head_width" not in changes and narrow.width != narrow.heads * size:
         raise ValueError(
             f"width {narrow.width} with {narrow.heads} heads: heads of a {config.family} share the "
@@ -102,73 +98,66 @@ def importance(model: Model, params: Params, batches: Iterable[Batch]) -> Import
         counted = batch.mask
 
         def total(values: Any) -> Any:  # [B, L, ...] -> [...], in float32
-            shown = counted.reshape(*counted.shape, *(1,) * (values.ndim - 2))
-            return jnp.sum(jnp.where(shown, values.astype(jnp.float32), 0.0), axis=(0, 1))
+            mask = counted.reshape(*counted.shape, *(1,) * (values.ndim - 2))
+            return jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0.0), axis=(0, 1))
 
         return _activity(outputs, total), jnp.sum(counted, dtype=jnp.float32)
 
-    found = jax.device_get([sums(params, batch) for batch in batches])
-    count = max(sum(n for _, n in found), 1.0)
-    merged = jax.tree.map(lambda *parts: sum(parts) / count, *(values for values, _ in found))
+    totals = jax.device_get([sums(params, batch) for batch in batches])
+    count = max(sum(n for _, n in totals), 1.0)
+    merged = jax.tree.map(lambda *parts: sum(parts) / count, *(values for values, _ in totals))
     return Importance(**merged)
 
 
 def _activity(outputs: Outputs, total: Any) -> dict[str, Any]:
     def size(hidden: Any) -> Any:
         hidden = jnp.abs(hidden.astype(jnp.float32))
-        # States of decoders grow with depth, and each block sees them normalised.
+        # States of decoders grow with depth, and each block normalises its input.
         return hidden / jnp.sqrt(jnp.mean(hidden**2, axis=-1, keepdims=True) + 1e-12)
 
-    heads = outputs.vectors[0][0].shape[1]
+    heads = outputs.qkv[0][0].shape[1]
 
-    def norms(mixed: Any) -> Any:
-        split = mixed.astype(jnp.float32).reshape(*mixed.shape[:2], heads, -1)
+    def norms(context: Any) -> Any:
+        split = context.astype(jnp.float32).reshape(*context.shape[:2], heads, -1)
         return jnp.linalg.norm(split, axis=-1)
 
     return {
         "width": sum(total(size(hidden)) for hidden in outputs.hidden) / len(outputs.hidden),
-        "heads": jnp.stack([total(norms(mixed)) for mixed in outputs.mixed]),
-        "feed_forward": jnp.stack([total(jnp.abs(inner)) for inner in outputs.inner]),
+        "heads": jnp.stack([total(norms(context)) for context in outputs.context]),
+        "feed_forward": jnp.stack([total(jnp.abs(x)) for x in outputs.ffn_activations]),
     }
 
 
-def choose(config: families.Config, narrow: families.Config, found: Importance) -> Kept:
+def choose(config: families.Config, narrow: families.Config, scores: Importance) -> Kept:
     """The most important ones; each block chooses its own heads and channels."""
     each = _queries_per_group(config)
-    groups = found.heads.reshape(len(found.heads), -1, each).sum(-1)
+    groups = scores.heads.reshape(len(scores.heads), -1, each).sum(-1)
     return Kept(
-        _largest(found.width, narrow.width),
-        [_spread(_largest(of, narrow.heads // each), each) for of in groups],
-        [_largest(of, narrow.feed_forward) for of in found.feed_forward],
+        _largest(scores.width, narrow.width),
+        [_expanded(_largest(of, narrow.heads // each), each) for of in groups],
+        [_largest(of, narrow.feed_forward) for of in scores.feed_forward],
     )
 
 
 def prune_width(config: families.Config, params: Params, kept: Kept) -> Params:
-    """The parameters of what is kept: slices of the arrays, nothing is computed."""
+    """The parameters of the kept channels: slices of the arrays, nothing is computed."""
     each = _queries_per_group(config)
-    size = getattr(config, "head_width", 0) or config.width // config.heads
+    size = config.key_width
 
     def cut(name: str, leaf: Any) -> Any:
         block = re.match(r"blocks/(\d+)/", name)
-        rows: dict[str | None, Any] = {"width": kept.width}
+        channels: dict[str, Any] = {"width": kept.width}
         if block:
             heads = kept.heads[int(block[1])]
-            rows["heads"] = _spread(heads, size)
-            rows["groups"] = _spread(np.unique(heads // each), size)
-            rows["feed_forward"] = kept.feed_forward[int(block[1])]
-        for axis, label in enumerate(_axes(name)):
-            leaf = leaf if label is None else jnp.take(leaf, rows[label], axis=axis)
+            channels["heads"] = _expanded(heads, size)
+            channels["groups"] = _expanded(np.unique(heads // each), size)
+            channels["feed_forward"] = kept.feed_forward[int(block[1])]
+        for axis, letter in enumerate(axes.axes(name, leaf.ndim)):
+            kind = _CHANNELS[letter]
+            leaf = leaf if kind is None else jnp.take(leaf, channels[kind], axis=axis)
         return leaf
 
     return map_named(cut, params)
-
-
-def _axes(name: str) -> tuple[str | None, ...]:
-    short = re.sub(r"^blocks/\d+/", "", name)
-    for pattern, axes in _RULES:
-        if re.fullmatch(pattern, short):
-            return axes
-    raise ValueError(f"width pruning does not know what the axes of {name!r} are.")
 
 
 def _queries_per_group(config: families.Config) -> int:
@@ -176,10 +165,10 @@ def _queries_per_group(config: families.Config) -> int:
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """CachePositions of the `count` largest, ascending; among equals the first."""
+    """Indices of the `count` largest, ascending; among equals the first."""
     return np.sort(np.argsort(-np.asarray(values), kind="stable")[:count])
 
 
-def _spread(places: np.ndarray, size: int) -> np.ndarray:
+def _expanded(indices: np.ndarray, size: int) -> np.ndarray:
     """[2, 0] of size 3 -> [6, 7, 8, 0, 1, 2]."""
-    return (np.asarray(places)[:, None] * size + np.arange(size)).ravel()
+    return (np.asarray(indices)[:, None] * size + np.arange(size)).ravel()

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
-from jaxkd.distil.teacher import dequantise, said
+from jaxkd.distil.teacher import teacher_outputs
 from jaxkd.metrics import predictions as metrics
 from jaxkd.models.model import Model, Params, forward
+from jaxkd.models.quantised import dequantise
 
 Evaluate = Callable[[Params, Params | None, Iterable[Batch]], dict[str, float]]
 
@@ -54,7 +55,7 @@ def make_evaluate(
     @jax.jit
     def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
         mine = forward(model, dequantise(params), batch)
-        its = said(teacher, teacher_params, batch)
+        its = teacher_outputs(teacher, teacher_params, batch)
         mask = batch.target_mask
         if not chunk or mine.projection is None:
             found = values(mine.logits, None if its is None else its.logits, batch.targets)
@@ -84,7 +85,7 @@ def make_ctc_evaluate(model: Model, teacher: Model | None = None) -> Evaluate:
     @jax.jit
     def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
         logits = forward(model, dequantise(params), batch).logits
-        its = said(teacher, teacher_params, batch)
+        its = teacher_outputs(teacher, teacher_params, batch)
         labels, asked = batch.targets, batch.target_mask
         cost = losses.ctc(logits, batch.mask, labels, asked)
         right = metrics.spelt_right(logits, batch.mask, labels, asked)

@@ -73,9 +73,11 @@ class Embed(nn.Module):
         if self.config.segments:
             first = self.segment.weight[0]
             hidden = hidden + (first if segments is None else self.segment(segments))
-        if self.config.positions_follow_padding:
+        if self.config.position_offset:
             counted = mask.to(torch.int64)
-            hidden = hidden + self.position(counted.cumsum(1) * counted + self.config.pad)
+            hidden = hidden + self.position(
+                counted.cumsum(1) * counted + self.config.position_offset - 1
+            )
         else:
             hidden = hidden + self.position.weight[: tokens.shape[1]]
         hidden = self.norm(hidden)

@@ -16,6 +16,7 @@ class Config(bert.Config):
     attention_dropout: float = 0.0
     embedding_width: int = 128
 
+    family: ClassVar[str] = "albert"
     dropout_after: ClassVar[tuple[str, ...]] = ("attention",)
     factorised: ClassVar[bool] = True
     shared_blocks: ClassVar[bool] = True

@@ -19,20 +19,20 @@ from jaxkd.models.rotary import Rotary
 # xla, cudnn: jax.nn.dot_product_attention, the second by a GPU's fused kernel (bfloat16 only).
 KINDS = ("plain", "chunked", "xla", "cudnn")
 CHUNK = 128  # queries at a time
-FEW = 8  # so many keys a query and more: the products of cached decoding are narrow
+FEW_QUERIES = 8  # from this many keys a query on, the products of cached decoding are narrow
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Keys and values of the positions a block has seen, of S that there is room for."""
+    """Keys and values of the positions a block has seen, with room for S."""
 
     keys: Any  # [B, G, S, K]
     values: Any  # [B, G, S, K]
 
 
-def take_columns(cache: Cache, columns: Int[Array, "B C"]) -> Cache:
-    """These positions of each row alone, in this order."""
+def gather_columns(cache: Cache, columns: Int[Array, "B C"]) -> Cache:
+    """The cache of these positions of each row alone, in this order."""
     where = columns[:, None, :, None]
     return Cache(*(jnp.take_along_axis(x, where, axis=2) for x in (cache.keys, cache.values)))
 
@@ -40,18 +40,33 @@ def take_columns(cache: Cache, columns: Int[Array, "B C"]) -> Cache:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BlockInternals:
-    """What happened inside an attention, or a block, beside its output."""
+    """Intermediates of an attention or a block."""
 
     attention: Any = None  # [B, H, L, S] weights, where `plain` computes them
-    vectors: Any = None  # (queries [B, H, L, K], keys, values [B, G, L, K]), of itself
-    mixed: Any = None  # [B, L, H K] what each head found, before they are put together
-    inner: Any = None  # [B, L, F] channels of the feed-forward
-    cross: Any = None  # [B, H, L, S'] weights over what an encoder read
-    cache: Any = None  # what it needs to go on; None if it was given none
+    qkv: Any = None  # (queries [B, H, L, K], keys, values [B, G, L, K]) of self-attention
+    context: Any = None  # [B, L, H K] each head's weighted values, before the output projection
+    ffn_activations: Any = None  # [B, L, F] channels of the feed-forward
+    cross: Any = None  # [B, H, L, S'] weights over the encoder's positions
+    cache: Any = None  # the cache after these tokens; None if there was none
+
+
+@dataclasses.dataclass(frozen=True)
+class Visible:
+    """Which keys each query attends to, besides padding."""
+
+    causal: bool = False  # none after its own position
+    window: int = 0  # none further away than this; 0: any
+
+    def __call__(self, mask: Bool[Array, "B _ S"], rows: Int[Array, " L"]) -> Bool[Array, "B _ S"]:
+        """The mask of these queries; its middle axis stays 1 where all queries see the same."""
+        keys, rows = jnp.arange(mask.shape[-1]), rows[:, None]
+        if self.causal:
+            mask = mask & (keys <= rows)
+        return mask & (jnp.abs(keys - rows) <= self.window) if self.window else mask
 
 
 class Attention(nn.Module):
-    """Softmax(q k / sqrt(K)) v with a padding mask; a row that attends to nothing gives the mean.
+    """Softmax(q k scale + bias) v with a padding mask; a row of padding alone gives the mean.
 
     Queries, keys and values are separate projections, so that layers can be copied, cut by head
     and written to other formats without repacking.
@@ -68,9 +83,11 @@ class Attention(nn.Module):
     bias: bool = True  # of queries, keys and values
     output_bias: bool = True
     causal: bool = False
-    cross: bool = False  # keys and values are of a memory, not of what asks
+    window: int = 0  # the furthest position attended to; 0: any
+    cross: bool = False  # keys and values are projections of a memory
     rotary: Rotary | None = None
     query_norm: float = 0.0  # epsilon of a norm of each query and key; 0: none
+    scaled: bool = True  # scores are divided by sqrt(K)
 
     @nn.compact
     def __call__(
@@ -81,24 +98,25 @@ class Attention(nn.Module):
         train: bool,
         memory: Float[Array, "B S D"] | None = None,
         cache: Cache | None = None,
-        places: CachePositions | None = None,
+        cache_positions: CachePositions | None = None,
+        score_bias: Float[Array, "_ H L S"] | None = None,
     ) -> tuple[Float[Array, "B L D"], BlockInternals]:
-        """What was attended to, and how: weights (`plain` only), vectors, the cache after this.
+        """The output, and intermediates: weights (`plain` only), qkv, the cache after this.
 
         Args:
-          mask: of the positions attended to; `places` say so instead where there is a cache of
-            these tokens themselves.
+          mask: of the keys' positions; `cache_positions` stand for it where a cache has the keys
+            of these tokens' own sequence.
           memory: for `cross`; needed once, a cache then has its keys and values.
+          score_bias: added to the scores (T5's relative positions).
         """
         k = self.head_width or self.width // self.heads
         groups = self.kv_heads or self.heads
-
         own = (self.dtype, self.init_std)
 
         def project(source: Array, name: str, heads: int) -> Float[Array, "B H _ K"]:
             # Heads before positions: both products below are then plain batched matrix products.
-            found = Dense(heads * k, *own, self.bias, name=name)(source)
-            return found.reshape(*source.shape[:2], heads, k).swapaxes(1, 2)
+            flat = Dense(heads * k, *own, self.bias, name=name)(source)
+            return flat.reshape(*source.shape[:2], heads, k).swapaxes(1, 2)
 
         query = project(hidden, "query", self.heads)
         if self.cross and memory is None:
@@ -110,38 +128,52 @@ class Attention(nn.Module):
             query = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="query_norm")(query)
             key = nn.RMSNorm(self.query_norm, dtype=self.dtype, name="key_norm")(key)
         if self.rotary is not None:
-            positions = places.positions if places else token_positions(mask, 0, hidden.shape[1])
+            positions = (
+                cache_positions.positions
+                if cache_positions
+                else token_positions(mask, 0, hidden.shape[1])
+            )
             query, key = self.rotary(query, positions), self.rotary(key, positions)
-        vectors = (query, key, value)
+        qkv = (query, key, value)
         if cache is not None:
             if not self.cross:
                 key, value = (
-                    written(old, new, places.start)
+                    write_columns(old, new, cache_positions.start)
                     for old, new in ((cache.keys, key), (cache.values, value))
                 )
             cache = Cache(key, value)
-        seen = places.shown if places else shown(mask, self.causal)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        visible, rows = Visible(self.causal, self.window), jnp.arange(hidden.shape[1])
+        if cache_positions:
+            whole = cache_positions.attention_mask
+        else:
+            whole = mask[:, None, :] if self.kind == "chunked" else visible(mask[:, None, :], rows)
+        scale = k**-0.5 if self.scaled else 1.0
         weights = None
         if self.kind == "plain":
-            mixed, weights = attend(query, key, value, seen, drop, cached=cache is not None)
+            drop = nn.Dropout(self.dropout, deterministic=not train)
+            context, weights = attend(
+                query, key, value, whole, drop, cached=cache is not None, scale=scale,
+                score_bias=score_bias,
+            )  # fmt: skip
         elif self.kind == "chunked":
-            mixed = (
-                attend_chunked(query, key, value, seen)
-                if places
-                else attend_chunked(query, key, value, mask[:, None, :], self.causal)
-            )
+            context = attend_chunked(
+                query, key, value, whole, Visible() if cache_positions else visible, scale=scale,
+                score_bias=score_bias,
+            )  # fmt: skip
         else:
             by_position = (x.swapaxes(1, 2) for x in (query, key, value))
-            mixed = jax.nn.dot_product_attention(
-                *by_position, mask=seen[:, None], implementation=self.kind
-            ).swapaxes(1, 2)
-        mixed = mixed.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
-        out = Dense(self.width, *own, self.output_bias, name="output")(mixed)
-        return out, BlockInternals(weights, vectors, mixed, cache=cache)
+            context = jax.nn.dot_product_attention(
+                *by_position, bias=score_bias, mask=whole[:, None], scale=scale,
+                implementation=self.kind,
+            ).swapaxes(1, 2)  # fmt: skip
+        context = context.swapaxes(1, 2).reshape(*hidden.shape[:2], -1)
+        out = Dense(self.width, *own, self.output_bias, name="output")(context)
+        return out, BlockInternals(weights, qkv, context, cache=cache)
 
 
-def written(old: Float[Array, "B G S K"], new: Float[Array, "B G L K"], start: Any) -> Array:
+def write_columns(
+    old: Float[Array, "B G S K"], new: Float[Array, "B G L K"], start: Any
+) -> Float[Array, "B G S K"]:
     """`old` with `new` from position `start` on."""
     new = new.astype(old.dtype)
     if old.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
@@ -149,71 +181,73 @@ def written(old: Float[Array, "B G S K"], new: Float[Array, "B G L K"], start: A
     # XLA's CPU compiler (jax 0.10.2) writes into bfloat16 by making float32 of the whole and
     # bfloat16 again, and does not where it takes them for integers.
     bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint16)
-    found = jax.lax.dynamic_update_slice_in_dim(bits(old), bits(new), start, axis=2)
-    return jax.lax.bitcast_convert_type(found, jnp.bfloat16)
-
-
-def shown(mask: Bool[Array, "B S"], causal: bool) -> Bool[Array, "B _ S"]:
-    """Which positions each query sees: tokens, and if `causal` none after its own."""
-    every = jnp.arange(mask.shape[1])
-    return mask[:, None, :] & (every <= every[:, None]) if causal else mask[:, None, :]
+    updated = jax.lax.dynamic_update_slice_in_dim(bits(old), bits(new), start, axis=2)
+    return jax.lax.bitcast_convert_type(updated, jnp.bfloat16)
 
 
 def attend(
     query: Float[Array, "B H L K"],
     key: Float[Array, "B G S K"],
     value: Float[Array, "B G S K"],
-    shown: Bool[Array, "B _ S"],
+    mask: Bool[Array, "B _ S"],
     drop: Any = lambda weights: weights,
     cached: bool = False,
+    scale: float | None = None,
+    score_bias: Float[Array, "_ H L S"] | None = None,
 ) -> tuple[Float[Array, "B H L K"], Float[Array, "B H L S"]]:
-    """The mixture of values, and the weights (before dropout) in the dtype of the queries.
+    """The weighted values, and the weights (before dropout) in the dtype of the queries.
 
     Args:
       cached: keys and values are a cache's; nothing is differentiated.
+      scale: of the products; None: 1 / sqrt(K).
     """
     heads, groups, dtype = query.shape[1], key.shape[1], query.dtype
     shape, length = query.shape, query.shape[2]
-    shown = shown[:, None]
-    if groups != heads:  # those of a group, side by side
+    mask = mask[:, None]
+    if groups != heads:  # the queries of a group, side by side
         query = query.reshape(len(query), groups, -1, query.shape[-1])
-        shown = shown[:, :, None]
+        mask = mask[:, :, None]
 
     def apart(x: Array) -> Array:
         return x.reshape(*x.shape[:2], -1, length, x.shape[-1]) if groups != heads else x
 
-    query = query * shape[-1] ** -0.5
-    few = cached and FEW * length <= key.shape[-2] and jax.default_backend() == "cpu"
+    query = query * (shape[-1] ** -0.5 if scale is None else scale)
+    few = cached and FEW_QUERIES * length <= key.shape[-2] and jax.default_backend() == "cpu"
     if few:
         # A CPU takes half the time if keys come first, and XLA (jax 0.10.2) must not undo it.
-        found = jax.lax.optimization_barrier(scores(key, query)).swapaxes(-1, -2)
+        logits = jax.lax.optimization_barrier(scores(key, query)).swapaxes(-1, -2)
     else:
-        found = scores(query, key)
+        logits = scores(query, key)
+    logits = apart(logits)
+    if score_bias is not None:
+        # [_, H, L, S] -> [_, G, H / G, L, S] where groups share keys
+        logits = logits + score_bias.reshape(-1, *logits.shape[1:])
     # Finite, so that a row of padding alone stays finite; far below any score.
-    found = jnp.where(shown, apart(found), jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(found).astype(dtype)
-    mixed = mixture(drop(weights).reshape(*query.shape[:3], -1), value)
-    return mixed.reshape(*shape[:3], -1), weights.reshape(*shape[:3], -1)
+    logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits).astype(dtype)
+    context = mixture(drop(weights).reshape(*query.shape[:3], -1), value)
+    return context.reshape(*shape[:3], -1), weights.reshape(*shape[:3], -1)
 
 
 def attend_chunked(
     query: Float[Array, "B H L K"],
     key: Float[Array, "B G S K"],
     value: Float[Array, "B G S K"],
-    shown: Bool[Array, "B _ S"],
-    causal: bool = False,
+    mask: Bool[Array, "B _ S"],
+    visible: Visible = Visible(),
+    scale: float | None = None,
+    score_bias: Float[Array, "_ H L S"] | None = None,
 ) -> Float[Array, "B H L K"]:
     """`attend` for CHUNK queries at a time; the weights are not kept for the backward pass.
 
-    With `causal`, no query sees a later position, whatever `shown` says; each chunk draws its part
-    of that triangle itself, so nothing here grows with the square of the length.
+    Each chunk makes its own rows of the triangle or band of `visible`, so nothing here grows with
+    the square of the length, except a `score_bias`.
 
     Source: Rabe and Staats (2021), arXiv:2112.05682, with whole rows of keys.
     """
     length = query.shape[2]
     count = -(-length // CHUNK)
     size = -(-length // count)
-    positions = jnp.arange(key.shape[2])
 
     def cut(x: Array, axis: int) -> Array:
         widths = [(0, count * size - length if i == axis else 0) for i in range(x.ndim)]
@@ -221,14 +255,13 @@ def attend_chunked(
         return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
 
     @jax.checkpoint
-    def one(chunk: tuple[Array, Array, Array | None]) -> Array:
-        queries, index, seen = chunk
-        seen = shown if seen is None else seen
-        if causal:
-            rows = index * size + jnp.arange(size)
-            seen = seen & (positions <= rows[:, None])
-        return attend(queries, key, value, seen)[0]
+    def one(chunk: tuple[Array, Array, Array | None, Array | None]) -> Array:
+        queries, index, masks, biases = chunk
+        masks = visible(mask if masks is None else masks, index * size + jnp.arange(size))
+        return attend(queries, key, value, masks, scale=scale, score_bias=biases)[0]
 
-    each = None if shown.shape[1] == 1 else cut(shown, 1)
-    mixed = jnp.moveaxis(jax.lax.map(one, (cut(query, 2), jnp.arange(count), each)), 0, 2)
-    return mixed.reshape(*query.shape[:2], count * size, -1)[:, :, :length]
+    masks = None if mask.shape[1] == 1 else cut(mask, 1)
+    biases = None if score_bias is None else cut(score_bias, 2)
+    chunks = (cut(query, 2), jnp.arange(count), masks, biases)
+    context = jnp.moveaxis(jax.lax.map(one, chunks), 0, 2)
+    return context.reshape(*query.shape[:2], count * size, -1)[:, :, :length]

@@ -16,5 +16,6 @@ class Config(seq2seq.Config):
     start: int = 2
     end: int = 2
 
+    family: ClassVar[str] = "bart"
     position_offset: ClassVar[int] = 2
     embedding_norm: ClassVar[bool] = True

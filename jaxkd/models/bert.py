@@ -1,4 +1,4 @@
-"""BERT (Devlin et al., 2018), and what the encoders that came of it share with it.
+"""BERT (Devlin et al., 2018), and what later encoders share with it.
 
 DistilBERT, RoBERTa and ALBERT are the same embedding and block with other values: their configs
 (distilbert.py, roberta.py, albert.py) say which. Heads are in heads.py.
@@ -17,6 +17,7 @@ from jaxkd.models.attention import Attention, BlockInternals
 from jaxkd.models.dense import Dense
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
+from jaxkd.models.norms import layer_norm
 
 POSITIONS = ("absolute",)
 
@@ -29,19 +30,21 @@ class Config(config.Config):
     segments: int = 2  # sentence A and B; 0: no such embedding
     head: str = "masked_lm"
 
+    family: ClassVar[str] = "bert"
     known_heads: ClassVar[Mapping[str, Any]] = heads.ENCODER
     head_activation: ClassVar[str] = ""  # of the masked-LM head; empty: `activation`
     pooled: ClassVar[bool] = True  # the bare model has a pooler
     pool_activation: ClassVar[str] = "tanh"  # between a sequence classifier's two layers
     dropout_before_pool: ClassVar[bool] = False
     dropout_after: ClassVar[tuple[str, ...]] = ("attention", "feed_forward")
-    positions_follow_padding: ClassVar[bool] = False  # count tokens, from pad + 1
+    # Rows of the position embedding before the first token's; padding has the last of them.
+    position_offset: ClassVar[int] = 0
     factorised: ClassVar[bool] = False  # embeddings of another width, projected to the model's
 
     @property
     def positions_for_tokens(self) -> int:
-        """RoBERTa's first positions are for padding."""
-        return self.max_length - (self.pad + 1 if self.positions_follow_padding else 0)
+        """RoBERTa's first rows hold no position."""
+        return self.max_length - self.position_offset
 
     @property
     def embedding(self) -> int:
@@ -66,24 +69,25 @@ class Embed(nn.Module):
         segments: Int[Array, "B L"] | None = None,
         *,
         train: bool = False,
-    ) -> Float[Array, "B L D"]:
+    ) -> tuple[Float[Array, "B L D"], dict]:
         c = self.config
         init = nn.initializers.truncated_normal(c.init_std)
         c.check_length(tokens.shape[1])
         token = self.param("token", init, (c.vocabulary, c.embedding))
         position = self.param("position", init, (c.max_length, c.embedding))
-        if c.positions_follow_padding:
-            hidden = token[tokens] + position[jnp.cumsum(mask, axis=1) * mask + c.pad]
+        if c.position_offset:
+            counted = jnp.cumsum(mask, axis=1) * mask  # 0 on padding, 1, 2 ... on tokens
+            hidden = token[tokens] + position[counted + c.position_offset - 1]
         else:
             hidden = token[tokens] + position[: tokens.shape[1]]
         if c.segments:
             segment = self.param("segment", init, (c.segments, c.embedding))
             hidden = hidden + (segment[0] if segments is None else segment[segments])
-        hidden = nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name="norm")(hidden)
+        hidden = layer_norm(c.norm_epsilon, c.dtype, "norm")(hidden)
         hidden = nn.Dropout(c.dropout, deterministic=not train)(hidden)
         if c.factorised:
             hidden = Dense(c.width, c.dtype, c.init_std, name="widen")(hidden)
-        return hidden
+        return hidden, {}
 
 
 class Block(nn.Module):
@@ -102,9 +106,9 @@ class Block(nn.Module):
             return nn.Dropout(c.dropout, deterministic=not used)(x)
 
         def norm(x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
-            return nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name=name)(x)
+            return layer_norm(c.norm_epsilon, c.dtype, name)(x)
 
-        mixed, inside = Attention(
+        attended, inside = Attention(
             c.width,
             c.heads,
             c.attention_dropout,
@@ -113,20 +117,19 @@ class Block(nn.Module):
             c.attention,
             name="attention",
         )(hidden, mask, train=train)
-        hidden = norm(hidden + drop(mixed, "attention"), "attention_norm")
-        inner, channels = FeedForward(
+        hidden = norm(hidden + drop(attended, "attention"), "attention_norm")
+        out, channels = FeedForward(
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
             dropout=c.activation_dropout, name="feed_forward",
         )(hidden, train)  # fmt: skip
-        inside = dataclasses.replace(inside, inner=channels)
-        return norm(hidden + drop(inner, "feed_forward"), "norm"), inside
+        inside = dataclasses.replace(inside, ffn_activations=channels)
+        return norm(hidden + drop(out, "feed_forward"), "norm"), inside
 
 
-def build(config: Config) -> Model:
-    """The three modules of an encoder, and how often its block is applied."""
+def build(config: Config, embed: Any = Embed, block: Any = Block) -> Model:
+    """An encoder of these modules, each block of its own shape (`config.block`)."""
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
-    head = config.known_heads[config.head](config)
-    return Model(
-        Embed(config), Block(config), head, config.layers, config.shared_blocks, config.scan_layers
-    )
+    blocks = tuple(block(config.block(i)) for i in range(config.layers))
+    heads = {"head": config.known_heads[config.head](config)}
+    return Model(embed(config), blocks, heads, config.shared_blocks, config.scan_layers)

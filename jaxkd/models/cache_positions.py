@@ -1,4 +1,4 @@
-"""Where the tokens of a cached step stand, one after the other or side by side."""
+"""Positions of the tokens of a cached step: one after the other, or parallel beams side by side."""
 
 import dataclasses
 from typing import Any
@@ -13,15 +13,24 @@ from jaxtyping import Array, Bool, Int
 class CachePositions:
     """What L new tokens need to know of a cache with room for S.
 
-    Beams of one sequence lie side by side: they take S columns of one cache, and each sees its own
-    ancestors only, so that nothing is copied when a beam goes on from another.
+    Beams of one sequence share the S columns of one cache, and each attends to its own ancestors
+    only, so that nothing is copied when a beam continues another.
     """
 
     start: Any  # scalar: the column the first of them is written to
-    shown: Any  # [B, L, S] bool: the columns each of them sees
+    attention_mask: Any  # [B, L, S] bool: the columns each of them attends to
     positions: Any  # [B, L]: how many tokens its sequence had before it
-    here: Any  # [B, L] bool, False on padding
-    beside: bool = dataclasses.field(default=False, metadata=dict(static=True))  # not in a row
+    token_mask: Any  # [B, L] bool, False on padding
+    # Whether the L tokens are those of parallel beams, not a sequence.
+    parallel_beams: bool = dataclasses.field(default=False, metadata=dict(static=True))
+
+    @property
+    def column_positions(self) -> Int[Array, "B L S"]:
+        """The position of each column's token, for the columns that a token attends to.
+
+        Columns are in the order of their tokens, and a token attends to its whole past.
+        """
+        return jnp.cumsum(self.attention_mask, axis=-1) - 1
 
 
 def sequential(mask: Bool[Array, "B S"], start: Any, length: int) -> CachePositions:
@@ -29,13 +38,13 @@ def sequential(mask: Bool[Array, "B S"], start: Any, length: int) -> CachePositi
     columns = start + jnp.arange(length)
     return CachePositions(
         start=start,
-        shown=mask[:, None, :] & (jnp.arange(mask.shape[1]) <= columns[:, None]),
+        attention_mask=mask[:, None, :] & (jnp.arange(mask.shape[1]) <= columns[:, None]),
         positions=token_positions(mask, start, length),
-        here=jax.lax.dynamic_slice_in_dim(mask, start, length, axis=1),
+        token_mask=jax.lax.dynamic_slice_in_dim(mask, start, length, axis=1),
     )
 
 
 def token_positions(mask: Bool[Array, "B S"], start: Any, length: int) -> Int[Array, "B L"]:
-    """0, 1, 2 ... over tokens, so that padding moves nothing; of `length` columns from `start`."""
+    """0, 1, 2 ... counted over tokens, not padding; of `length` columns from `start`."""
     counted = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
     return jax.lax.dynamic_slice_in_dim(counted, start, length, axis=1)

@@ -1,7 +1,7 @@
-"""What every family's config holds, and what it must satisfy before a model can be built."""
+"""The fields every family's config has, and what they must satisfy before a model can be built."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 @dataclasses.dataclass
 class Config:
-    """A model's shape."""
+    """A model's shape. A family is a subclass that names itself; see families.register."""
 
     vocabulary: int = 30522  # rows of the token embedding
     layers: int = 12
@@ -31,8 +31,8 @@ class Config:
     init_std: float = 0.02
     pad: int = 0  # id of the padding token; -1: there is none
     compute: str = "float32"  # or bfloat16; parameters, softmax and norms stay float32
-    attention: str = "plain"  # how it is computed, see models/attention.py
-    scan_layers: bool = False  # compile one block and repeat it, rather than each by itself
+    attention: str = "plain"  # how it is computed: see models/attention.py
+    scan_layers: bool = False  # compile one block and loop over it, instead of each block
     head: str = "bare"  # one of known_heads
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
     classifier_dropout: float = 0.1  # before a classifier
@@ -44,6 +44,7 @@ class Config:
     pooling: str = dataclasses.field(default="", compare=False)  # see hub/sentence_transformers.py
 
     # Belong to the family; no checkpoint can change them.
+    family: ClassVar[str] = ""  # its name in families.FAMILIES
     known_heads: ClassVar[Mapping[str, Any]] = {}  # name -> flax module
     shared_blocks: ClassVar[bool] = False  # one block, applied `layers` times
 
@@ -54,12 +55,33 @@ class Config:
 
     @property
     def positions_for_tokens(self) -> int:
-        """The longest sequence the model takes."""
+        """The longest sequence the model accepts."""
         return self.max_length
 
     @property
-    def family(self) -> str:
-        return type(self).__module__.rsplit(".", 1)[-1]
+    def drops(self) -> bool:
+        """Whether training needs a key for dropout: one of the four rates is above 0."""
+        rates = (
+            self.dropout, self.attention_dropout, self.activation_dropout, self.classifier_dropout
+        )  # fmt: skip
+        return max(rates) > 0
+
+    @property
+    def key_width(self) -> int:
+        """Width of one attention head's queries and keys."""
+        return self.width // self.heads
+
+    def block(self, i: int) -> "Config":
+        """The shape of block `i`; blocks may differ."""
+        return self
+
+    def keep(self, blocks: Sequence[int]) -> "Config":
+        """The shape of the model that has only these blocks, in this order."""
+        return dataclasses.replace(self, layers=len(blocks))
+
+    def for_hub(self, params: Any) -> tuple["Config", Any]:
+        """Config and parameters of the same model as a HuggingFace folder can hold it."""
+        return self, params
 
     def check(self) -> None:
         """Raise ValueError for a shape that cannot be built."""
@@ -79,33 +101,33 @@ class Config:
             )
         if self.attention != "plain" and self.attention_dropout:
             raise ValueError(
-                f"{self.family}: attention={self.attention!r} does not see single weights and "
-                f"cannot drop any; attention_dropout is {self.attention_dropout}. Set it to 0, or "
-                "attention to 'plain'."
+                f"{self.family}: attention={self.attention!r} computes no single weights "
+                f"and cannot drop any; attention_dropout is {self.attention_dropout}. Set it to 0, "
+                "or attention to 'plain'."
             )
         self.one_of("head", self.known_heads)
         if not self.labels:
             raise ValueError(
-                f"{self.family}: labels is empty; a regression has one label, a class each one."
+                f"{self.family}: labels is empty; a regression has one, a classifier one a class."
             )
 
     def check_heads(self) -> None:
         """Raise ValueError if the width cannot be cut into the attention heads."""
         if self.width % self.heads:
-            fits = [h for h in range(1, self.width + 1) if self.width % h == 0 and h <= 64]
+            allowed = [h for h in range(1, self.width + 1) if self.width % h == 0 and h <= 64]
             raise ValueError(
                 f"{self.family}: width {self.width} is not divisible by {self.heads} heads. "
-                f"Set heads to one of {fits}, or change the width."
+                f"Set heads to one of {allowed}, or change the width."
             )
 
     def one_of(self, name: str, allowed: Any) -> None:
-        """Raise ValueError if the field `name` is not among those allowed."""
+        """Raise ValueError if the value of the field `name` is not allowed."""
         value = getattr(self, name)
         if value not in allowed:
             raise ValueError(f"{self.family}: {name}={value!r}. {did_you_mean(value, allowed)}")
 
     def check_length(self, length: int) -> None:
-        """Raise ValueError if a sequence is longer than the positions there are for it."""
+        """Raise ValueError if a sequence is longer than the model has positions for."""
         if length > self.positions_for_tokens:
             raise ValueError(
                 f"a sequence of {length} tokens is longer than the model's "

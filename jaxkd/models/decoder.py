@@ -1,4 +1,4 @@
-"""Decoders: each block normalises its input, attends to what came before, and adds the result.
+"""Decoders: each block normalises its input, attends to earlier positions, and adds the result.
 
 GPT-2, Llama, Qwen2, Qwen3 and Qwen2-MoE are this embedding and block with other values: their
 configs (gpt2.py, llama.py, qwen2.py, qwen3.py, qwen2_moe.py) say which. Heads are in heads.py.
@@ -13,10 +13,11 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import config, heads
-from jaxkd.models.attention import Attention, BlockInternals, Cache, take_columns
+from jaxkd.models.attention import Attention, BlockInternals, Cache, gather_columns
 from jaxkd.models.cache_positions import CachePositions, token_positions
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
+from jaxkd.models.norms import layer_norm
 from jaxkd.models.rotary import KINDS, Rotary
 
 
@@ -47,29 +48,34 @@ class Config(config.Config):
     shared_width: int = 5632
     normalise_experts: bool = False
 
+    family: ClassVar[str] = "decoder"
     known_heads: ClassVar[Mapping[str, Any]] = heads.DECODER
     gated: ClassVar[bool] = True
     rotary: ClassVar[bool] = True  # else learned positions, added to the embedding
     query_norm: ClassVar[bool] = False
     rms_norm: ClassVar[bool] = True  # else LayerNorm
 
+    @property
+    def key_width(self) -> int:
+        return self.head_width or self.width // self.heads
+
     def cache(self, rows: int, room: int) -> Cache:
         """An empty cache of one block, for `room` positions."""
-        width = self.head_width or self.width // self.heads
-        zeros = jnp.zeros((rows, self.kv_heads or self.heads, room, width), self.dtype)
+        zeros = jnp.zeros((rows, self.kv_heads or self.heads, room, self.key_width), self.dtype)
         return Cache(zeros, zeros)
 
-    def follow(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
-        """The cache once beam k goes on from beam parents[k]: columns are told apart by masks."""
+    def reorder_cache(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
+        """The cache once beam k continues beam parents[k]: masks tell the beams' columns apart."""
         return cache
 
-    def take(self, cache: Cache, columns: Int[Array, "B C"]) -> Cache:
+    def gather_columns(self, cache: Cache, columns: Int[Array, "B C"]) -> Cache:
         """The cache with these columns of each row alone."""
-        return take_columns(cache, columns)
+        return gather_columns(cache, columns)
 
     def norm(self, name: str) -> nn.Module:
-        kind = nn.RMSNorm if self.rms_norm else nn.LayerNorm
-        return kind(self.norm_epsilon, dtype=self.dtype, name=name)
+        if self.rms_norm:
+            return nn.RMSNorm(self.norm_epsilon, dtype=self.dtype, name=name)
+        return layer_norm(self.norm_epsilon, self.dtype, name)
 
     def check(self) -> None:
         super().check()
@@ -102,19 +108,23 @@ class Embed(nn.Module):
         segments: Int[Array, "B L"] | None = None,
         *,
         train: bool = False,
-        places: CachePositions | None = None,
-    ) -> Float[Array, "B L D"]:
-        """`places` of a cached step stand for the mask."""
+        cache_positions: CachePositions | None = None,
+    ) -> tuple[Float[Array, "B L D"], dict]:
+        """`cache_positions` of a cached step stand for the mask."""
         c = self.config
-        if places is None:
+        if cache_positions is None:
             c.check_length(tokens.shape[1])
         init = nn.initializers.truncated_normal(c.init_std)
         hidden = self.param("token", init, (c.vocabulary, c.width))[tokens]
         if not c.rotary:
             position = self.param("position", init, (c.max_length, c.width))
-            its = places.positions if places else token_positions(mask, 0, tokens.shape[1])
-            hidden = hidden + position[its]
-        return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype))
+            rows = (
+                cache_positions.positions
+                if cache_positions
+                else token_positions(mask, 0, tokens.shape[1])
+            )
+            hidden = hidden + position[rows]
+        return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype)), {}
 
 
 class Block(nn.Module):
@@ -130,16 +140,21 @@ class Block(nn.Module):
         *,
         train: bool = False,
         cache: Cache | None = None,
-        places: CachePositions | None = None,
+        cache_positions: CachePositions | None = None,
     ) -> tuple[Float[Array, "B L D"], BlockInternals]:
-        """With a cache, `places` stand for the mask."""
+        """With a cache, `cache_positions` stand for the mask."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
-        width = c.head_width or c.width // c.heads
         rotary = Rotary(
-            width, c.rope_theta, c.rope, c.rope_factor, c.rope_low, c.rope_high, c.rope_original
+            c.key_width,
+            c.rope_theta,
+            c.rope,
+            c.rope_factor,
+            c.rope_low,
+            c.rope_high,
+            c.rope_original,
         )
-        mixed, inside = Attention(
+        attended, inside = Attention(
             c.width,
             c.heads,
             c.attention_dropout,
@@ -154,11 +169,17 @@ class Block(nn.Module):
             rotary=rotary if c.rotary else None,
             query_norm=c.norm_epsilon if c.query_norm else 0.0,
             name="attention",
-        )(c.norm("attention_norm")(hidden), mask, train=train, cache=cache, places=places)
-        hidden = hidden + drop(mixed)
-        inner = c.norm("norm")(hidden)
+        )(
+            c.norm("attention_norm")(hidden),
+            mask,
+            train=train,
+            cache=cache,
+            cache_positions=cache_positions,
+        )
+        hidden = hidden + drop(attended)
+        out = c.norm("norm")(hidden)
         if c.experts:
-            inner = Experts(
+            out = Experts(
                 c.width,
                 c.expert_width,
                 c.shared_width,
@@ -169,9 +190,9 @@ class Block(nn.Module):
                 c.init_std,
                 c.dtype,
                 name="experts",
-            )(inner)
+            )(out)
         else:
-            inner, channels = FeedForward(
+            out, channels = FeedForward(
                 c.width,
                 c.feed_forward,
                 c.activation,
@@ -180,14 +201,15 @@ class Block(nn.Module):
                 gated=c.gated,
                 bias=c.feed_forward_bias,
                 name="feed_forward",
-            )(inner)
-            inside = dataclasses.replace(inside, inner=channels)
-        return hidden + drop(inner), inside
+            )(out)
+            inside = dataclasses.replace(inside, ffn_activations=channels)
+        return hidden + drop(out), inside
 
 
 def build(config: Config) -> Model:
-    """The three modules of a decoder, and how often its block is applied."""
+    """A decoder, each block of its own shape (`config.block`)."""
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
-    head = config.known_heads[config.head](config)
-    return Model(Embed(config), Block(config), head, config.layers, scan=config.scan_layers)
+    blocks = tuple(Block(config.block(i)) for i in range(config.layers))
+    heads = {"head": config.known_heads[config.head](config)}
+    return Model(Embed(config), blocks, heads, scan=config.scan_layers)

@@ -14,6 +14,7 @@ class Config(bert.Config):
     segments: int = 0
     classifier_dropout: float = 0.2
 
+    family: ClassVar[str] = "distilbert"
     pooled: ClassVar[bool] = False
     pool_activation: ClassVar[str] = "relu"
     dropout_after: ClassVar[tuple[str, ...]] = ("feed_forward",)

@@ -1,6 +1,7 @@
 """Every model family by name: from a stored description to a model that can run."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,40 +19,75 @@ from jaxkd.models import (
     llama,
     lstm,
     marian,
+    modernbert,
     qwen2,
     qwen2_moe,
     qwen3,
     roberta,
     seq2seq,
+    t5,
 )
+from jaxkd.models import axes as axes_table
 from jaxkd.models.model import Model, Params
 
-FAMILIES = {  # config, builder
-    "bert": (bert.Config, bert.build),
-    "distilbert": (distilbert.Config, bert.build),
-    "roberta": (roberta.Config, bert.build),
-    "albert": (albert.Config, bert.build),
-    "gpt2": (gpt2.Config, decoder.build),
-    "llama": (llama.Config, decoder.build),
-    "qwen2": (qwen2.Config, decoder.build),
-    "qwen3": (qwen3.Config, decoder.build),
-    "qwen2_moe": (qwen2_moe.Config, decoder.build),
-    "marian": (marian.Config, seq2seq.build),
-    "bart": (bart.Config, seq2seq.build),
-    "lstm": (lstm.Config, lstm.build),
-}
+Config = config.Config  # the base of all families' configs
+FAMILIES: dict[str, tuple[type[Config], Callable[[Any], Model]]] = {}  # config, builder
 
-Config = config.Config  # what all families' configs come of
+
+def register(
+    config: type[Config],
+    build: Callable[[Any], Model],
+    axes: Mapping[str, tuple[str, ...]] | None = None,
+) -> None:
+    """Make a family known under its name, `config.family`; it may live anywhere.
+
+    Args:
+      build: from a config to a `Model`.
+      axes: rows for parameters whose names no other family has; see models/axes.py.
+    Raises:
+      ValueError: if the config has no name of its own, or another family has it.
+    """
+    name = vars(config).get("family", "")
+    if not name:
+        raise ValueError(
+            f"{config.__module__}.{config.__qualname__} has no name of its own: give it "
+            'family: ClassVar[str] = "NAME".'
+        )
+    known = FAMILIES.get(name, (config, build))[0]
+    if known is not config:
+        raise ValueError(f"family {name!r} is {known.__module__}.{known.__qualname__} already.")
+    axes_table.add(axes or {})
+    FAMILIES[name] = (config, build)
+
+
+for _module, _build in (
+    (bert, bert.build),
+    (distilbert, bert.build),
+    (roberta, bert.build),
+    (albert, bert.build),
+    (modernbert, modernbert.build),
+    (gpt2, decoder.build),
+    (llama, decoder.build),
+    (qwen2, decoder.build),
+    (qwen3, decoder.build),
+    (qwen2_moe, decoder.build),
+    (marian, seq2seq.build),
+    (bart, seq2seq.build),
+    (t5, t5.build),
+    (lstm, lstm.build),
+):
+    register(_module.Config, _build)
 
 
 def describe(config: Config) -> dict[str, Any]:
     """A config as JSON: {"family": ..., "config": {...}}."""
-    for name, (kind, _) in FAMILIES.items():
-        if type(config) is kind:
-            fields = dataclasses.asdict(config).items()
-            stored = {k: list(v) if isinstance(v, tuple) else v for k, v in fields}
-            return {"family": name, "config": stored}
-    raise TypeError(f"{type(config).__name__} is no model config. Families: {', '.join(FAMILIES)}.")
+    kind, _ = FAMILIES.get(getattr(config, "family", ""), (None, None))
+    if kind is None or type(config) is not kind:
+        names = ", ".join(FAMILIES)
+        raise TypeError(f"{type(config).__name__} is no model config. Families: {names}.")
+    fields = dataclasses.asdict(config).items()
+    stored = {k: list(v) if isinstance(v, tuple) else v for k, v in fields}
+    return {"family": config.family, "config": stored}
 
 
 def from_description(description: dict[str, Any]) -> Config:
@@ -59,8 +95,11 @@ def from_description(description: dict[str, Any]) -> Config:
     family = description["family"]
     if family not in FAMILIES:
         raise ValueError(f"unknown model family {family!r}. {did_you_mean(family, FAMILIES)}")
-    stored = description["config"].items()
-    return FAMILIES[family][0](**{k: tuple(v) if isinstance(v, list) else v for k, v in stored})
+    kind, stored = FAMILIES[family][0], description["config"]
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in stored.keys() - known:
+        raise ValueError(f"{family} has no field {name!r}. {did_you_mean(name, known)}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
 
 
 def build(config: Config) -> Model:
@@ -69,22 +108,22 @@ def build(config: Config) -> Model:
 
 
 def with_layers(config: Config, layers: int) -> Config:
-    """The same shape with another number of blocks.
+    """The same shape with another number of blocks, the first ones where blocks differ.
 
     >>> with_layers(bert.Config(layers=12), 6).layers
     6
     """
-    return dataclasses.replace(config, layers=layers)
+    return config.keep(range(layers))
 
 
 def check_shapes(model: Model, params: Params, origin: str) -> None:
     """Raise ValueError, naming parameters, if `params` are not those of `model`."""
-    wanted = {k: v.shape for k, v in named(jax.eval_shape(lambda: model.init(0))).items()}
-    found = {k: v.shape for k, v in named(params).items()}
+    needed = {k: v.shape for k, v in named(jax.eval_shape(lambda: model.init(0))).items()}
+    shapes = {k: v.shape for k, v in named(params).items()}
     wrong = [
-        f"{name}: found {found.get(name, 'nothing')}, needed {wanted.get(name, 'nothing')}"
-        for name in sorted(wanted.keys() | found.keys())
-        if wanted.get(name) != found.get(name)
+        f"{name}: found {shapes.get(name, 'nothing')}, needed {needed.get(name, 'nothing')}"
+        for name in sorted(needed.keys() | shapes.keys())
+        if needed.get(name) != shapes.get(name)
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""

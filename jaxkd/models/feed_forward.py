@@ -1,4 +1,4 @@
-"""What each position goes through alone: one hidden layer, a gated one, or a choice of experts."""
+"""Position-wise layers: a feed-forward with one hidden layer, or a choice of experts."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class FeedForward(nn.Module):
 
 
 class Experts(nn.Module):
-    """Each token goes through `chosen` of E gated feed-forwards, and through one that all share.
+    """Each token goes through `chosen` of E gated feed-forwards, and one that all tokens share.
 
     Tokens are sorted by expert and multiplied group by group, so that the work does not grow with
     the number of experts (benchmarks/experts.py).
@@ -61,7 +61,6 @@ class Experts(nn.Module):
     @nn.compact
     def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         init = nn.initializers.truncated_normal(self.init_std)
-
         own = (self.dtype, self.init_std, False)
 
         def weights(name: str, *shape: int) -> Float[Array, "E N M"]:
@@ -70,8 +69,9 @@ class Experts(nn.Module):
         gate, expand = (weights(name, self.width, self.inner) for name in ("gate", "expand"))
         contract = weights("contract", self.inner, self.width)
         tokens = hidden.reshape(-1, self.width)
-        told = jax.nn.softmax(Dense(self.experts, *own, name="router")(tokens).astype(jnp.float32))
-        share, expert = jax.lax.top_k(told, self.chosen)  # [N, chosen]
+        router = Dense(self.experts, *own, name="router")(tokens)
+        probs = jax.nn.softmax(router.astype(jnp.float32))
+        share, expert = jax.lax.top_k(probs, self.chosen)  # [N, chosen]
         if self.normalised:
             share = share / share.sum(-1, keepdims=True)
         order = jnp.argsort(expert.ravel())
@@ -81,10 +81,10 @@ class Experts(nn.Module):
         inner = act(grouped_dot(sent, gate, sizes)) * grouped_dot(sent, expand, sizes)
         returned = grouped_dot(inner, contract, sizes)
         returned = returned * share.ravel()[order, None].astype(self.dtype)
-        mixed = jnp.zeros(tokens.shape, self.dtype).at[order // self.chosen].add(returned)
+        out = jnp.zeros(tokens.shape, self.dtype).at[order // self.chosen].add(returned)
         common, _ = FeedForward(
             self.width, self.shared, self.activation, self.init_std, self.dtype,
             gated=True, bias=False, name="shared",
         )(tokens)  # fmt: skip
         common = jax.nn.sigmoid(Dense(1, *own, name="shared_gate")(tokens)) * common
-        return (mixed + common).reshape(hidden.shape)
+        return (out + common).reshape(hidden.shape)

@@ -21,6 +21,7 @@ class Config(decoder.Config):
     output_bias: bool = True
     feed_forward_bias: bool = True
 
+    family: ClassVar[str] = "gpt2"
     gated: ClassVar[bool] = False
     rotary: ClassVar[bool] = False
     rms_norm: ClassVar[bool] = False

@@ -1,7 +1,7 @@
-"""What stands on the blocks: predict tokens, classify a sequence or each token, or nothing.
+"""Heads: predict tokens, classify a sequence or each token, or nothing.
 
-Every head is called with the last hidden states (at the target positions, where a batch names
-them), the token embedding, to which vocabulary heads may be tied, and the padding mask.
+Every head is called with hidden states (at the target positions, where a batch names them), the
+token embedding, to which vocabulary heads may be tied, and the padding mask.
 """
 
 import collections
@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float
 from jaxkd.core.outputs import Projection
 from jaxkd.models.activations import activation
 from jaxkd.models.dense import Dense
+from jaxkd.models.norms import layer_norm
 
-_NEVER = -1e9  # finite: what is never chosen by teacher and student costs 0 nats
+_NEVER = -1e9  # finite: a class that neither teacher nor student chooses costs 0 nats
 
 
 def _dense(config: Any, width: int, name: str, bias: bool = True) -> Dense:
@@ -24,7 +25,7 @@ def _dense(config: Any, width: int, name: str, bias: bool = True) -> Dense:
 
 
 class VocabularyHead(nn.Module):
-    """Logits of every token of the vocabulary; `project` gives what they are products of."""
+    """Logits of every token of the vocabulary; `project` gives their factors."""
 
     config: Any
 
@@ -36,18 +37,20 @@ class VocabularyHead(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "*B V"]:
-        return self.project(hidden, token).logits()
+        return self.project(hidden, token, train=train).logits()
 
 
 class MaskedLmHead(VocabularyHead):
     """Transform, norm, and the transposed token embedding plus a bias."""
 
     @nn.compact
-    def project(self, hidden: Float[Array, "*B D"], token: Float[Array, "V E"]) -> Projection:
+    def project(
+        self, hidden: Float[Array, "*B D"], token: Float[Array, "V E"], *, train: bool = False
+    ) -> Projection:
         c = self.config
         hidden = _dense(c, token.shape[1], "transform")(hidden)
         hidden = activation(c.head_activation or c.activation)(hidden)
-        hidden = nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name="norm")(hidden)
+        hidden = layer_norm(c.norm_epsilon, c.dtype, "norm")(hidden)
         bias = self.param("bias", nn.initializers.zeros_init(), (c.vocabulary,))
         return Projection(hidden, token, bias)
 
@@ -79,8 +82,9 @@ class SequenceHead(nn.Module):
 class MultiTaskHead(nn.Module):
     """Scores of a sequence for several tasks, [B, K, C] float32, through one hidden layer each.
 
-    `config.labels` are "task:class"; C is the most classes a task has, and what another has fewer
-    is never chosen. Source: Zhang and Chai (2021), arXiv:2106.03427 (HiTUT).
+    `config.labels` are "task:class"; C is the largest number of classes of a task, and the columns
+    that another task lacks are never chosen.
+    Source: Zhang and Chai (2021), arXiv:2106.03427 (HiTUT).
     """
 
     config: Any
@@ -101,8 +105,8 @@ class MultiTaskHead(nn.Module):
         for task, size in sizes.items():
             inner = _dense(c, c.width, f"{task}_pool")(first)
             inner = drop(activation(c.pool_activation)(inner))
-            found = _dense(c, size, f"{task}_classify")(inner).astype(jnp.float32)
-            scores.append(jnp.pad(found, ((0, 0), (0, widest - size)), constant_values=_NEVER))
+            own = _dense(c, size, f"{task}_classify")(inner).astype(jnp.float32)
+            scores.append(jnp.pad(own, ((0, 0), (0, widest - size)), constant_values=_NEVER))
         return jnp.stack(scores, axis=1)
 
 
@@ -149,7 +153,9 @@ class CausalLmHead(VocabularyHead):
     """Final norm, then the token embedding or a matrix of its own."""
 
     @nn.compact
-    def project(self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"]) -> Projection:
+    def project(
+        self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"], *, train: bool = False
+    ) -> Projection:
         c = self.config
         if not c.tied:
             init = nn.initializers.truncated_normal(c.init_std)
@@ -199,7 +205,9 @@ class Seq2SeqHead(VocabularyHead):
     """The token embedding transposed, and a constant of each token that does not learn."""
 
     @nn.compact
-    def project(self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"]) -> Projection:
+    def project(
+        self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"], *, train: bool = False
+    ) -> Projection:
         bias = self.param("bias", nn.initializers.zeros_init(), (1, self.config.vocabulary))
         return Projection(hidden, token, jax.lax.stop_gradient(bias)[0])
 

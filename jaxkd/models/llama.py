@@ -1,6 +1,7 @@
 """Llama 2 and 3 (Touvron et al., 2023; Llama team, 2024)."""
 
 import dataclasses
+from typing import ClassVar
 
 from jaxkd.models import decoder
 
@@ -17,3 +18,5 @@ class Config(decoder.Config):
     activation: str = "silu"
     max_length: int = 4096
     norm_epsilon: float = 1e-6
+
+    family: ClassVar[str] = "llama"

@@ -1,4 +1,4 @@
-"""LSTM encoder-decoder with attention: a list of LSTM layers reads in both directions, one writes.
+"""LSTM encoder-decoder with attention: bidirectional layers encode, one-directional ones decode.
 
 Source: Bahdanau, Cho, Bengio (2015) and Luong, Pham, Manning (2015), with residual connections
 (Wu et al., 2016), so that layers can be dropped and pruned like any block.
@@ -21,7 +21,7 @@ from jaxkd.models.model import Model
 
 @dataclasses.dataclass
 class Config(seq2seq.Config):
-    """An LSTM's shape. `heads` are the attention's over what was read; there is no feed-forward."""
+    """An LSTM's shape. `heads` are of the cross-attention; there is no feed-forward."""
 
     layers: int = 2
     encoder_layers: int = 2
@@ -29,6 +29,7 @@ class Config(seq2seq.Config):
     heads: int = 1
     max_length: int = 1_000_000  # an LSTM has no positions to run out of
 
+    family: ClassVar[str] = "lstm"
     positions: ClassVar[str] = "none"
 
     def check(self) -> None:
@@ -37,22 +38,26 @@ class Config(seq2seq.Config):
             raise ValueError(f"lstm: width {self.width} is odd; its two directions share it.")
 
     def cache(self, rows: int, room: int, memory: int) -> tuple[Any, Cache]:
-        """A layer's state before the first token, and room for `memory` keys and values."""
+        """A layer's state before the first token, and an empty cache of `memory` positions."""
         state = jnp.zeros((rows, self.width), jnp.float32)
         return (state, state), super().cache(rows, 0, memory)[1]
 
-    def follow(self, cache: tuple[Any, Cache], parents: Int[Array, "B K"]) -> tuple[Any, Cache]:
-        """The states once beam k goes on from beam parents[k], a row's beams one after another."""
+    def reorder_cache(
+        self, cache: tuple[Any, Cache], parents: Int[Array, "B K"]
+    ) -> tuple[Any, Cache]:
+        """The states once beam k continues beam parents[k], a row's beams one after another."""
 
         def chosen(state: Float[Array, "N W"]) -> Float[Array, "M W"]:
             of_row = state.reshape(len(parents), -1, self.width)
             return jnp.take_along_axis(of_row, parents[..., None], axis=1).reshape(-1, self.width)
 
-        state, read = cache
-        return (chosen(state[0]), chosen(state[1])), read
+        state, cross = cache
+        return (chosen(state[0]), chosen(state[1])), cross
 
-    def take(self, cache: tuple[Any, Cache], columns: Int[Array, "B C"]) -> tuple[Any, Cache]:
-        """The same: an LSTM keeps no columns of what was written."""
+    def gather_columns(
+        self, cache: tuple[Any, Cache], columns: Int[Array, "B C"]
+    ) -> tuple[Any, Cache]:
+        """The same: an LSTM keeps no columns of its own tokens."""
         return cache
 
 
@@ -85,11 +90,11 @@ class Lstm(nn.Module):
             state = (jnp.zeros((hidden.shape[0], self.width), jnp.float32),) * 2
 
         def step(state: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Array]:
-            (h, c), (drive, here) = state, now
+            (h, c), (drive, counts) = state, now
             i, f, g, o = jnp.split(drive.astype(jnp.float32) + h @ kernel, 4, axis=-1)
             cell = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
             new = jax.nn.sigmoid(o) * jnp.tanh(cell)
-            h, c = (jnp.where(here[:, None], a, b) for a, b in ((new, h), (cell, c)))
+            h, c = (jnp.where(counts[:, None], a, b) for a, b in ((new, h), (cell, c)))
             return (h, c), h
 
         by_time = (driven.swapaxes(0, 1), mask.swapaxes(0, 1))
@@ -97,7 +102,7 @@ class Lstm(nn.Module):
         return out.swapaxes(0, 1).astype(self.dtype), state
 
 
-class Reader(nn.Module):
+class EncoderLayer(nn.Module):
     """An LSTM of half the width in each direction, added to its input."""
 
     config: Config
@@ -107,16 +112,16 @@ class Reader(nn.Module):
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> tuple[Float[Array, "B L D"], BlockInternals]:
         c = self.config
-        there, back = (
+        both = [
             Lstm(c.width // 2, c.init_std, c.dtype, reverse, name=name)(hidden, mask)[0]
             for name, reverse in (("forward", False), ("backward", True))
-        )
-        both = jnp.concatenate([there, back], -1)
-        return hidden + nn.Dropout(c.dropout, deterministic=not train)(both), BlockInternals()
+        ]
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        return hidden + drop(jnp.concatenate(both, -1)), BlockInternals()
 
 
-class Writer(nn.Module):
-    """An LSTM, then attention to what was read, each added to its input."""
+class DecoderLayer(nn.Module):
+    """An LSTM, then attention to the encoder's states, each added to its input."""
 
     config: Config
 
@@ -130,26 +135,26 @@ class Writer(nn.Module):
         memory_mask: Bool[Array, "B M"],
         train: bool = False,
         cache: tuple[Any, Cache] | None = None,
-        places: CachePositions | None = None,
+        cache_positions: CachePositions | None = None,
     ) -> tuple[Float[Array, "B T D"], BlockInternals]:
-        """`memory` is needed once: a cache then has its keys and values. With a cache, `places`
-        stand for the mask; tokens side by side each have a state of their own."""
+        """`memory` is needed once: a cache then has its keys and values. With a cache,
+        `cache_positions` stand for the mask; parallel beams each have a state of their own."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
-        state, read = cache or (None, None)
-        here, steps = places.here if places else mask, hidden
-        if places and places.beside:
-            here, steps = here.reshape(-1, 1), hidden.reshape(-1, 1, c.width)
-        out, state = Lstm(c.width, c.init_std, c.dtype, name="lstm")(steps, here, state)
+        state, cross = cache or (None, None)
+        token_mask, steps = cache_positions.token_mask if cache_positions else mask, hidden
+        if cache_positions and cache_positions.parallel_beams:
+            token_mask, steps = token_mask.reshape(-1, 1), hidden.reshape(-1, 1, c.width)
+        out, state = Lstm(c.width, c.init_std, c.dtype, name="lstm")(steps, token_mask, state)
         hidden = hidden + drop(out.reshape(hidden.shape))
-        mixed, read = Attention(
+        out, across = Attention(
             c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention,
             cross=True, name="cross",
-        )(hidden, memory_mask, train=train, memory=memory, cache=read)  # fmt: skip
-        caches = None if cache is None else (state, read.cache)
-        return hidden + drop(mixed), BlockInternals(cross=read.attention, cache=caches)
+        )(hidden, memory_mask, train=train, memory=memory, cache=cross)  # fmt: skip
+        caches = None if cache is None else (state, across.cache)
+        return hidden + drop(out), BlockInternals(cross=across.attention, cache=caches)
 
 
 def build(config: Config) -> Model:
     """An encoder-decoder of LSTM layers."""
-    return seq2seq.build(config, Reader, Writer)
+    return seq2seq.build(config, EncoderLayer, DecoderLayer)

@@ -20,4 +20,5 @@ class Config(seq2seq.Config):
     start: int = 58100
     end: int = 0
 
+    family: ClassVar[str] = "marian"
     positions: ClassVar[str] = "sinusoidal"

@@ -1,6 +1,7 @@
-"""A model is an embedding, a list of blocks and a head; this strings them together, purely."""
+"""A model is an embedding, a list of blocks and heads; pure functions string them together."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,31 +11,62 @@ from jaxtyping import Array, Bool, Float
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs, Projection
 from jaxkd.core.random import stream
+from jaxkd.models import parts
 from jaxkd.models.attention import BlockInternals
-from jaxkd.models.heads import VocabularyHead
+from jaxkd.models.parts import Params as Params
 from jaxkd.models.stack import listed_blocks, stack, stacked_blocks
-
-# {"embed": ..., "blocks": [...], "head": ...}; an encoder-decoder's blocks are the decoder's, and
-# "encoder" has {"embed": ..., "blocks": [...]}. Blocks may also be one stacked tree (stack.py).
-Params = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Three flax modules and how often the block is repeated; holds no parameters."""
+    """flax modules, one for each part; holds no parameters.
+
+    `embed` returns hidden states and what every block gets besides them, by argument name (T5's
+    relative bias); blocks return hidden states and `BlockInternals`.
+    """
 
     embed: Any
-    block: Any
-    head: Any  # None: an encoder's list ends with its last block
-    layers: int
-    shared: bool = False  # the list has one block, which is applied `layers` times
+    blocks: tuple[Any, ...]  # in the order they are applied; equal or not
+    heads: Mapping[str, Any]  # "head" predicts; an encoder's list may end without one
+    shared: bool = False  # all blocks use the parameters of one
     scan: bool = False  # compile one block for all
-    encoder: "Model | None" = None  # what it reads with, if it is an encoder-decoder
+    encoder: "Model | None" = None  # of an encoder-decoder
+
+    def __post_init__(self):
+        odd = [i for i, block in enumerate(self.blocks) if block != self.blocks[0]]
+        if odd and (self.scan or self.shared):
+            wish = "scan_layers" if self.scan else "a model of one block"
+            raise ValueError(
+                f"{wish} needs equal blocks; block {odd[0]} is configured unlike block 0. "
+                "Set scan_layers=False."
+            )
+
+    @property
+    def layers(self) -> int:
+        """Blocks applied in a forward pass, not counting an encoder's."""
+        return len(self.blocks)
+
+    @property
+    def head(self) -> Any:
+        """The head that predicts; None for an encoder whose list ends with its last block."""
+        return self.heads.get("head")
 
     @property
     def depth(self) -> int:
         """Blocks applied in a forward pass: the encoder's, then these."""
         return self.layers + (self.encoder.layers if self.encoder else 0)
+
+    def parts(self, params: Params) -> dict[str, Any]:
+        """Each part's parameters once, by name: see models/parts.py.
+
+        Raises:
+          ValueError: if the parameters have a key that is no part of this model.
+        """
+        return parts.parts(params, tuple(self.heads), self.encoder_heads)
+
+    @property
+    def encoder_heads(self) -> tuple[str, ...]:
+        return tuple(self.encoder.heads) if self.encoder else ()
 
     def arrange(self, params: Params) -> Params:
         """The parameters as a forward pass takes them fastest: stacked for a scan, else the list.
@@ -48,33 +80,44 @@ class Model:
 
         def draw() -> Params:
             tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-            embed, hidden = self._draw_embed(seed, name, tokens, mask)
-            params, given = {}, {}
+            embed, hidden, block_inputs = self._draw_embed(seed, name, tokens, mask)
+            token, params = embed["token"], {}
             if self.encoder is not None:
-                inner, table = f"{name}/encoder", {"token": embed["token"]}
-                first, memory = self.encoder._draw_embed(seed, inner, tokens, mask, **table)
-                blocks = self.encoder._draw_blocks(seed, inner, memory, mask)
-                params["encoder"] = {"embed": first, "blocks": blocks}
-                given = {"memory": memory, "memory_mask": mask}
-            blocks = self._draw_blocks(seed, name, hidden, mask, **given)
-            head = self.head.init(stream(seed, f"{name}/head"), hidden, embed["token"], mask)
-            return params | {"embed": embed, "blocks": blocks, "head": head.get("params", {})}
+                inner = f"{name}/encoder"
+                first, memory, inputs = self.encoder._draw_embed(
+                    seed, inner, tokens, mask, token=token
+                )
+                blocks = self.encoder._draw_blocks(seed, inner, memory, mask, **inputs)
+                encoder_heads = self.encoder._draw_heads(seed, inner, memory, token, mask)
+                params["encoder"] = {"embed": first, "blocks": blocks, **encoder_heads}
+                block_inputs = block_inputs | {"memory": memory, "memory_mask": mask}
+            blocks = self._draw_blocks(seed, name, hidden, mask, **block_inputs)
+            heads = self._draw_heads(seed, name, hidden, token, mask)
+            return params | {"embed": embed, "blocks": blocks, **heads}
 
         return jax.jit(draw)()
 
     def _draw_embed(
-        self, seed: int, name: str, tokens: Array, mask: Array, **given: Any
-    ) -> tuple[Params, Array]:
-        found = self.embed.init(stream(seed, f"{name}/embed"), tokens, mask, **given)
-        return found.get("params", {}), self.embed.apply(found, tokens, mask, **given)
+        self, seed: int, name: str, tokens: Array, mask: Array, **tables: Any
+    ) -> tuple[Params, Array, dict[str, Any]]:
+        params = self.embed.init(stream(seed, f"{name}/embed"), tokens, mask, **tables)
+        return params.get("params", {}), *self.embed.apply(params, tokens, mask, **tables)
 
     def _draw_blocks(
-        self, seed: int, name: str, hidden: Array, mask: Array, **given: Any
+        self, seed: int, name: str, hidden: Array, mask: Array, **inputs: Any
     ) -> list[Params]:
         return [
-            self.block.init(stream(seed, f"{name}/block", i), hidden, mask, **given)["params"]
-            for i in range(1 if self.shared else self.layers)
+            block.init(stream(seed, f"{name}/block", i), hidden, mask, **inputs)["params"]
+            for i, block in enumerate(self.blocks[: 1 if self.shared else None])
         ]
+
+    def _draw_heads(
+        self, seed: int, name: str, hidden: Array, token: Array, mask: Array
+    ) -> dict[str, Params]:
+        return {
+            head: module.init(stream(seed, f"{name}/{head}"), hidden, token, mask).get("params", {})
+            for head, module in self.heads.items()
+        }
 
 
 def keep_blocks(seed: int, step: Any, depth: int, rate: float) -> Bool[Array, " N"]:
@@ -114,17 +157,21 @@ def predict(
     batch: Batch,
     hidden: Float[Array, "B L D"],
     *,
+    head: str = "head",
     dropout: jax.Array | None = None,
 ) -> tuple[Array | None, Projection | None]:
-    """What the head makes of the last hidden states: logits, and of which projection they are."""
+    """What a head makes of hidden states: logits, and of which projection they are.
+
+    The projection is None for a head that does not predict tokens of a vocabulary.
+    """
     if batch.target_positions is not None:
         hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
-    own, token = {"params": params["head"]}, params["embed"]["token"]
-    if isinstance(model.head, VocabularyHead):
-        projection = model.head.apply(own, hidden, token, method="project")
+    module, own, token = model.heads[head], {"params": params[head]}, params["embed"]["token"]
+    train = dict(train=dropout is not None, rngs=_rngs(dropout, model.layers + 1))
+    if hasattr(module, "project"):
+        projection = module.apply(own, hidden, token, method="project", **train)
         return projection.logits(), projection
-    train, rngs = dropout is not None, _rngs(dropout, model.layers + 1)
-    return model.head.apply(own, hidden, token, batch.last_mask, train=train, rngs=rngs), None
+    return module.apply(own, hidden, token, batch.last_mask, **train), None
 
 
 def states(
@@ -136,15 +183,15 @@ def states(
     dropout: jax.Array | None = None,
 ) -> Outputs:
     """All of `forward` but the head: no logits."""
-    read, given = None, {}
+    encoded, block_inputs = None, {}
     tokens, mask = batch.tokens, batch.mask
     if model.encoder is not None:
         tokens, mask = batch.decoder_tokens, batch.decoder_mask
-        read = encode(model, params, batch, keep=keep, dropout=dropout)
+        encoded = encode(model, params, batch, keep=keep, dropout=dropout)
         keep = None if keep is None else keep[model.encoder.layers :]
-        given = {"memory": read.hidden[-1], "memory_mask": batch.mask}
-    outputs = _through(model, params, tokens, mask, batch.segments, keep, dropout, {}, given)
-    return dataclasses.replace(outputs, encoder=read)
+        block_inputs = {"memory": encoded.hidden[-1], "memory_mask": batch.mask}
+    outputs = _through(model, params, tokens, mask, batch.segments, keep, dropout, {}, block_inputs)
+    return dataclasses.replace(outputs, encoder=encoded)
 
 
 def encode(
@@ -155,13 +202,22 @@ def encode(
     keep: Bool[Array, " N"] | None = None,
     dropout: jax.Array | None = None,
 ) -> Outputs:
-    """What an encoder-decoder's encoder makes of `batch.tokens`; arguments as for `forward`."""
+    """The encoder's outputs for `batch.tokens`; arguments as for `forward`.
+
+    An encoder may have a head of its own (T5's last norm): it returns the last hidden state.
+    """
     key = None if dropout is None else jax.random.fold_in(dropout, 2**20)  # apart from blocks'
     keep = None if keep is None else keep[: model.encoder.layers]
-    table = {"token": params["embed"]["token"]}
-    return _through(
-        model.encoder, params["encoder"], batch.tokens, batch.mask, None, keep, key, table, {}
+    token, own = params["embed"]["token"], params["encoder"]
+    outputs = _through(
+        model.encoder, own, batch.tokens, batch.mask, None, keep, key, {"token": token}, {}
     )
+    if model.encoder.head is None:
+        return outputs
+    table = own | {"embed": own["embed"] | {"token": token}}
+    whole = dataclasses.replace(batch, target_positions=None, decoder_mask=None)
+    last = predict(model.encoder, table, whole, outputs.hidden[-1], dropout=key)[0]
+    return dataclasses.replace(outputs, hidden=(*outputs.hidden[:-1], last))
 
 
 def _rngs(dropout: jax.Array | None, index: Any) -> dict[str, jax.Array]:
@@ -176,32 +232,33 @@ def _through(
     segments: Array | None,
     keep: Array | None,
     dropout: jax.Array | None,
-    embed_given: dict[str, Any],
-    block_given: dict[str, Any],
+    tables: dict[str, Any],
+    block_inputs: dict[str, Any],
 ) -> Outputs:
     """Embedding and blocks; no logits yet."""
     train = dropout is not None
-    hidden = model.embed.apply(
+    hidden, from_embed = model.embed.apply(
         {"params": params["embed"]},
         tokens,
         mask,
         segments,
         train=train,
         rngs=_rngs(dropout, 0),
-        **embed_given,
+        **tables,
     )
+    block_inputs = block_inputs | from_embed
 
-    def run(block: Params, hidden: Array, i: Any) -> tuple[Array, Any]:
-        return model.block.apply(
-            {"params": block}, hidden, mask, train=train, rngs=_rngs(dropout, i + 1), **block_given
+    def run(module: Any, block: Params, hidden: Array, i: Any) -> tuple[Array, Any]:
+        return module.apply(
+            {"params": block}, hidden, mask, train=train, rngs=_rngs(dropout, i + 1), **block_inputs
         )
 
-    def one(hidden: Array, block: Params, i: Any, keep: Any) -> tuple[Array, Any]:
+    def one(module: Any, hidden: Array, block: Params, i: Any, keep: Any) -> tuple[Array, Any]:
         if keep is None:
-            hidden, inside = run(block, hidden, i)
+            hidden, inside = run(module, block, hidden, i)
             return hidden, (hidden, inside)
         hidden = jax.lax.cond(
-            keep, lambda block, x: run(block, x, i)[0], lambda _, x: x, block, hidden
+            keep, lambda block, x: run(module, block, x, i)[0], lambda _, x: x, block, hidden
         )
         return hidden, (hidden, BlockInternals())
 
@@ -212,7 +269,7 @@ def _through(
 
         def body(hidden: Array, turn: tuple[Any, Any, Any]) -> tuple[Array, Any]:
             block, i, keep = turn
-            return one(hidden, blocks[0] if model.shared else block, i, keep)
+            return one(model.blocks[0], hidden, blocks[0] if model.shared else block, i, keep)
 
         hidden, stacks = jax.lax.scan(body, hidden, (stacked, jnp.arange(count), keep))
         after = [jax.tree.map(lambda x, i=i: x[i], stacks) for i in range(count)]
@@ -221,14 +278,18 @@ def _through(
         after[-1] = (hidden, after[-1][1])
     else:
         after = []
-        for i, block in enumerate(listed_blocks(params["blocks"]) * (count if model.shared else 1)):
-            hidden, seen = one(hidden, block, i, None if keep is None else keep[i])
+        blocks = listed_blocks(params["blocks"])
+        if len(blocks) != (1 if model.shared else count):
+            raise ValueError(f"the parameters have {len(blocks)} blocks, and the model {count}.")
+        for i, module in enumerate(model.blocks):
+            block = blocks[0 if model.shared else i]
+            hidden, seen = one(module, hidden, block, i, None if keep is None else keep[i])
             after.append(seen)
     states, insides = zip(*after, strict=True)
 
     def of_all(name: str) -> tuple[Any, ...]:
-        found = tuple(getattr(inside, name) for inside in insides)
-        return found if found[0] is not None else ()
+        values = tuple(getattr(inside, name) for inside in insides)
+        return values if values[0] is not None else ()
 
-    seen = {name: of_all(name) for name in ("attention", "cross", "vectors", "mixed", "inner")}
-    return Outputs(logits=None, hidden=(first, *states), **seen)
+    names = ("attention", "cross", "qkv", "context", "ffn_activations")
+    return Outputs(logits=None, hidden=(first, *states), **{name: of_all(name) for name in names})

@@ -1,6 +1,7 @@
 """Qwen2 and Qwen2.5 (Qwen team, 2024): Llama with biases in queries, keys and values."""
 
 import dataclasses
+from typing import ClassVar
 
 from jaxkd.models import decoder
 
@@ -21,3 +22,5 @@ class Config(decoder.Config):
     rope_theta: float = 1e6
     tied: bool = True
     attention_bias: bool = True
+
+    family: ClassVar[str] = "qwen2"

@@ -1,6 +1,7 @@
 """Qwen2-MoE (Qwen team, 2024): Qwen2 with a choice of experts beside a shared one."""
 
 import dataclasses
+from typing import ClassVar
 
 from jaxkd.models import decoder
 
@@ -21,3 +22,5 @@ class Config(decoder.Config):
     rope_theta: float = 1e6
     attention_bias: bool = True
     experts: int = 60
+
+    family: ClassVar[str] = "qwen2_moe"

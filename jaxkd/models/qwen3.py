@@ -23,4 +23,5 @@ class Config(decoder.Config):
     rope_theta: float = 1e6
     tied: bool = True
 
+    family: ClassVar[str] = "qwen3"
     query_norm: ClassVar[bool] = True

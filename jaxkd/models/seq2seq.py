@@ -1,4 +1,4 @@
-"""Encoder-decoders: one list of blocks reads, another writes and looks at what was read.
+"""Encoder-decoders: the blocks of one list encode, those of the other decode with cross-attention.
 
 Marian and BART are this Transformer with other values (marian.py, bart.py); lstm.py has other
 blocks under the same embedding and head. Params: see models/model.py.
@@ -15,15 +15,16 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkd.models import bert, config, heads
-from jaxkd.models.attention import Attention, BlockInternals, Cache, take_columns
+from jaxkd.models.attention import Attention, BlockInternals, Cache, gather_columns
 from jaxkd.models.cache_positions import CachePositions
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
+from jaxkd.models.norms import layer_norm
 
 
 @dataclasses.dataclass
 class Config(config.Config):
-    """An encoder-decoder's shape; what does not say encoder is the decoder's."""
+    """An encoder-decoder's shape; fields that do not say encoder are the decoder's."""
 
     layers: int = 6
     encoder_layers: int = 6
@@ -37,9 +38,10 @@ class Config(config.Config):
     end: int = 1  # token it ends with
     head: str = "seq2seq_lm"
 
+    family: ClassVar[str] = "seq2seq"
     known_heads: ClassVar[Mapping[str, Any]] = heads.SEQ2SEQ
     positions: ClassVar[str] = "learned"  # sinusoidal, none
-    position_offset: ClassVar[int] = 0  # rows of the position embedding that nothing uses
+    position_offset: ClassVar[int] = 0  # unused first rows of the position embedding
     embedding_norm: ClassVar[bool] = False
     dropout_after: ClassVar[tuple[str, ...]] = ("attention", "feed_forward")
 
@@ -66,19 +68,23 @@ class Config(config.Config):
         """Empty caches of one block: for `room` positions of its own, `memory` of the encoder's."""
 
         def zeros(length: int) -> Float[Array, "B H S K"]:
-            return jnp.zeros((rows, self.heads, length, self.width // self.heads), self.dtype)
+            return jnp.zeros((rows, self.heads, length, self.key_width), self.dtype)
 
-        own, read = zeros(room), zeros(memory)
-        return Cache(own, own), Cache(read, read)
+        own, cross = zeros(room), zeros(memory)
+        return Cache(own, own), Cache(cross, cross)
 
-    def follow(self, cache: tuple[Any, Cache], parents: Int[Array, "B K"]) -> tuple[Any, Cache]:
-        """The cache once beam k goes on from beam parents[k]: columns are told apart by masks."""
+    def reorder_cache(
+        self, cache: tuple[Any, Cache], parents: Int[Array, "B K"]
+    ) -> tuple[Any, Cache]:
+        """The cache once beam k continues beam parents[k]: masks tell the beams' columns apart."""
         return cache
 
-    def take(self, cache: tuple[Any, Cache], columns: Int[Array, "B C"]) -> tuple[Any, Cache]:
-        """The cache with these columns of what was written alone; all that was read stays."""
-        own, read = cache
-        return take_columns(own, columns), read
+    def gather_columns(
+        self, cache: tuple[Any, Cache], columns: Int[Array, "B C"]
+    ) -> tuple[Any, Cache]:
+        """The cache with these columns of the decoder's tokens; the encoder's all stay."""
+        own, cross = cache
+        return gather_columns(own, columns), cross
 
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:
@@ -89,10 +95,10 @@ def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:
 
 
 class Embed(nn.Module):
-    """Token and position of the side that reads or of the one that writes."""
+    """Token and position, of the encoder or of the decoder."""
 
     config: Config
-    reads: bool = False
+    encodes: bool = False
 
     @nn.compact
     def __call__(
@@ -102,32 +108,34 @@ class Embed(nn.Module):
         segments: None = None,
         *,
         train: bool = False,
-        places: CachePositions | None = None,
-        token: Float[Array, "V D"] | None = None,  # the writer's table, for the reader to share
-    ) -> Float[Array, "B L D"]:
+        cache_positions: CachePositions | None = None,
+        token: Float[Array, "V D"] | None = None,  # the decoder's table, for the encoder to share
+    ) -> tuple[Float[Array, "B L D"], dict]:
         c = self.config
         init = nn.initializers.truncated_normal(c.init_std)
-        if not self.reads:
+        if not self.encodes:
             token = self.param("token", init, (c.vocabulary, c.width))
         elif c.source_vocabulary:
             token = self.param("token", init, (c.source_vocabulary, c.width))
         hidden = token[tokens] * (math.sqrt(c.width) if c.scaled_embedding else 1.0)
         if c.positions != "none":
-            if places is None:
+            if cache_positions is None:
                 c.check_length(tokens.shape[1])
             if c.positions == "learned":
                 rows = c.max_length + c.position_offset
                 table = self.param("position", init, (rows, c.width))[c.position_offset :]
             else:
                 table = jnp.asarray(sinusoids(c.max_length, c.width))
-            hidden = hidden + (table[places.positions] if places else table[: tokens.shape[1]])
+            hidden = hidden + (
+                table[cache_positions.positions] if cache_positions else table[: tokens.shape[1]]
+            )
         if c.embedding_norm:
-            hidden = nn.LayerNorm(c.norm_epsilon, name="norm")(hidden)
-        return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype))
+            hidden = layer_norm(c.norm_epsilon, jnp.float32, "norm")(hidden)
+        return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype)), {}
 
 
 class Block(nn.Module):
-    """Attention to what was written, then to what was read, then feed-forward; each normalised."""
+    """Self-attention, cross-attention to the encoder's states, feed-forward; each normalised."""
 
     config: Config
 
@@ -141,42 +149,49 @@ class Block(nn.Module):
         memory_mask: Bool[Array, "B M"],
         train: bool = False,
         cache: tuple[Cache, Cache] | None = None,
-        places: CachePositions | None = None,
+        cache_positions: CachePositions | None = None,
     ) -> tuple[Float[Array, "B T D"], BlockInternals]:
-        """`memory` is needed once: a cache then has its keys and values. With a cache, `places`
-        stand for the mask."""
+        """`memory` is needed once: a cache then has its keys and values. With a cache,
+        `cache_positions` stand for the mask."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
 
-        def attend(name: str, mask: Array | None, cache: Cache | None, **more: Any) -> Any:
-            given = {k: more.pop(k) for k in ("memory", "places") if k in more}
+        def attention(name: str, **kind: Any) -> Attention:
             return Attention(
                 c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention,
-                name=name, **more,
-            )(hidden, mask, train=train, cache=cache, **given)  # fmt: skip
+                name=name, **kind,
+            )  # fmt: skip
 
         def add(x: Float[Array, "B T D"], name: str) -> Float[Array, "B T D"]:
-            return nn.LayerNorm(c.norm_epsilon, dtype=c.dtype, name=name)(hidden + drop(x))
+            return layer_norm(c.norm_epsilon, c.dtype, name)(hidden + drop(x))
 
-        own, read = cache or (None, None)
-        mixed, own = attend("attention", mask, own, causal=True, places=places)
-        hidden = add(mixed, "attention_norm")
-        mixed, read = attend("cross", memory_mask, read, cross=True, memory=memory)
-        hidden = add(mixed, "cross_norm")
-        inner, channels = FeedForward(
+        own, cross = cache or (None, None)
+        out, inside = attention("attention", causal=True)(
+            hidden, mask, train=train, cache=own, cache_positions=cache_positions
+        )
+        hidden = add(out, "attention_norm")
+        out, across = attention("cross", cross=True)(
+            hidden, memory_mask, train=train, cache=cross, memory=memory
+        )
+        hidden = add(out, "cross_norm")
+        out, channels = FeedForward(
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
             dropout=c.activation_dropout, name="feed_forward",
         )(hidden, train)  # fmt: skip
-        hidden = add(inner, "norm")
-        caches = None if cache is None else (own.cache, read.cache)
-        return hidden, dataclasses.replace(own, cross=read.attention, inner=channels, cache=caches)
+        hidden = add(out, "norm")
+        caches = None if cache is None else (inside.cache, across.cache)
+        return hidden, dataclasses.replace(
+            inside, cross=across.attention, ffn_activations=channels, cache=caches
+        )
 
 
-def build(config: Config, reader: Any = bert.Block, writer: Any = Block) -> Model:
-    """An encoder of `reader` blocks and a decoder of `writer` blocks."""
+def build(config: Config, encoder_block: Any = bert.Block, decoder_block: Any = Block) -> Model:
+    """An encoder and a decoder of these modules, each block of its own shape (`config.block`)."""
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
     inner, scan = config.encoder(), config.scan_layers
-    encoder = Model(Embed(inner, reads=True), reader(inner), None, inner.layers, scan=scan)
-    head = config.known_heads[config.head](config)
-    return Model(Embed(config), writer(config), head, config.layers, scan=scan, encoder=encoder)
+    blocks = tuple(encoder_block(inner.block(i)) for i in range(inner.layers))
+    encoder = Model(Embed(inner, encodes=True), blocks, {}, scan=scan)
+    blocks = tuple(decoder_block(config.block(i)) for i in range(config.layers))
+    heads = {"head": config.known_heads[config.head](config)}
+    return Model(Embed(config), blocks, heads, scan=scan, encoder=encoder)

@@ -1,5 +1,6 @@
 """Blocks as one stacked tree, for models that scan over them, and back to the list."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,23 +16,23 @@ def stack(params: dict[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: if the blocks of a list differ in shape (a student pruned in width).
     """
-    return _each_list(params, stacked_blocks)
+    return _map_blocks(params, stacked_blocks)
 
 
 def unstack(params: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `stack`: the list, which checkpoints, pruning and hub folders work on."""
-    return _each_list(params, listed_blocks)
+    return _map_blocks(params, listed_blocks)
 
 
-def _each_list(params: dict[str, Any], change: Any) -> dict[str, Any]:
-    changed = params | {"blocks": change(params["blocks"])}
+def _map_blocks(params: dict[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
+    changed = params | {"blocks": function(params["blocks"])}
     if "encoder" in params:
-        changed["encoder"] = _each_list(params["encoder"], change)
+        changed["encoder"] = _map_blocks(params["encoder"], function)
     return changed
 
 
 def stacked_blocks(blocks: Any) -> Any:
-    """A list of blocks as one tree, on the host if they are; a tree is given back as it is."""
+    """A list of blocks as one tree, on the host if they are; a tree is returned as it is."""
     if not isinstance(blocks, list):
         return blocks
     kinds = {str(jax.tree.map(np.shape, block)) for block in blocks}
@@ -44,7 +45,7 @@ def stacked_blocks(blocks: Any) -> Any:
 
 
 def listed_blocks(blocks: Any) -> list[Any]:
-    """The list of blocks behind a stacked tree; a list is given back as it is."""
+    """The list of blocks of a stacked tree; a list is returned as it is."""
     if isinstance(blocks, list):
         return blocks
     count = len(jax.tree.leaves(blocks)[0])

@@ -6,10 +6,10 @@ from typing import Any
 from jaxkd.core.names import did_you_mean
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy
-from jaxkd.distil.teacher import TEACHER_DTYPES, megabytes, quantise
 from jaxkd.distil.terms import CtcHypotheses, HardLabels
 from jaxkd.models import families
 from jaxkd.models.model import Params
+from jaxkd.models.quantised import TEACHER_DTYPES, megabytes, quantise
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
 from jaxkd.stages.generate import check_pairs

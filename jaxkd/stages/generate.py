@@ -118,7 +118,7 @@ def writer(
     model = families.build(config)
     known, suppress_tokens = rows.tokenizer, suppressed_tokens(rows, config)
     search = searcher(
-        model, config, beam, ends=[known.sep], pad=known.pad, suppress_tokens=suppress_tokens,
+        model, config, beam, eos_ids=[known.sep], pad=known.pad, suppress_tokens=suppress_tokens,
         devices=devices or jax.local_device_count(),
     )  # fmt: skip
     arranged = model.arrange(params)

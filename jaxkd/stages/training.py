@@ -18,12 +18,12 @@ from jaxkd.data.rows.text import Rows
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step
-from jaxkd.distil.teacher import dequantise
 from jaxkd.distil.terms import CtcLabels, HardLabels
 from jaxkd.evaluate.predictions import Evaluate, make_ctc_evaluate, make_evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import decoder, families
 from jaxkd.models.model import Model, Params, forward
+from jaxkd.models.quantised import dequantise
 from jaxkd.models.stack import unstack
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runtime import hosts
@@ -59,7 +59,7 @@ class Training:
     on_all_hosts: ClassVar[bool] = True
 
     def check(self) -> None:
-        parallel.way(self.parallel, self.tensor)
+        parallel.strategy(self.parallel, self.tensor)
         devices = 1 if self.parallel == "jitted" else jax.device_count() // self.tensor
         parallel.check_batch(self.batch_size, self.accumulate, devices)
         self.optimiser.check()
@@ -96,7 +96,7 @@ class Training:
         With `recall` what the teacher says comes from a store; of `teacher` then only its head and
         token embedding are looked at, if it is given at all.
         """
-        run_step, place_arrays = parallel.way(self.parallel, self.tensor)
+        run_step, place_arrays = parallel.strategy(self.parallel, self.tensor)
         model = families.build(config)
         families.check_shapes(model, params, f"stage {workspace.name!r}")
         taught, teacher_params = None, None

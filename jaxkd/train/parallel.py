@@ -10,11 +10,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxkd.core.axes import DATA
 from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
-from jaxkd.train.placement import check_tensor, device_put_sharded, mesh_of, replicated, spread
+from jaxkd.train.placement import check_tensor, device_put_sharded, mesh_of, replicated, shard
 
 
 def jitted(step: Callable) -> Callable:
-    """The step compiled for one device; the state's buffers are given up to the new state."""
+    """The step compiled for one device; the state's buffers are donated to the new state."""
 
     def alone(state: Any, teacher: Any, batch: Batch) -> Any:
         return step(state, teacher, batch, None)
@@ -54,14 +54,14 @@ def pmapped(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
 def sharded(
     step: Callable, devices: Sequence[jax.Device] | None = None, tensor: int = 1
 ) -> Callable:
-    """The same step with state and teacher spread over the devices, and the batch cut evenly.
+    """The same step with state and teacher sharded over the devices, and the batch cut evenly.
 
-    Each device keeps a share of every large array (`spread`), of the optimiser's too, and gathers
-    what it is about to use; XLA puts the communication in. The batch counts as one: `accumulate`
+    Each device keeps a share of every large array (`shard`), of the optimiser's too, and gathers
+    the arrays it is about to use; XLA adds the communication. The batch counts as one: `accumulate`
     and LayerDrop mean what they mean on one device. State is donated, and comes out as it went in.
     Losses fused with the head (`chunk`) take each device's own positions.
-    With `tensor` > 1 so many devices share each block and the vocabulary: each has some of the
-    heads, channels and tokens (`placement.CUT`), of the logits too, and they take the same rows.
+    With `tensor` > 1 that many devices share each block and the vocabulary: each has some of the
+    heads, channels and tokens (`placement.CUT`), of the logits too, and they get the same rows.
     Over several hosts every process gives the whole batch, and its devices take their rows of it.
     Source: Rajbhandari et al. (2019), arXiv:1910.02054 (ZeRO, stage 3); Xu et al. (2021),
     arXiv:2105.04663 (GSPMD).
@@ -90,16 +90,16 @@ def sharded(
     return call
 
 
-# How a step runs, and where its state and teacher lie.
-WAYS = {
+# How a step runs, and how its state and teacher are placed.
+STRATEGIES = {
     "jitted": (jitted, replicated),
     "pmapped": (pmapped, replicated),
-    "sharded": (sharded, spread),
+    "sharded": (sharded, shard),
 }
 
 
-def way(name: str, tensor: int = 1) -> tuple[Callable, Callable]:
-    """A way to run steps and to place arrays; "auto" is pmapped where there are several devices,
+def strategy(name: str, tensor: int = 1) -> tuple[Callable, Callable]:
+    """How to run steps and to place arrays; "auto" is pmapped where there are several devices,
     and sharded where there are several hosts or several devices to a block.
 
     Raises:
@@ -109,16 +109,16 @@ def way(name: str, tensor: int = 1) -> tuple[Callable, Callable]:
         if name not in ("auto", "sharded"):
             raise ValueError(f"tensor={tensor} and parallel={name!r}: blocks are cut by 'sharded'.")
         check_tensor(jax.device_count(), tensor)
-        run, place = WAYS["sharded"]
+        run, place = STRATEGIES["sharded"]
         return functools.partial(run, tensor=tensor), functools.partial(place, tensor=tensor)
     if name == "auto":
         name = "pmapped" if jax.device_count() > 1 else "jitted"
         name = "sharded" if jax.process_count() > 1 else name
     if jax.process_count() > 1 and name != "sharded":
         raise ValueError(f"parallel={name!r}: over several hosts steps run 'sharded' (or 'auto').")
-    if name not in WAYS:
-        raise ValueError(f"parallel={name!r}. {did_you_mean(name, [*WAYS, 'auto'])}")
-    return WAYS[name]
+    if name not in STRATEGIES:
+        raise ValueError(f"parallel={name!r}. {did_you_mean(name, [*STRATEGIES, 'auto'])}")
+    return STRATEGIES[name]
 
 
 def check_batch(batch_size: int, accumulate: int, devices: int = 0) -> None:

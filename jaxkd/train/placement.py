@@ -1,4 +1,4 @@
-"""Where arrays lie on several devices."""
+"""Arrays on several devices: replicated, or cut over them."""
 
 import re
 from collections.abc import Sequence
@@ -10,17 +10,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxkd.core.axes import DATA, TENSOR
 from jaxkd.core.tree import map_named
+from jaxkd.models import axes
 
-# Which axis of a parameter, from its end, the devices of one block share: heads of attention,
-# channels of the feed-forward, tokens of the vocabulary. What is cut in its outputs is followed by
-# what is cut in its inputs, so that a block needs one sum over its devices for each such pair.
+# Axes that the devices of one block share, by their letters in models/axes.py: heads of attention,
+# channels of the feed-forward, tokens of the vocabulary. A matrix cut in its outputs is followed by
+# one cut in its inputs, so that a block needs one sum over its devices for each such pair.
 # Source: Shoeybi et al. (2019), arXiv:1909.08053.
-CUT = {
-    r"(query|key|value|expand|gate)(/kernel|/bias)?": -1,
-    r"(attention|cross)/output/kernel|contract(/kernel)?": -2,
-    r"embed/token|head/output": -2,
-    r"head/bias": -1,
-}
+CUT = frozenset({"HK", "GK", "F", "I", "J", "V"})
 
 
 def mesh_of(devices: Sequence[jax.Device], tensor: int = 1) -> Mesh:
@@ -44,47 +40,54 @@ def check_tensor(devices: int, tensor: int) -> None:
         )
 
 
-def spread(tree: Any, devices: Sequence[jax.Device] | None = None, tensor: int = 1) -> Any:
+def shard(tree: Any, devices: Sequence[jax.Device] | None = None, tensor: int = 1) -> Any:
     """Each array cut over the devices along its longest axis that divides; small ones on all.
 
-    With `tensor` > 1, what CUT names is first cut along that axis over the devices of a block, if
-    it divides, and the other axes over the rest.
+    With `tensor` > 1, axes in CUT are first cut over the devices of a block, if they divide, and
+    the other axes over the rest.
 
-    >>> lies = spread({"token": jax.numpy.zeros((6, 8))}, jax.devices()[:1])["token"]
-    >>> tuple(lies.sharding.spec)
+    Raises:
+      ValueError: with `tensor` > 1, for a parameter without a row in models/axes.py.
+
+    >>> sharded = shard({"token": jax.numpy.zeros((6, 8))}, jax.devices()[:1])["token"]
+    >>> tuple(sharded.sharding.spec)
     (None, 'data')
     """
     mesh = mesh_of(devices or jax.devices(), tensor)
     others = mesh.shape[DATA]
 
     def where(name: str, leaf: Any) -> NamedSharding:
-        shape, axes = np.shape(leaf), [None] * np.ndim(leaf)
-        axis = _cut(name) if tensor > 1 else 0
-        if -len(shape) <= axis < 0 and shape[axis] and shape[axis] % tensor == 0:
-            axes[axis] = TENSOR
-        free = [0 if by or n % others else n for n, by in zip(shape, axes, strict=True)]
+        shape, names = np.shape(leaf), [None] * np.ndim(leaf)
+        axis = _cut(name, len(shape)) if tensor > 1 else None
+        if axis is not None and shape[axis] and shape[axis] % tensor == 0:
+            names[axis] = TENSOR
+        free = [0 if by or n % others else n for n, by in zip(shape, names, strict=True)]
         if any(free):
-            axes[free.index(max(free))] = DATA
-        return NamedSharding(mesh, PartitionSpec(*axes))
+            names[free.index(max(free))] = DATA
+        return NamedSharding(mesh, PartitionSpec(*names))
 
     return map_named(lambda name, leaf: device_put_sharded(leaf, where(name, leaf)), tree)
 
 
-def _cut(name: str) -> int:
-    found = [axis for pattern, axis in CUT.items() if re.search(f"(^|/)({pattern})$", name)]
-    return found[0] if found else 0
+def _cut(name: str, ndim: int) -> int | None:
+    """The axis of a parameter, or of its optimiser's state, that devices of a block share."""
+    if not ndim:  # a counter
+        return None
+    # An int8 array and its scale have the axes of the parameter they stand for.
+    letters = axes.axes(re.sub(r"(?<=/(kernel|output|token))/(values|scale)$", "", name), ndim)
+    return next((i for i, letter in enumerate(letters) if letter in CUT), None)
 
 
 def replicated(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
-    """The arrays on every device, so that no step has to send them again."""
+    """The arrays on every device, so that no step has to copy them again."""
     mesh = mesh_of(devices or jax.local_devices())
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def device_put_sharded(leaf: Any, where: NamedSharding) -> jax.Array:
-    """The array there; every process has all of it, and gives its own devices their part.
+    """The array with this sharding; every process has all of it, and gives its devices their part.
 
-    What lies there already is given back.
+    An array that has the sharding already is returned as it is.
     """
     if isinstance(leaf, jax.Array) and leaf.sharding == where:
         return leaf

@@ -71,7 +71,7 @@ def test_a_beam_as_wide_as_all_is_enumeration(family, penalty):
     beam = Beam(
         width=300, max_tokens=longest, length_penalty=penalty, early_stopping="never", n_best=best
     )
-    found = searcher(model, config, beam, ends=[END], segment=3)(params, batch)
+    found = searcher(model, config, beam, eos_ids=[END], segment=3)(params, batch)
     for i, mask in enumerate(np.array(batch.mask)):
         own = batch.tokens[i][mask]
         prompt, read = (own, None) if model.encoder is None else (jnp.array([config.start]), own)
@@ -90,7 +90,7 @@ def test_a_beam_as_wide_as_all_is_enumeration(family, penalty):
 def test_columns_that_no_beam_sees_are_thrown_out_and_change_nothing(family, compute, monkeypatch):
     model, config, params = small(family, max_length=80, compute=compute)
     batch, beam = rows(left=family == "llama"), Beam(width=4, max_tokens=60, min_tokens=50)
-    once = searcher(model, config, beam, ends=[END], segment=60)(params, batch)
+    once = searcher(model, config, beam, eos_ids=[END], segment=60)(params, batch)
     widths = []
 
     def seen(shown):
@@ -99,7 +99,7 @@ def test_columns_that_no_beam_sees_are_thrown_out_and_change_nothing(family, com
         return kept
 
     monkeypatch.setattr("jaxkd.decode.beam.kept_columns", seen)
-    found = searcher(model, config, beam, ends=[END], segment=4)(params, batch)
+    found = searcher(model, config, beam, eos_ids=[END], segment=4)(params, batch)
     assert any(kept < there for kept, there in widths)
     assert max(there for _, there in widths) < 5 + 60 * 4
     np.testing.assert_array_equal(found.tokens, once.tokens)
@@ -162,7 +162,7 @@ def test_beams_and_scores_are_those_of_transformers(case, given, tmp_path):
         families.build(config),
         config,
         ours_of(given),
-        ends=[end],
+        eos_ids=[end],
         pad=1,
         suppress_tokens=suppress_tokens,
         segment=5,

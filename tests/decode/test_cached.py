@@ -71,9 +71,9 @@ def test_an_encoder_decoder_reads_once_and_writes_step_by_step(family):
 def test_what_cannot_be_cached_is_refused():
     with pytest.raises(ValueError, match="bert is no decoder"):
         empty(tiny.config(), 1, 8)
-    with pytest.raises(ValueError, match="memory=0: bart reads with an encoder"):
+    with pytest.raises(ValueError, match="memory=0: bart has an encoder"):
         empty(families.FAMILIES["bart"][0](), 1, 8)
-    with pytest.raises(ValueError, match="memory=5: gpt2 reads nothing"):
+    with pytest.raises(ValueError, match="memory=5: gpt2 has no encoder"):
         empty(config("gpt2", "causal_lm"), 1, 8, 5)
     with pytest.raises(ValueError, match="room for 25 positions; gpt2 has 24"):
         empty(config("gpt2", "causal_lm"), 1, 25)

@@ -40,7 +40,7 @@ def test_tokens_come_as_often_as_the_model_says(family):
     model, config, params = small(family)
     one, count = rows((3,)), 20_000
     many = Batch(*(jnp.repeat(x, count, 0) for x in (one.tokens, one.mask)))
-    draw = jax.jit(sampler(model, config, Sample(max_tokens=2), ends=[END]))
+    draw = jax.jit(sampler(model, config, Sample(max_tokens=2), eos_ids=[END]))
     found = draw(params, many, keys(count))
     every = jnp.array([[a, b] for a in range(5) for b in range(5)], jnp.int32)
     read = None if model.encoder is None else one.tokens[0]
@@ -80,7 +80,7 @@ def test_greedy_is_that_of_transformers(case, tmp_path):
     end = int(free[0, prompt + 1])
     expected = model.generate(**given, eos_token_id=end)[:, prompt:].numpy()
     config, params = folder.load(str(tmp_path))
-    write = greedy(families.build(config), config, 10, ends=[end], pad=1)
+    write = greedy(families.build(config), config, 10, eos_ids=[end], pad=1)
     found = write(params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
     np.testing.assert_array_equal(found.tokens[:, 0, : expected.shape[1]], expected)
     assert np.all(found.tokens[:, 0, expected.shape[1] :] == 1)
@@ -90,7 +90,7 @@ def test_greedy_is_that_of_transformers(case, tmp_path):
 def test_a_row_hangs_on_its_own_key_alone():
     model, config, params = small("gpt2", vocabulary=40)
     batch, drawn = rows((5, 2, 1)), keys(3)
-    draw = jax.jit(sampler(model, config, Sample(max_tokens=6), ends=[END]))
+    draw = jax.jit(sampler(model, config, Sample(max_tokens=6), eos_ids=[END]))
     whole = draw(params, batch, drawn)
     alone = draw(params, Batch(batch.tokens[1:2, :2], batch.mask[1:2, :2]), drawn[1:2])
     np.testing.assert_array_equal(whole.tokens[1], alone.tokens[0])
@@ -102,7 +102,7 @@ def test_the_end_token_does_not_come_too_early_and_barred_ones_never():
     model, config, params = small("llama")
     batch = rows((2,) * 64)
     draw = sampler(
-        model, config, Sample(max_tokens=6, min_tokens=4), ends=[END], suppress_tokens=[0, 4]
+        model, config, Sample(max_tokens=6, min_tokens=4), eos_ids=[END], suppress_tokens=[0, 4]
     )
     found = jax.jit(draw)(params, batch, keys(64))
     assert np.min(found.lengths) == 5  # four, and the end
@@ -116,12 +116,12 @@ def test_several_devices_find_what_one_finds(family):
     batch = rows((5, 2, 1, 4, 3, 5, 1, 2))
     beam = Beam(width=3, max_tokens=7, n_best=2)
     one, four = (
-        searcher(model, config, beam, ends=[END], segment=3, devices=devices)(params, batch)
+        searcher(model, config, beam, eos_ids=[END], segment=3, devices=devices)(params, batch)
         for devices in (1, 4)
     )
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), one, four)
     with pytest.raises(ValueError, match="8 rows do not divide over 3 devices"):
-        searcher(model, config, beam, ends=[END], devices=3)(params, batch)
+        searcher(model, config, beam, eos_ids=[END], devices=3)(params, batch)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_however_the_batch_is_split_the_words_are_the_same(way):
     given = dict(seed=0, teacher=model, mix=mix)
 
     def stepped(name, **more):
-        run, place = parallel.way(name)
+        run, place = parallel.strategy(name)
         step = run(make_step(model, terms, optimiser, **given, **more))
         return step(place(initial_state(params, optimiser)), place(teacher), batch)[0]
 

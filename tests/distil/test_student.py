@@ -26,7 +26,7 @@ def test_pruning_everything_in_order_is_the_same_model():
     jax.tree.map(np.testing.assert_array_equal, same, params)
     one = families.build(tiny.config(layers=1))
     short = forward(one, prune(params, [1]), batch)
-    hidden, _ = model.block.apply({"params": params["blocks"][1]}, short.hidden[0], batch.mask)
+    hidden, _ = model.blocks[1].apply({"params": params["blocks"][1]}, short.hidden[0], batch.mask)
     np.testing.assert_allclose(short.hidden[1], hidden, atol=1e-6)
 
 

@@ -11,10 +11,11 @@ import pytest
 from jaxkd import losses
 from jaxkd.core.stored_targets import Scores, States
 from jaxkd.distil.step import initial_state, make_step
-from jaxkd.distil.teacher import Int8, dequantise, megabytes, quantise, said
+from jaxkd.distil.teacher import teacher_outputs
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.models import families
 from jaxkd.models.model import forward
+from jaxkd.models.quantised import Int8, dequantise, megabytes, quantise
 from jaxkd.train import parallel
 from tests.models import tiny
 
@@ -47,7 +48,7 @@ def test_a_step_from_stored_states_is_the_step_with_the_teacher(wrap, chunk):
         step = make_step(student, TERMS, optimiser, seed=0, teacher=MODEL, chunk=chunk, **options)
         state = initial_state(start, optimiser)
         if wrap is parallel.sharded:
-            state, params = parallel.spread((state, params))
+            state, params = parallel.shard((state, params))
         return wrap(step)(state, params, batch)
 
     wanted, told = stepped(batch, PARAMS, parallel.jitted)
@@ -59,7 +60,7 @@ def test_a_step_from_stored_states_is_the_step_with_the_teacher(wrap, chunk):
 
 def test_stored_scores_are_the_logits():
     batch = dataclasses.replace(tiny.batch(), taught=Scores(jnp.ones((8, 3))))
-    np.testing.assert_array_equal(said(None, None, batch).logits, np.ones((8, 3)))
+    np.testing.assert_array_equal(teacher_outputs(None, None, batch).logits, np.ones((8, 3)))
 
 
 def test_int8_is_within_half_a_step_of_its_channels_scale():
@@ -77,8 +78,8 @@ def test_int8_is_within_half_a_step_of_its_channels_scale():
 
 
 def test_a_channel_of_zeros_stays_zero():
-    held = quantise({"kernel": jnp.zeros((3, 2))}, "int8")
-    np.testing.assert_array_equal(dequantise(held)["kernel"], np.zeros((3, 2)))
+    held = quantise({"embed": {"widen": {"kernel": jnp.zeros((3, 2))}}}, "int8")
+    np.testing.assert_array_equal(dequantise(held)["embed"]["widen"]["kernel"], np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("how, share", [("bfloat16", 0.5), ("int8", 0.32)])
@@ -86,7 +87,7 @@ def test_fewer_bits_take_less_memory_and_cost_little(how, share):
     held = quantise(PARAMS, how)
     assert megabytes(held) <= share * megabytes(PARAMS)
     batch = tiny.batch()
-    exact, rough = (said(MODEL, params, batch).logits for params in (PARAMS, held))
+    exact, rough = (teacher_outputs(MODEL, params, batch).logits for params in (PARAMS, held))
     kl = np.asarray(losses.soft_targets(rough, exact))[np.asarray(batch.target_mask)]
     spread = np.asarray(losses.soft_targets(jnp.zeros_like(exact), exact))
     assert 0 < kl.mean() < 0.01 * spread.mean()
@@ -95,5 +96,5 @@ def test_fewer_bits_take_less_memory_and_cost_little(how, share):
 def test_a_scan_takes_a_held_teacher_as_it_is():
     model = families.build(tiny.config(layers=2, scan_layers=True))
     batch, held = tiny.batch(), quantise(PARAMS, "int8")
-    found = said(model, model.arrange(held), batch).logits
-    np.testing.assert_allclose(found, said(MODEL, held, batch).logits, atol=1e-4)
+    found = teacher_outputs(model, model.arrange(held), batch).logits
+    np.testing.assert_allclose(found, teacher_outputs(MODEL, held, batch).logits, atol=1e-4)

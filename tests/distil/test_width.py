@@ -123,10 +123,10 @@ def test_importance_is_the_mean_over_what_is_not_padding():
     mask = np.asarray(batch.mask)
     found = importance(model, params, [batch])
     np.testing.assert_allclose(
-        found.feed_forward[0], np.abs(np.asarray(outputs.inner[0]))[mask].mean(0), rtol=1e-4
+        found.feed_forward[0], np.abs(np.asarray(outputs.ffn_activations[0]))[mask].mean(0), rtol=1e-4
     )
     # A head's output, by hand: weights times values.
-    values, weights = outputs.vectors[0][2], outputs.attention[0]
+    values, weights = outputs.qkv[0][2], outputs.attention[0]
     heads = np.linalg.norm(np.einsum("BHLS,BHSK->BLHK", weights, values), axis=-1)
     np.testing.assert_allclose(found.heads[0], heads[mask].mean(0), rtol=1e-4)
     sizes = [
@@ -147,14 +147,14 @@ def test_the_largest_stay_in_their_order():
         heads=np.array([[1.0, 4.0, 2.0, 2.0]]),
         feed_forward=np.array([[0.0, 1.0, 1.0]]),
     )
-    config = llama.Config(layers=1, width=4, heads=4, kv_heads=2, feed_forward=3)
+    config = llama.Config(layers=1, width=4, heads=4, head_width=2, kv_heads=2, feed_forward=3)
     narrow = narrowed(config, 2, 2, 2)
     kept = choose(config, narrow, found)
     assert isinstance(kept, Kept)
     np.testing.assert_array_equal(kept.width, [0, 3])
     np.testing.assert_array_equal(kept.heads[0], [0, 1])  # groups (1 + 4) and (2 + 2)
     np.testing.assert_array_equal(kept.feed_forward[0], [1, 2])
-    assert (narrow.head_width, narrow.kv_heads) == (1, 1)
+    assert (narrow.head_width, narrow.kv_heads) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_the_largest_stay_in_their_order():
         (bert.Config(), (6, 0, 0), "width 768 with 6 heads: .* 64 wide, so keep 6 x 64 = 384"),
         (bert.Config(), (0, 4000, 0), "feed_forward is 4000; the source has 3072"),
         (llama.Config(kv_heads=8), (6, 0, 0), "each key and value serves 4: keep a multiple"),
-        (families.FAMILIES["albert"][0](), (6, 0, 0), "albert has something else"),
+        (families.FAMILIES["albert"][0](), (6, 0, 0), "albert has another structure"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(config, sizes, said):

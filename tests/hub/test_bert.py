@@ -58,7 +58,7 @@ def test_bert_matches_torch(name, tmp_path):
     assert len(found.hidden) == config.layers + 1
     for i, block in enumerate(params["blocks"]):  # each block alone, from torch's own input to it
         hidden = jnp.array(wanted.hidden_states[i].numpy())
-        after, _ = model.block.apply({"params": block}, hidden, batch.mask)
+        after, _ = model.blocks[i].apply({"params": block}, hidden, batch.mask)
         np.testing.assert_allclose(
             np.array(after)[mask], wanted.hidden_states[i + 1].numpy()[mask], atol=1e-5
         )

@@ -101,7 +101,7 @@ def test_logits_and_hidden_states_match_torch(case, head, left, tmp_path):
     found = forward(ours, params, batch(tokens, mask))
     for i in range(found_config.layers - 1):  # after the last, torch tells the normalised states
         before, after = wanted.hidden_states[i : i + 2]
-        alone, inside = ours.block.apply(
+        alone, inside = ours.blocks[i].apply(
             {"params": params["blocks"][i]}, jnp.array(before.numpy()), jnp.array(mask)
         )
         np.testing.assert_allclose(np.array(alone)[mask], after.numpy()[mask], atol=1e-5)

@@ -95,7 +95,7 @@ def test_logits_and_hidden_states_match_torch(family, head, left, tmp_path):
     for i in range(found_config.layers):  # each block alone, from torch's own input to it
         block = params["blocks"][0 if found_config.shared_blocks else i]
         before, after = wanted.hidden_states[i : i + 2]
-        alone, inside = ours.block.apply(
+        alone, inside = ours.blocks[i].apply(
             {"params": block}, jnp.array(before.numpy()), jnp.array(mask)
         )
         np.testing.assert_allclose(np.array(alone)[mask], after.numpy()[mask], atol=1e-5)

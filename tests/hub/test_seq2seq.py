@@ -104,7 +104,7 @@ def test_logits_states_and_attention_match_torch(case, left, tmp_path):
     compare(found.encoder.attention, wanted.encoder_attentions, rows, 1e-4)
     np.testing.assert_allclose(found.logits[written], wanted.logits.numpy()[written], atol=1e-4)
     for i, block in enumerate(params["blocks"]):  # each alone, from torch's own input to it
-        alone, _ = ours.block.apply(
+        alone, _ = ours.blocks[i].apply(
             {"params": block},
             jnp.array(wanted.decoder_hidden_states[i].numpy()),
             given.decoder_mask,

@@ -46,7 +46,7 @@ def drawn(module, **given):
 def test_the_reader_is_a_bidirectional_lstm_added_to_its_input():
     _, mask = side(READ)
     hidden = np.random.default_rng(0).normal(size=(*mask.shape, 32)).astype(np.float32)
-    reader = lstm.Reader(lstm.Config(**SETTINGS))
+    reader = lstm.EncoderLayer(lstm.Config(**SETTINGS))
     given = dict(hidden=jnp.array(hidden), mask=jnp.array(mask))
     params = drawn(reader, **given)
     found, _ = reader.apply({"params": params}, **given)
@@ -59,7 +59,7 @@ def test_the_writer_is_an_lstm_and_attention_to_what_was_read():
     (_, read), rng = side(READ), np.random.default_rng(0)
     hidden = rng.normal(size=(*mask.shape, 32)).astype(np.float32)
     memory = rng.normal(size=(*read.shape, 32)).astype(np.float32)
-    writer = lstm.Writer(lstm.Config(**SETTINGS))
+    writer = lstm.DecoderLayer(lstm.Config(**SETTINGS))
     given = dict(hidden=hidden, mask=mask, memory=memory, memory_mask=read)
     given = jax.tree.map(jnp.array, given)
     params = drawn(writer, **given)

@@ -79,7 +79,7 @@ def search(workspace, folder, width, n_best, rows):
     known = opened(workspace).tokenizer
     suppress_tokens = sorted(known.structural_ids - {known.sep})
     beam = Beam(width=width, n_best=n_best, max_tokens=12)
-    find = searcher(families.build(config), config, beam, ends=[known.sep], pad=known.pad,
+    find = searcher(families.build(config), config, beam, eos_ids=[known.sep], pad=known.pad,
                     suppress_tokens=suppress_tokens)  # fmt: skip
     batch = opened(workspace).sources(rows)
     return find(params, Batch(jnp.array(batch.tokens), jnp.array(batch.mask)))

@@ -124,7 +124,7 @@ def test_what_it_writes_goes_on_from_the_question(workspace, whole):
     config, params = load_model(whole / "student")
     known = rows.tokenizer
     search = searcher(
-        families.build(config), config, Beam(width=2, max_tokens=16), ends=[known.sep],
+        families.build(config), config, Beam(width=2, max_tokens=16), eos_ids=[known.sep],
         pad=known.pad, suppress_tokens=sorted(known.structural_ids - {known.sep}),
     )  # fmt: skip
     for text, row in zip(texts, rows.splits["test"], strict=True):

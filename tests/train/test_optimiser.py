@@ -11,7 +11,10 @@ import torch
 from jaxkd.models.stack import stack, unstack
 from jaxkd.train.optimiser import AdamW
 
-PARAMS = {"embed": {"position": jnp.ones((3, 2)), "token": jnp.ones((4, 2))}, "bias": jnp.ones(2)}
+PARAMS = {
+    "embed": {"position": jnp.ones((3, 2)), "token": jnp.ones((4, 2))},
+    "head": {"bias": jnp.ones(2)},
+}
 GRADIENT = jax.tree.map(lambda x: jnp.arange(x.size, dtype=float).reshape(x.shape) - 1, PARAMS)
 
 
@@ -28,8 +31,8 @@ def test_adamw_matches_torch():
     settings = AdamW(learning_rate=0.1, warmup=0.0, decay="constant", weight_decay=0.3, clip=0.0)
     found = updated(settings, 4)
     for name, decays in (("token", 0.3), ("bias", 0.0)):
-        start = PARAMS["embed"]["token"] if name == "token" else PARAMS["bias"]
-        gradient = GRADIENT["embed"]["token"] if name == "token" else GRADIENT["bias"]
+        start = PARAMS["embed"]["token"] if name == "token" else PARAMS["head"]["bias"]
+        gradient = GRADIENT["embed"]["token"] if name == "token" else GRADIENT["head"]["bias"]
         tensor = torch.nn.Parameter(torch.tensor(np.array(start)))
         reference = torch.optim.AdamW(
             [tensor], lr=0.1, betas=(0.9, 0.98), eps=1e-6, weight_decay=decays
@@ -37,7 +40,7 @@ def test_adamw_matches_torch():
         for _ in range(4):
             tensor.grad = torch.tensor(np.array(gradient))
             reference.step()
-        ours = found["embed"]["token"] if name == "token" else found["bias"]
+        ours = found["embed"]["token"] if name == "token" else found["head"]["bias"]
         np.testing.assert_allclose(ours, tensor.detach().numpy(), rtol=1e-5)
 
 
@@ -84,7 +87,10 @@ def test_settings_that_cannot_work_are_named():
 
 
 def test_stacked_blocks_decay_as_listed_ones_do():
-    block = {"norm": {"scale": jnp.ones(5)}, "dense": {"kernel": jnp.ones((5, 5))}}
+    block = {
+        "norm": {"scale": jnp.ones(5)},
+        "feed_forward": {"expand": {"kernel": jnp.ones((5, 5))}},
+    }
     listed = {"blocks": [block, block]}
     adamw = AdamW(learning_rate=0.1, weight_decay=0.5, warmup=0.0)
     found = []
@@ -93,15 +99,15 @@ def test_stacked_blocks_decay_as_listed_ones_do():
         zeros = jax.tree.map(jnp.zeros_like, params)
         found.append(unstack(optimiser.update(zeros, optimiser.init(params), params)[0]))
     chex.assert_trees_all_equal(*found)
-    assert (found[0]["blocks"][0]["dense"]["kernel"] < 0).all()
+    assert (found[0]["blocks"][0]["feed_forward"]["expand"]["kernel"] < 0).all()
     with pytest.raises(ValueError, match="all blocks are one"):
         adamw.build(stack(listed), 3, ["blocks/0/*"])
 
 
 def test_a_bias_of_any_shape_does_not_decay():
-    params = {"head": {"bias": jnp.ones((1, 5)), "kernel": jnp.ones((1, 5))}}
+    params = {"head": {"bias": jnp.ones((1, 5)), "classify": {"kernel": jnp.ones((1, 5))}}}
     optimiser = AdamW(learning_rate=0.1, weight_decay=0.5, warmup=0.0).build(params, 3)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimiser.update(zeros, optimiser.init(params), params)
     np.testing.assert_array_equal(updates["head"]["bias"], 0)
-    assert (updates["head"]["kernel"] < 0).all()
+    assert (updates["head"]["classify"]["kernel"] < 0).all()

@@ -32,9 +32,9 @@ def test_sharded_equals_jitted_on_ragged_rows(count, chunk):
     params, taught = MODEL.init(0), TEACHER.init(1)
     wanted, told = parallel.jitted(step(optimiser))(initial_state(params, optimiser), taught, batch)
     devices = jax.local_devices()[:count]
-    state = parallel.spread(initial_state(params, optimiser), devices)
+    state = parallel.shard(initial_state(params, optimiser), devices)
     run = parallel.sharded(step(optimiser, chunk=chunk), devices)
-    found, metrics = run(state, parallel.spread(taught, devices), batch)
+    found, metrics = run(state, parallel.shard(taught, devices), batch)
     chex.assert_trees_all_close(found.params, wanted.params, rtol=1e-6, atol=1e-6)
     for name, mean in told.items():
         np.testing.assert_allclose(metrics[name].compute(), mean.compute(), rtol=1e-5)
@@ -51,7 +51,7 @@ def test_losses_fused_with_the_head_give_each_device_its_own_positions():
     devices, batch = jax.local_devices()[:4], tiny.batch(rows=16)
     optimiser = optax.sgd(0.1)
     made = make_step(MODEL, {"ce": Seen()}, optimiser, seed=0, chunk=10**6)
-    state = parallel.spread(initial_state(MODEL.init(0), optimiser), devices)
+    state = parallel.shard(initial_state(MODEL.init(0), optimiser), devices)
     parallel.sharded(made, devices)(state, None, batch)
     assert {shape[0] for shape in seen} == {batch.targets.size // 4}
 
@@ -69,10 +69,10 @@ def test_each_device_keeps_a_share_of_the_optimisers_state(count):
 
     whole = held(initial_state(params, optimiser))
     run = parallel.sharded(make_step(model, {"ce": HardLabels()}, optimiser, seed=0), devices)
-    state = parallel.spread(initial_state(params, optimiser), devices)
+    state = parallel.shard(initial_state(params, optimiser), devices)
     assert held(state) == whole / count
     # Also of parameters that lie there already: the whole is on no device, not even at first.
-    assert held(initial_state(parallel.spread(params, devices), optimiser)) == whole / count
+    assert held(initial_state(parallel.shard(params, devices), optimiser)) == whole / count
     for _ in range(2):
         state, _ = run(state, None, tiny.batch(rows=8))
         assert held(state) == whole / count
@@ -80,7 +80,7 @@ def test_each_device_keeps_a_share_of_the_optimisers_state(count):
 
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="parallel='shared'. Did you mean 'sharded'"):
-        parallel.way("shared")
+        parallel.strategy("shared")
     run = parallel.sharded(step(optax.sgd(0.1)), jax.local_devices()[:4])
     with pytest.raises(ValueError, match="batch_size 6 does not divide over 4 device"):
         run(None, None, tiny.batch(rows=6))

@@ -59,9 +59,9 @@ def test_tensor_parallel_equals_jitted_on_ragged_rows(config, count, tensor, chu
 
     wanted, told = parallel.jitted(step())(initial_state(params, optimiser), taught, batch)
     devices = jax.devices()[:count]
-    state = parallel.spread(initial_state(params, optimiser), devices, tensor)
+    state = parallel.shard(initial_state(params, optimiser), devices, tensor)
     run = parallel.sharded(step(chunk=chunk), devices, tensor)
-    found, metrics = run(state, parallel.spread(taught, devices, tensor), batch)
+    found, metrics = run(state, parallel.shard(taught, devices, tensor), batch)
     chex.assert_trees_all_close(found.params, wanted.params, rtol=1e-6, atol=1e-6)
     for name, mean in told.items():
         np.testing.assert_allclose(metrics[name].compute(), mean.compute(), rtol=1e-5)
@@ -69,7 +69,7 @@ def test_tensor_parallel_equals_jitted_on_ragged_rows(config, count, tensor, chu
 
 def test_a_device_has_its_share_of_heads_channels_and_tokens():
     state = initial_state(families.build(bert(layers=1)).init(0), optax.adam(1e-3))
-    cut = named(parallel.spread(state, jax.devices()[:8], tensor=4))
+    cut = named(parallel.shard(state, jax.devices()[:8], tensor=4))
     for of in ("params", "optimiser/0/mu"):
         shares = {
             name: cut[f"{of}/{name}"].addressable_shards[0].data.shape
@@ -160,6 +160,6 @@ def test_logits_are_shared_where_the_vocabulary_does_not_divide():
 
 def test_devices_that_do_not_divide_are_named():
     with pytest.raises(ValueError, match=r"tensor is 3; of 8 device\(s\) .* \[1, 2, 4, 8\]"):
-        parallel.way("sharded", 3)
+        parallel.strategy("sharded", 3)
     with pytest.raises(ValueError, match="tensor=2 and parallel='jitted'"):
-        parallel.way("jitted", 2)
+        parallel.strategy("jitted", 2)
