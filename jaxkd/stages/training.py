@@ -19,8 +19,7 @@ from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step
 from jaxkd.distil.teacher import dequantise
-from jaxkd.distil.terms import CtcLabels, HardLabels
-from jaxkd.evaluate.predictions import Evaluate, make_ctc_evaluate, make_evaluate
+from jaxkd.evaluate.predictions import Evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import decoder, families
 from jaxkd.models.model import Model, Params, forward
@@ -29,6 +28,8 @@ from jaxkd.runs.experiment import Workspace
 from jaxkd.runtime import hosts
 from jaxkd.stages import tokenizer
 from jaxkd.stages.targets import with_targets_of
+from jaxkd.tasks.task import evaluator, task_for
+from jaxkd.tasks.task import terms_of_data as of_data  # noqa: F401
 from jaxkd.train import flops, loop, parallel
 from jaxkd.train.log import MetricLog
 from jaxkd.train.optimiser import AdamW
@@ -209,18 +210,9 @@ class Training:
         return {"steps": int(state.step), "resumed_at": resumed}
 
 
-def of_data(rows: Rows) -> objective.Terms:
-    """What is learned of the data alone."""
-    if rows.ctc:
-        return {"ctc": CtcLabels()}
-    return {"mlm" if rows.head == "masked_lm" else "cross_entropy": HardLabels()}
-
-
 def measure_of(rows: Rows, model: Model, teacher: Model | None, *, chunk: int = 0) -> Evaluate:
     """How a model of these rows is measured."""
-    if rows.ctc:
-        return make_ctc_evaluate(model, teacher)
-    return make_evaluate(model, teacher, top=rows.top, chunk=chunk, parts=rows.parts)
+    return evaluator(task_for(rows), model, teacher, chunk=chunk)
 
 
 def _mix(how: OnPolicy | None, model: Model, config: families.Config, workspace: Workspace) -> Any:
