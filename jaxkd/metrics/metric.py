@@ -34,6 +34,10 @@ def description(
       unit: "%" for fractions, which are shown times 100; "nats", "ms", or nothing.
       higher_is_better: None where neither direction is.
       columns: "all"; "report": not in the short tables; "none": no column (lines of plots).
+
+    A description may also have "of_teacher": True where it measures closeness to a model's own
+    teacher; "baseline_of": the metric whose constant answer it is; "rows": {split: how many rows it
+    was measured on} where these are not all.
     """
     return {
         "title": title,
@@ -62,7 +66,8 @@ class Metric:
 
     def describe(self) -> dict[str, Any]:
         """Title, unit and direction, for the results file."""
-        return description(self.title, self.unit, self.higher_is_better, self.columns)
+        about = description(self.title, self.unit, self.higher_is_better, self.columns)
+        return about | ({"of_teacher": True} if self.of_teacher else {})
 
 
 @dataclasses.dataclass(frozen=True)

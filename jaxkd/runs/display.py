@@ -174,7 +174,7 @@ def described_line(
 
     >>> described_line({"mcc": 0.5, "accuracy": 0.9},
     ...                {"mcc": {"title": "MCC"}, "accuracy": {"title": "accuracy", "unit": "%"}})
-    'MCC 0.5000, accuracy 90.00%'
+    'MCC 0.500, accuracy 90.00%'
     """
     shown = []
     for name, about in described.items():
@@ -189,7 +189,7 @@ def described_line(
 def duration(seconds: float) -> str:
     """Seconds in words.
 
-    >>> duration(7.4), duration(83), duration(7260)
+    >>> duration(7.4), duration(83.0), duration(7260.0)
     ('7 s', '1 min 23 s', '2 h 1 min')
     """
     whole = round(seconds)

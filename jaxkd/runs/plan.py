@@ -11,13 +11,17 @@ from jaxkd.report.markup import Table
 from jaxkd.report.spread import ABSENT
 
 
-def plan(experiment: Any) -> Table:
-    """A row a stage; the caption says how often all of it runs and how many steps that is."""
+def plan(experiment: Any, opened: Any = None) -> Table:
+    """A row a stage; the caption says how often all of it runs and how many steps that is.
+
+    Args:
+      opened: the opened data, whose vocabulary drawn models will have.
+    """
     rows, steps = [], 0
     for name, stage in experiment.stages.items():
         own = getattr(stage, "steps", None)
         steps += own or 0
-        size = parameters(stage)
+        size = parameters(stage, opened)
         rows.append(
             (
                 name,
@@ -36,10 +40,14 @@ def plan(experiment: Any) -> Table:
     )
 
 
-def parameters(stage: Any) -> int | None:
+def parameters(stage: Any, opened: Any = None) -> int | None:
     """Of the model a stage draws; None where the stage reads its model from elsewhere."""
     config = getattr(stage, "model", None)
     if not dataclasses.is_dataclass(config):
         return None
+    if opened is not None:
+        fields = {field.name for field in dataclasses.fields(config)}
+        changes = {name: value for name, value in opened.fits.items() if name in fields}
+        config = dataclasses.replace(config, **changes)
     model = families.build(config)
     return parameter_count(jax.eval_shape(lambda: model.init(0)))

@@ -149,9 +149,9 @@ class Decode:
                     display.step(done, numbers, about=f"{name}, {split}, {kind}")
             models[name] = {"splits": splits}
         display.stop()
-        return {"models": models, "metrics": self._describe(tuple(beams))}
+        return {"models": models, "metrics": self._describe(tuple(beams), workspace.rows)}
 
-    def _describe(self, kinds: tuple[str, ...]) -> dict[str, Any]:
+    def _describe(self, kinds: tuple[str, ...], rows: PairRows) -> dict[str, Any]:
         """Titles, units and directions of all that stands in this stage's numbers."""
         columns: dict[str, Any] = {}
         for metric in self.metrics:
@@ -159,11 +159,15 @@ class Decode:
         columns["tokens"] = TOKENS
         if self.timed:
             columns["latency"] = LATENCY
+        measured = {"rows": self._rows_of(rows)}
         return {
-            f"{name}_{kind}": each | {"title": f"{each['title']}, {kind}"}
+            f"{name}_{kind}": each | measured | {"title": f"{each['title']}, {kind}"}
             for name, each in columns.items()
             for kind in kinds
         }
+
+    def _rows_of(self, rows: PairRows) -> dict[str, int]:
+        return {split: len(rows.splits[split][: self.rows or None]) for split in self.splits}
 
     def _measure(
         self, workspace: Workspace, name: str, kind: str, split: str, write: Any, params: Any
