@@ -143,7 +143,7 @@ class Display:
             self._log.flush()
 
 
-def numbers_line(values: Mapping[str, float], split: str = "") -> str:
+def numbers_line(values: Mapping[str, Any], split: str = "") -> str:
     """The few numbers that fit a line.
 
     >>> numbers_line({"loss": 12.8, "tokens_per_second": 9107.0}, "train")
