@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 
@@ -30,4 +31,6 @@ class Mean:
 
     def compute(self) -> Any:
         """total / count; 0 where nothing was counted."""
-        return self.total / jnp.maximum(self.count, 1)
+        # jnp would round a host's float64 to float32.
+        maximum = jnp.maximum if isinstance(self.count, jax.Array) else np.maximum
+        return self.total / maximum(self.count, 1)

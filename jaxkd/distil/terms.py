@@ -8,6 +8,7 @@ from jaxkd.distil.layer_terms import CosineHidden as CosineHidden
 from jaxkd.distil.layer_terms import HiddenStates as HiddenStates
 from jaxkd.distil.layer_terms import Relations as Relations
 from jaxkd.distil.layer_terms import Similarity as Similarity
+from jaxkd.distil.regression_terms import SquaredError as SquaredError
 from jaxkd.distil.schedule import Ramp as Ramp
 from jaxkd.distil.vocabulary_terms import Divergence as Divergence
 from jaxkd.distil.vocabulary_terms import HardLabels as HardLabels

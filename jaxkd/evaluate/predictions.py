@@ -1,117 +1,102 @@
-"""A model's predictions over a split: how good they are, and how close to a teacher's."""
+"""A model's predictions over a split: one evaluator for all tasks, made of their metrics."""
 
-import math
+import collections
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
 from jaxkd.distil.teacher import teacher_outputs
-from jaxkd.metrics import predictions as metrics
+from jaxkd.metrics.metric import Metric, PerTarget
+from jaxkd.metrics.states import on_host
 from jaxkd.models.model import Model, Params, forward
 from jaxkd.models.quantised import dequantise
+from jaxkd.runtime import hosts
 
 Evaluate = Callable[[Params, Params | None, Iterable[Batch]], dict[str, float]]
+PENDING = 8  # batches that are dispatched before the oldest is read back
 
 
 def make_evaluate(
-    model: Model,
-    teacher: Model | None = None,
-    *,
-    top: Sequence[int] = (),
-    chunk: int = 0,
-    parts: Sequence[str] = (),
+    model: Model, teacher: Model | None, metrics: Sequence[Metric], *, chunk: int = 0
 ) -> Evaluate:
-    """A function (params, teacher's params, batches) -> means over all counted targets.
+    """A function (params, teacher's params, batches) -> {metric: number} over all of them.
 
-    `loss` is the negative log-likelihood in nats, `perplexity` its exponential, `accuracy` a share,
-    `accuracy_5` (for 5 in `top`) that of targets among the five likeliest. With a teacher also `kl`
-    (T = 1, nats) and `agreement` (share of equal first choices). Neither dropout nor LayerDrop is
-    on.
+    Neither dropout nor LayerDrop is on. Metrics that need a teacher are left out where there is
+    none. Parameters may be quantised (distil/teacher.py). States of batches are merged on the host
+    in float64.
 
     Args:
-      chunk: positions whose logits exist at once; 0: all.
-      parts: of several predictions a row what each is: `accuracy_` of it is told too.
-
-    Parameters may be held in fewer bits (distil/teacher.py).
+      chunk: positions whose logits exist at once, for metrics that are a mean over targets; 0:
+        all. Other metrics get whole logits.
+    Raises:
+      ValueError: by the function, if there are no batches; for two metrics of one name.
     """
-
-    def values(logits: Any, taught: Any, labels: Any) -> dict[str, Any]:
-        found = {
-            "loss": losses.hard_labels(logits, labels),
-            "accuracy": metrics.accuracy(logits, labels),
-        }
-        found |= {f"accuracy_{k}": metrics.accuracy(logits, labels, top=k) for k in top}
-        if taught is not None:
-            mine, its = losses.shared(logits, taught)
-            found["kl"] = losses.soft_targets(mine, its)
-            found["agreement"] = metrics.agreement(mine, its)
-        return found
+    chosen = {m.name: m for m in metrics if teacher is not None or not m.of_teacher}
+    if len({m.name for m in metrics}) < len(metrics):
+        raise ValueError(f"metrics {[m.name for m in metrics]}: a name stands twice.")
 
     @jax.jit
-    def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
-        mine = forward(model, dequantise(params), batch)
-        its = teacher_outputs(teacher, teacher_params, batch)
-        mask = batch.target_mask
-        if not chunk or mine.projection is None:
-            found = values(mine.logits, None if its is None else its.logits, batch.targets)
-            means = {name: Mean.of(value, mask) for name, value in found.items()}
-            for i, part in enumerate(parts):
-                means[f"accuracy_{part}"] = Mean.of(found["accuracy"][:, i], mask[:, i])
-            return means
-        taught = None if its is None else its.projection
-        names = ["loss", "accuracy", *(f"accuracy_{k}" for k in top)]
-        names += [] if taught is None else ["kl", "agreement"]
-        weights = dict.fromkeys(names, 1.0)
-        given = (mine.projection, taught, batch.targets, mask)
-        totals = losses.fused(values, weights, *given, chunk=chunk)[1]
-        count = mask.sum(dtype=float)
-        return {name: Mean(total, count) for name, total in totals.items()}
-
-    return _over(measure)
-
-
-def make_ctc_evaluate(model: Model, teacher: Model | None = None) -> Evaluate:
-    """The same for models that name a label or nothing at each place (CTC).
-
-    `loss` is the CTC loss in nats a label, `accuracy` the share of rows spelt right by the
-    likeliest path. With a teacher `kl` and `agreement` are means over places.
-    """
-
-    @jax.jit
-    def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Mean]:
-        logits = forward(model, dequantise(params), batch).logits
-        its = teacher_outputs(teacher, teacher_params, batch)
-        labels, asked = batch.targets, batch.target_mask
-        cost = losses.ctc(logits, batch.mask, labels, asked)
-        right = metrics.spelt_right(logits, batch.mask, labels, asked)
-        there = batch.mask.any(1)  # rows that fill a batch up have no place
-        found = {
-            "loss": Mean(jnp.sum(jnp.where(there, cost, 0.0)), asked.sum(dtype=float)),
-            "accuracy": Mean.of(right, there),
+    def measure(params: Params, teacher_params: Params | None, batch: Batch) -> dict[str, Any]:
+        student = forward(model, dequantise(params), batch)
+        teacher_result = teacher_outputs(teacher, teacher_params, batch)
+        fused: dict[str, PerTarget] = {}
+        if chunk and student.projection is not None:
+            fused = {n: m for n, m in chosen.items() if isinstance(m, PerTarget)}
+        states = {
+            name: metric.state(student, teacher_result, batch)
+            for name, metric in chosen.items()
+            if name not in fused
         }
-        if its is not None:
-            mine, taught = losses.shared(logits, its.logits)
-            found["kl"] = Mean.of(losses.soft_targets(mine, taught), batch.mask)
-            found["agreement"] = Mean.of(metrics.agreement(mine, taught), batch.mask)
-        return found
-
-    return _over(measure)
-
-
-def _over(measure: Callable[..., dict[str, Mean]]) -> Evaluate:
-    """Means of all batches together."""
+        return states | _fused(fused, student, teacher_result, batch, chunk)
 
     def evaluate(
         params: Params, teacher_params: Params | None, batches: Iterable[Batch]
     ) -> dict[str, float]:
-        rows = jax.device_get([measure(params, teacher_params, batch) for batch in batches])
-        merged = {name: sum((row[name] for row in rows), Mean(0.0, 0.0)) for name in rows[0]}
-        found = {name: float(mean.compute()) for name, mean in merged.items()}
-        return found | {"perplexity": math.exp(found["loss"])}
+        merged: dict[str, Any] = {}
+        pending: collections.deque[Any] = collections.deque()
+
+        def read_oldest() -> None:
+            states = on_host(hosts.gathered(pending.popleft()))
+            for name, state in states.items():
+                merged[name] = merged[name] + state if name in merged else state
+
+        for batch in batches:
+            pending.append(measure(params, teacher_params, batch))
+            if len(pending) >= PENDING:
+                read_oldest()
+        while pending:
+            read_oldest()
+        if not merged:
+            raise ValueError("there are no batches to evaluate on: the split is empty.")
+        return {name: float(metric.finish(merged[name])) for name, metric in chosen.items()}
 
     return evaluate
+
+
+def _fused(
+    metrics: dict[str, PerTarget], student: Any, teacher: Any, batch: Batch, chunk: int
+) -> dict[str, Mean]:
+    """The same metrics from the head's projection, a chunk of positions at a time."""
+    if not metrics:
+        return {}
+
+    def values(logits: Any, teacher_logits: Any, labels: Any) -> dict[str, Any]:
+        return {
+            name: metric.values(logits, teacher_logits, labels) for name, metric in metrics.items()
+        }
+
+    totals = losses.fused(
+        values,
+        dict.fromkeys(metrics, 1.0),
+        student.projection,
+        None if teacher is None else teacher.projection,
+        batch.targets,
+        batch.target_mask,
+        chunk=chunk,
+    )[1]
+    count = batch.target_mask.sum(dtype=float)
+    return {name: Mean(total, count) for name, total in totals.items()}

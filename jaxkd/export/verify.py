@@ -173,7 +173,7 @@ def _tokens(config: Config, mask: np.ndarray, rng: np.random.Generator) -> np.nd
     ids = np.delete(np.arange(config.vocabulary), [config.pad] if config.pad >= 0 else [])
     tokens = rng.choice(ids, size=mask.shape)
     # RoBERTa counts positions by the padding id, in transformers; ours counts by the mask.
-    by_padding = getattr(config, "positions_follow_padding", False)
+    by_padding = bool(getattr(config, "position_offset", 0))
     if config.pad >= 0 and not by_padding and mask.shape[1] > 2:
         tokens[:, 1] = config.pad  # never the last: a decoder classifies by the last that is none
     return np.where(mask, tokens, max(config.pad, 0))

@@ -1,4 +1,4 @@
-"""What a model predicted right, and how close a student is to its teacher; unreduced shares."""
+"""What a model predicted right, and how close a student is to its teacher; unreduced values."""
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,10 @@ def accuracy(
         return (first_choice(logits) == labels).astype(jnp.float32)
     scores = jnp.moveaxis(logits, -1, 0)
     ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
-    right = jnp.take_along_axis(scores, labels[None], axis=0)
-    before = (scores > right) | ((scores == right) & (ids < labels))
-    # Beside nan nothing is larger, and all would be right.
-    return ((jnp.sum(before, axis=0) < top) & ~jnp.isnan(right[0])).astype(jnp.float32)
+    label_score = jnp.take_along_axis(scores, labels[None], axis=0)
+    before = (scores > label_score) | ((scores == label_score) & (ids < labels))
+    # Nothing compares larger than nan, so that every label would count as right.
+    return ((jnp.sum(before, axis=0) < top) & ~jnp.isnan(label_score[0])).astype(jnp.float32)
 
 
 def agreement(student: Float[Array, "*B V"], teacher: Float[Array, "*B V"]) -> Float[Array, "*B"]:
@@ -54,14 +54,15 @@ def spelt_right(
     """1 where the likeliest path of a row spells its labels (CTC), else 0.
 
     >>> logits = jax.nn.one_hot(jnp.array([[5, 5, 0, 5]]), 6)
-    >>> told = jnp.array([[5, 5, 0, 0]])
-    >>> spelt_right(logits, jnp.ones((1, 4), bool), told, told > 0)
+    >>> labels = jnp.array([[5, 5, 0, 0]])
+    >>> spelt_right(logits, jnp.ones((1, 4), bool), labels, labels > 0)
     Array([1.], dtype=float32)
     """
     path = jnp.where(mask, first_choice(logits), BLANK)
     before = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=BLANK)
-    named = (path != before) & (path != BLANK)
-    place = jnp.where(named, jnp.cumsum(named, axis=1) - 1, path.shape[1])  # beyond: dropped
+    emitted = (path != before) & (path != BLANK)
+    # A position past the end is dropped by the scatter.
+    position = jnp.where(emitted, jnp.cumsum(emitted, axis=1) - 1, path.shape[1])
     rows = jnp.arange(len(path))[:, None]
-    spelt = jnp.full_like(path, BLANK).at[rows, place].set(path, mode="drop")
-    return jnp.all(spelt == jnp.where(label_mask, labels, BLANK), axis=1).astype(jnp.float32)
+    spelling = jnp.full_like(path, BLANK).at[rows, position].set(path, mode="drop")
+    return jnp.all(spelling == jnp.where(label_mask, labels, BLANK), axis=1).astype(jnp.float32)

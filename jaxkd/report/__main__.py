@@ -12,7 +12,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m jaxkd.report", description=__doc__)
     parser.add_argument("results", type=pathlib.Path, metavar="RESULTS.json")
     parser.add_argument(
-        "folder", type=pathlib.Path, nargs="?", help="where to write; default: beside the results"
+        "folder",
+        type=pathlib.Path,
+        nargs="?",
+        help="where to write; default: the folder of the results",
     )
     options = parser.parse_args(arguments)
     path = options.results
@@ -23,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:  # not UTF-8, or not JSON
         parser.error(f"{path} is not JSON: {error}. Give the results.json of a run.")
     if not isinstance(results, dict) or not isinstance(results.get("models"), dict):
-        found = sorted(results) if isinstance(results, dict) else type(results).__name__
-        parser.error(f"{path} is no results file: no object 'models' in it; found {found}.")
+        content = sorted(results) if isinstance(results, dict) else type(results).__name__
+        parser.error(f"{path} is no results file: no object 'models' in it, but {content}.")
     try:
         written = write(results, options.folder or path.parent)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A table as data (header, rows, caption), and how it is written."""
+"""What a report is made of: sections of paragraphs, tables and plots; how tables are rendered."""
 
 import dataclasses
 import html as escaping
@@ -20,6 +20,19 @@ class Table:
         return column > 0 and all(
             re.match(r"[+-]?\d[^A-Za-z]*(\(n = \d+\))?$|–?$", c) for c in cells
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    name: str  # the file's
+    alt: str
+    png: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    heading: str
+    parts: tuple["str | Table | Plot", ...]  # a str is a paragraph
 
 
 def escape_markdown(text: str) -> str:

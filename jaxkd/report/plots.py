@@ -9,13 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxkd.report import spread, tables
+from jaxkd.report import spread
+from jaxkd.report.described import (
+    about,
+    baseline_value,
+    baselines,
+    curve,
+    embedded,
+    label,
+    paired,
+    quantity,
+    values,
+)
 from jaxkd.report.spread import at
+from jaxkd.report.tables import embedded_warning
 
-# Okabe and Ito's palette: told apart by colour-blind readers too; dashes help a grey print
+# Okabe and Ito's palette: distinct for colour-blind readers too; dashes help a grey print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
-UNIGRAM = "#555555"
+LINES = "#555555"  # of what no model of the plot reached: baselines, teachers
 
 
 def _text(text: str) -> str:
@@ -26,7 +38,7 @@ def _text(text: str) -> str:
 def _figure(results: Mapping, title: str, height: float = 4.4) -> Figure:
     figure = Figure(figsize=(9.5, height), layout="constrained")
     FigureCanvasAgg(figure)
-    warning = f"\n{tables.not_its_numbers(results)}" if tables.embedded(results) else ""
+    warning = f"\n{embedded_warning(results)}" if embedded(results) else ""
     figure.suptitle(_text(title + warning), fontsize=11)
     return figure
 
@@ -40,42 +52,58 @@ def _png(figure: Figure) -> bytes:
 def _style(results: Mapping, model: str) -> dict:
     """A model has the same colour in every plot."""
     order = list(dict.fromkeys([*(results.get("models") or ()), *(results.get("curves") or ())]))
-    place = order.index(model) if model in order else 0
-    return {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)]}
+    index = order.index(model) if model in order else 0
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
 
 
-def _unigram_lines(results: Mapping, spec: Mapping) -> dict[str, float]:
-    """Unigram cross-entropies a curve may be held against: the split's, and that of the positions
-    that were evaluated (masking does not draw them evenly) where it is another."""
-    split = spec.get("split", "train")
-    lines = {}
-    whole = at(results, "data", "unigram_nats", split)
-    if whole is not None:
-        lines[f"unigram, {split} split: {whole:.2f} nats"] = whole
-    met = [
-        value
-        for model in spec["models"]
-        for value in spread.values(results, model, split, "unigram").values()
-    ]
-    if met and (whole is None or abs(statistics.fmean(met) - whole) >= 0.005):
-        value = statistics.fmean(met)
-        lines[f"unigram, evaluated positions: {value:.2f} nats"] = value
+def _lines(results: Mapping, spec: Mapping) -> dict[str, float]:
+    """Values a curve is held against, by their legend: constant answers and the teachers.
+
+    The unigram cross-entropies, where the plot asks for them: the split's, and that of the
+    positions that were evaluated (masking does not draw them evenly) where it is another. Of other
+    metrics their baselines, always. Of students' curves on a split their teachers that are not in
+    the plot: the last value logged on the same rows, else the finished model's.
+    """
+    split, metric = spec.get("split", "train"), spec.get("metric", "loss")
+    lines: dict[str, float] = {}
+    if spec.get("unigram"):
+        whole = at(results, "data", "unigram_nats", split)
+        if whole is not None:
+            lines[f"unigram, {split} split: {whole:.2f} nats"] = whole
+        unigram = baseline_value(results, "unigram", split)
+        if unigram is not None and (whole is None or abs(unigram - whole) >= 0.005):
+            lines[f"unigram, evaluated positions: {unigram:.2f} nats"] = unigram
+    for name in baselines(results, metric):
+        value = baseline_value(results, name, split)
+        if name != "unigram" and value is not None:
+            lines[f"{about(results, name)['title']}: {spread.number(value)}"] = value
+    if split == "train" or about(results, metric).get("of_teacher"):
+        return lines
+    teachers = dict.fromkeys(at(results, "models", m, "teacher") for m in spec["models"])
+    for teacher in teachers:
+        if teacher is None or teacher in spec["models"]:
+            continue
+        last = [list(c.values())[-1] for c in curve(results, teacher, split, metric).values()]
+        last = last or list(values(results, teacher, split, metric).values())
+        if last and all(map(math.isfinite, last)):
+            value = statistics.fmean(last)
+            lines[f"{label(results, teacher)}: {spread.number(value)}"] = value
     return lines
 
 
 def _draw(axes: Axes, results: Mapping, spec: Mapping, start: float) -> tuple[float, float] | None:
-    """Draws every arm from a step on; returns the lowest and the highest value drawn."""
+    """Draw every model from a step on; return the lowest and the highest value drawn."""
     split, metric = spec.get("split", "train"), spec.get("metric", "loss")
     bounds: list[float] = []
     for model in spec["models"]:
-        curves = list(spread.curve(results, model, split, metric).values())
+        curves = list(curve(results, model, split, metric).values())
         steps = [step for step in spread.shared_steps(curves) if step >= start]
         if not steps:
             continue
-        drawn = [[curve[step] for curve in curves] for step in steps]
+        drawn = [[each[step] for each in curves] for step in steps]
         style = _style(results, model)
         marker = "o" if len(steps) < 15 else ""
-        name = _text(tables.label(results, model))
+        name = _text(label(results, model))
         means = [statistics.fmean(values) for values in drawn]
         axes.plot(steps, means, label=name, marker=marker, markersize=3, linewidth=1.4, **style)
         low, high = [min(values) for values in drawn], [max(values) for values in drawn]
@@ -86,21 +114,22 @@ def _draw(axes: Axes, results: Mapping, spec: Mapping, start: float) -> tuple[fl
 
 
 def curves(results: Mapping, spec: Mapping) -> bytes | None:
-    """All arms of one plot over the steps: the mean over seeds as a line, the lowest to the highest
-    seed as a band; on the right the second half of the steps, closer. None if nothing was logged.
+    """All models of one plot over the steps: the mean over seeds as a line, the lowest to the
+    highest seed as a band; on the right the second half of the steps, closer. None if nothing was
+    logged.
     """
     split, metric = spec.get("split", "train"), spec.get("metric", "loss")
-    what = tables.quantity(results, spec["models"], split, metric)
+    what = quantity(results, spec["models"], split, metric)
     figure = _figure(results, spec.get("title", what))
     whole, late = figure.subplots(1, 2, width_ratios=(3, 2))
-    logged = [c for m in spec["models"] for c in spread.curve(results, m, split, metric).values()]
+    logged = [c for m in spec["models"] for c in curve(results, m, split, metric).values()]
     if _draw(whole, results, spec, start=0.0) is None:
         return None
     bounds = _draw(late, results, spec, start=max(max(c) for c in logged) / 2)
-    for dots, (name, value) in zip((":", "-"), _unigram_lines(results, spec).items(), strict=False):
-        if spec.get("unigram"):
-            for axes in (whole, late):
-                axes.axhline(value, color=UNIGRAM, linestyle=dots, linewidth=1, label=name)
+    for i, (name, value) in enumerate(_lines(results, spec).items()):
+        for axes in (whole, late):
+            style = DASHES[(i + 1) % len(DASHES)] if i else ":"
+            axes.axhline(value, color=LINES, linestyle=style, linewidth=1, label=_text(name))
     if bounds:  # the second half sets its own scale, whatever lines cross it
         margin = 0.08 * (bounds[1] - bounds[0]) or 0.01
         late.set_ylim(bounds[0] - margin, bounds[1] + margin)
@@ -116,15 +145,24 @@ def curves(results: Mapping, spec: Mapping) -> bytes | None:
     return _png(figure)
 
 
+def note(results: Mapping, spec: Mapping) -> str:
+    """What stands under a plot of curves."""
+    if len(spread.seeds(results)) < 2:
+        return "One line a model: there is one seed."
+    return "Line: mean over seeds. Band: from the lowest to the highest seed."
+
+
 def differences(results: Mapping) -> bytes | None:
     """Each comparison's paired differences, one dot a seed, with their mean and its 95% interval;
-    a panel for each quantity. None if no seed has a pair."""
+    a panel for each quantity. None if no seed has a pair, or where there is one seed only."""
+    if len(spread.seeds(results)) < 2:
+        return None
     panels: dict[str, list[tuple[str, list[float]]]] = {}
     for each in at(results, "report", "comparisons") or ():
         pair = each["model"], each["baseline"]
-        numbers = list(spread.paired(results, each).values())
+        numbers = list(paired(results, each).values())
         if numbers:
-            what = tables.quantity(
+            what = quantity(
                 results, pair, each.get("split", "validation"), each.get("metric", "loss")
             )
             title = each.get("title", " - ".join(pair))
@@ -135,13 +173,13 @@ def differences(results: Mapping) -> bytes | None:
     figure = _figure(results, "Paired differences, seed by seed", height=0.7 + sum(heights))
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for axes, (what, rows) in zip(grid[:, 0], panels.items(), strict=True):
-        for place, (_, numbers) in enumerate(rows):
+        for i, (_, numbers) in enumerate(rows):
             bounds = spread.interval(numbers)
             if bounds:
-                axes.plot(bounds, (place, place), color=COLOURS[0], linewidth=2, alpha=0.5)
-            axes.plot(numbers, [place] * len(numbers), "o", color=COLOURS[1], alpha=0.7)
-            axes.plot(statistics.fmean(numbers), place, "|", color=COLOURS[0], markersize=16)
-        axes.axvline(0, color=UNIGRAM, linewidth=1)
+                axes.plot(bounds, (i, i), color=COLOURS[0], linewidth=2, alpha=0.5)
+            axes.plot(numbers, [i] * len(numbers), "o", color=COLOURS[1], alpha=0.7)
+            axes.plot(statistics.fmean(numbers), i, "|", color=COLOURS[0], markersize=16)
+        axes.axvline(0, color=LINES, linewidth=1)
         axes.set_yticks(range(len(rows)), [_text(title) for title, _ in rows], fontsize=8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(_text(f"difference in {what}"), fontsize=9)

@@ -1,11 +1,12 @@
-"""A report's tables of what was read, what ran where, and what was written for others."""
+"""A report's tables of the data, the machine, the stages, the exported files, and its examples."""
 
 import statistics
 from collections.abc import Mapping
 
 from jaxkd.report import spread
-from jaxkd.report.markup import Table
-from jaxkd.report.spread import ABSENT, mean_std, number
+from jaxkd.report.described import label
+from jaxkd.report.markup import Section, Table
+from jaxkd.report.spread import ABSENT, at, mean_std, number
 from jaxkd.report.tables import make_table, over_seeds, plain
 
 SPEEDS = {  # column -> what is logged, and by how much it is multiplied
@@ -17,33 +18,76 @@ SPEEDS = {  # column -> what is logged, and by how much it is multiplied
 
 def data(results: Mapping) -> Table:
     """What the models were trained and evaluated on."""
-    given = results.get("data") or {}
-    rows = [[key, plain(given.get(key))] for key in ("corpus", "origin", "tokenizer", "vocabulary")]
-    rows.append(["tokens a row", plain(given.get("length"))])
-    told = (
-        "cross-entropy of the labels' shares" if given.get("classes") else "unigram cross-entropy"
-    )
-    for key, what in (("rows", "rows"), ("unigram_nats", f"{told} [nats]")):
-        rows += [
-            [f"{split} {what}", plain(value) if key == "rows" else number(float(value))]
-            for split, value in (given.get(key) or {}).items()
-        ]
+    described = dict(results.get("data") or {})
+    for key in ("embedded", "wanted", "expected_corpus", "widths"):
+        described.pop(key, None)
+    classes = described.get("classes")
+    line = "cross-entropy of the labels' frequencies" if classes else "unigram cross-entropy"
+    titles = {"length": "tokens a row", "rows": "rows", "unigram_nats": f"{line} [nats]"}
+    first = ("corpus", "origin", "tokenizer", "vocabulary", "length", "rows", "unigram_nats")
+    rows = []
+    for key in (*first, *(k for k in described if k not in first)):
+        value, title = described.get(key), titles.get(key, key.replace("_", " "))
+        if isinstance(value, Mapping):  # by split
+            rows += [[f"{split} {title}", _value(each)] for split, each in value.items()]
+        elif value not in (None, "", [], ()):
+            rows.append([title, _value(value)])
+        elif key in first[:4]:
+            rows.append([title, ABSENT])
     return make_table(results, ("data", "value"), rows, "What was read.")
 
 
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return plain(value)
+
+
+def examples(results: Mapping) -> list[Section]:
+    """Rows a student gets wrong and its teacher right, where the run kept some; of one seed."""
+    made = []
+    for model, by_seed in (results.get("examples") or {}).items():
+        seed, splits = next(iter(by_seed.items()))
+        for split, errors in splits.items():
+            name, teacher = label(results, model), at(results, "models", model, "teacher")
+            heading = f"What “{name}” gets wrong and its teacher right"
+            rows_text = f"{errors['count']:,} of {errors['rows']:,} rows of the {split} split"
+            text = f"{rows_text} are wrong in “{name}” and right in “{label(results, teacher)}” "
+            text += f"(seed {seed})."
+            if not errors["examples"]:
+                made.append(Section(heading, (text,)))
+                continue
+            rows = [
+                [
+                    str(each["index"]),
+                    each["text"] if each["text"] is not None else ABSENT,
+                    each["label"],
+                    f"{each['student']} ({100 * each['student_probability']:.0f}%)",
+                    f"{each['teacher']} ({100 * each['teacher_probability']:.0f}%)",
+                ]
+                for each in errors["examples"]
+            ]
+            caption = "In brackets: the label's probability. Those where the two differ most."
+            header = ("row", "text", "label", "student", "teacher")
+            made.append(Section(heading, (text, make_table(results, header, rows, caption))))
+    return made
+
+
 def where(results: Mapping) -> Table:
-    """What ran where."""
-    given = results.get("where") or {}
+    """The machine and the versions."""
+    described = results.get("where") or {}
     keys = ("device", "devices", "processor", "cores", "memory_gb", "python", "revision")
-    rows = [[key.replace("_gb", " [GB]"), plain(given.get(key))] for key in keys]
-    rows += [[name, str(version)] for name, version in (given.get("versions") or {}).items()]
+    rows = [[key.replace("_gb", " [GB]"), plain(described.get(key))] for key in keys]
+    rows += [[name, str(version)] for name, version in (described.get("versions") or {}).items()]
     return make_table(results, ("where", "value"), rows, "Machine and versions of this run.")
 
 
 def stages(results: Mapping) -> Table:
     """Seconds a stage, and all together; how fast trainings were."""
-    rows, given = [], results.get("stages") or {}
-    for name, stage in given.items():
+    rows, described = [], results.get("stages") or {}
+    for name, stage in described.items():
         took = list((stage.get("seconds") or {}).values())
         resumed = stage.get("resumed")
         steps = [str(step) for step in (resumed or {}).values() if step]
@@ -57,7 +101,7 @@ def stages(results: Mapping) -> Table:
                 *(_speed(results, name, *kind) for kind in SPEEDS.values()),
             ]
         )
-    by_seed = [stage.get("seconds") or {} for stage in given.values()]
+    by_seed = [stage.get("seconds") or {} for stage in described.values()]
     whole = set.intersection(*map(set, by_seed)) if by_seed else ()  # seeds that ran every stage
     a_seed = [sum(stage[seed] for stage in by_seed) for seed in sorted(whole)]
     total = sum(sum(stage.values()) for stage in by_seed)
@@ -65,18 +109,20 @@ def stages(results: Mapping) -> Table:
     all_seeds = f"{total:,.1f}" if total else ABSENT
     rows.append(["all stages", "", mean_std(a_seed, of=of), all_seeds, "", *[""] * len(SPEEDS)])
     header = ("stage", "kind", "seconds a seed", "seconds, all seeds", "resumed at step", *SPEEDS)
+    # Earlier runs counted padding; their results files say so.
+    counted = "all positions, padding too" if results.get("speed_counts_padding") else "no padding"
     caption = (
         f"Wall-clock time. {over_seeds(results)} Speeds: the median window of each training. "
-        "TFLOP/s: products of matrices that were needed, without padding; MFU: their share of what "
-        "the machine could do."
+        f"tokens/s: {counted}. TFLOP/s: matrix products that were needed, without padding; MFU: "
+        "their fraction of the machine's peak."
     )
     return make_table(results, header, rows, caption)
 
 
 def _speed(results: Mapping, stage: str, metric: str, scale: float) -> str:
     """Of each seed the median over its windows: the first one compiles."""
-    found = spread.curve(results, stage, "train", metric).values()
-    medians = [scale * statistics.median(steps.values()) for steps in found]
+    curves = spread.curve(results, stage, "train", metric).values()
+    medians = [scale * statistics.median(steps.values()) for steps in curves]
     return mean_std(medians, of=len(spread.seeds(results))) if medians else ABSENT
 
 
@@ -85,16 +131,16 @@ def exports(results: Mapping) -> Table:
     rows = []
     for name, by_seed in (results.get("exports") or {}).items():
         for kind in next(iter(by_seed.values()), {}):
-            told = [export[kind] for export in by_seed.values() if kind in export]
-            worst = max(one["max_abs_difference"] for one in told)
-            sizes = [one["megabytes"] for one in told if "megabytes" in one]
+            files = [export[kind] for export in by_seed.values() if kind in export]
+            worst = max(one["max_abs_difference"] for one in files)
+            sizes = [one["megabytes"] for one in files if "megabytes" in one]
             opener = "onnxruntime" if kind == "onnx" else "transformers"
-            shapes = ", ".join(f"{rows} x {length}" for rows, length in told[0]["shapes"])
+            shapes = ", ".join(f"{rows} x {length}" for rows, length in files[0]["shapes"])
             rows.append(
                 [
                     name,
                     kind,
-                    f"{opener} {told[0].get(opener, '')}".strip(),
+                    f"{opener} {files[0].get(opener, '')}".strip(),
                     mean_std(sizes, of=len(spread.seeds(results))) if sizes else ABSENT,
                     f"{worst:.1e}",
                     shapes,

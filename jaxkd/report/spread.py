@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 ABSENT = "–"  # neither 0 nor nan: nothing was measured
-UNDER = "under_unigram"  # derived: unigram - loss, both at the same positions
 
 
 def at(tree: Any, *path: str) -> Any:
@@ -54,8 +53,8 @@ def values(
 ) -> dict[str, float]:
     """{seed: value} of the seeds that have one.
 
-    The finished model's evaluation, unless the split is "train" or `reduce` ("last", "mean") asks
-    for the values logged during training.
+    The finished model's evaluation, unless the split is "train" or `reduce` ("last", "mean")
+    chooses the values logged during training.
 
     Raises:
       ValueError: if reduce is something else.
@@ -66,34 +65,35 @@ def values(
         logged = curve(results, model, split, metric)
         pick = statistics.fmean if reduce == "mean" else lambda numbers: list(numbers)[-1]
         return {seed: pick(steps.values()) for seed, steps in logged.items()}
-    found = {}
+    measured = {}
     for seed in seeds(results):
-        evaluated = at(results, "models", model, "seeds", seed, split) or {}
-        if metric == UNDER:
-            pair = evaluated.get("unigram"), evaluated.get("loss")
-            value = None if None in pair else pair[0] - pair[1]
-        else:
-            value = evaluated.get(metric)
+        value = at(results, "models", model, "seeds", seed, split, metric)
         if value is not None:
-            found[seed] = float(value)
-    return found
+            measured[seed] = float(value)
+    return measured
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """A single number, to about five digits.
+    """A single number, to four digits, three below 1; whole numbers from a thousand on.
 
-    >>> number(6.01234), number(403.4), number(0.000123), number(None)
-    ('6.0123', '403.40', '0.000123', '–')
+    >>> number(6.01234), number(403.41), number(0.0429), number(34249.3), number(0.000123)
+    ('6.012', '403.4', '0.0429', '34,249', '0.000123')
+    >>> number(None), number(0.0), number(0.5, signed=True)
+    ('–', '0', '+0.500')
     """
     if value is None:
         return ABSENT
     if not math.isfinite(value):
         return "not finite"
     sign = "+" if signed else ""
-    if 0 < abs(value) < 1e-3:
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
         return f"{value:{sign}.3g}"
-    whole = len(str(int(abs(value))))
-    return f"{value:{sign}.{max(0, 5 - whole)}f}"
+    digits = 4 if abs(value) >= 1 else 3
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value
+    decimals = max(0, digits - 1 - exponent)
+    return f"{value:{sign},.{decimals}f}"
 
 
 def mean_std(numbers: Iterable[float], of: int | None = None, signed: bool = False) -> str:
@@ -102,7 +102,7 @@ def mean_std(numbers: Iterable[float], of: int | None = None, signed: bool = Fal
     `of` is how many numbers there should be; where some are missing, n is said.
 
     >>> mean_std([6.0, 6.1, 6.2]), mean_std([6.0]), mean_std([]), mean_std([6.0, 6.2], of=3)
-    ('6.10 ± 0.10', '6.0000', '–', '6.10 ± 0.14 (n = 2)')
+    ('6.10 ± 0.10', '6.000', '–', '6.10 ± 0.14 (n = 2)')
     """
     numbers = list(numbers)
     if not numbers:
@@ -114,7 +114,7 @@ def mean_std(numbers: Iterable[float], of: int | None = None, signed: bool = Fal
     if std < 1e-6:  # equal, or as good as: two digits of it would make an absurd mean
         return f"{number(mean, signed)} ± {std:.1g}{missing}"
     decimals = max(0, 1 - math.floor(math.log10(std)))
-    return f"{mean:{'+' if signed else ''}.{decimals}f} ± {std:.{decimals}f}{missing}"
+    return f"{mean:{'+' if signed else ''},.{decimals}f} ± {std:,.{decimals}f}{missing}"
 
 
 def t_quantile(inside: float, degrees: int) -> float:
@@ -142,6 +142,13 @@ def t_quantile(inside: float, degrees: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if probability(middle) < inside else (low, middle)
     return math.sqrt(degrees) * math.tan(low)
+
+
+def trained_steps(results: Mapping, model: str) -> list[int]:
+    """The last optimiser step of each seed's training; [] for a model that was not trained."""
+    logged = at(results, "curves", model) or {}
+    last = [max((e["step"] for e in logged.get(s) or ()), default=0) for s in seeds(results)]
+    return [step for step in last if step]
 
 
 def interval(differences: Sequence[float], inside: float = 0.95) -> tuple[float, float] | None:

@@ -1,19 +1,19 @@
 """Writes a results file's report: report.md, report.html that needs no other file, and plots."""
 
 import base64
-import dataclasses
 import html as escaping
 import json
 import os
 import pathlib
 import re
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.report import markup, plots, provenance, spread, tables
-from jaxkd.report.markup import Table, escape_markdown
-from jaxkd.report.spread import at, mean_std
+from jaxkd.report import markup, plots, provenance, tables
+from jaxkd.report.described import embedded, is_expected
+from jaxkd.report.markup import Plot, Section, Table, escape_markdown
+from jaxkd.report.sentences import banner, findings, headline, originals, seeds_note, title
+from jaxkd.report.spread import at
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 78rem;
@@ -22,13 +22,15 @@ h1 { font-size: 1.6rem; line-height: 1.25; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #ccc; }
 pre { background: #f4f4f4; padding: .6rem .8rem; overflow-x: auto; }
 .banner { border: 3px solid #b00020; background: #fdecee; padding: .7rem 1rem; font-weight: 700; }
-.wide { overflow-x: auto; margin: 1rem 0; }
+.headline { font-size: 1.1rem; font-weight: 600; }
+.wide { overflow-x: auto; max-width: 100%; margin: 1rem 0; }
+.wide th:first-child { position: sticky; left: 0; background: #fff; }
 table { border-collapse: collapse; font-size: .86rem; }
 caption { caption-side: bottom; text-align: left; color: #555; padding-top: .4rem; }
 th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: left;
   vertical-align: top; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
-tbody th { font-weight: 500; min-width: 13rem; }
+tbody th { font-weight: 500; min-width: 9rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number { white-space: nowrap; }
 img { max-width: 100%; height: auto; }
@@ -36,96 +38,6 @@ img { max-width: 100%; height: auto; }
   tr, img, .banner { break-inside: avoid; } .wide { overflow: visible; }
   table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; } tbody th { min-width: 0; } }
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-    name: str  # the file's
-    alt: str
-    png: bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    heading: str
-    parts: tuple[str | Table | Plot, ...]  # a str is a paragraph
-
-
-def banner(results: Mapping) -> str:
-    wanted = tables.wanted(results)
-    return (
-        f"THE TEXT IS EMBEDDED PYTHON PROSE, NOT {wanted.upper()}. No corpus could be had, so the "
-        f"models read documentation that Python carries. No number in this report is a {wanted} "
-        "number."
-    )
-
-
-def title(results: Mapping) -> str:
-    plain = str(results.get("title") or results.get("experiment") or "Results")
-    if not tables.embedded(results):
-        return plain
-    return f"EMBEDDED TEXT, NOT {tables.wanted(results).upper()}: {plain}"
-
-
-def findings(results: Mapping) -> list[str]:
-    """One sentence a comparison, saying no more than its numbers do."""
-    told = []
-    for each in at(results, "report", "comparisons") or ():
-        numbers = list(spread.paired(results, each).values())
-        pair = [tables.label(results, each[side]) for side in ("model", "baseline")]
-        bounds = spread.interval(numbers)
-        heading = each.get("title", " - ".join(pair))
-        if not numbers:
-            told.append(f"{heading}: no seed has both values, so nothing can be said.")
-            continue
-        split, metric = each.get("split", "validation"), each.get("metric", "loss")
-        what = tables.quantity(results, (each["model"], each["baseline"]), split, metric)
-        text = f"{heading}: {what} of “{pair[0]}” minus that of “{pair[1]}” is "
-        text += f"{mean_std(numbers, signed=True)} (n = {len(numbers)}). "
-        if bounds is None and len(numbers) > 1:
-            text += "Not every difference is a finite number, so there is no interval."
-        elif bounds is None:
-            text += "One pair has no spread: it shows neither a difference nor its absence."
-        else:
-            holds = bounds[0] <= 0 <= bounds[1]
-            text += f"The 95% interval, {spread.between(bounds)}, "
-            text += "contains 0: no difference is shown." if holds else "does not contain 0."
-        told.append(text)
-    return told
-
-
-def originals(results: Mapping) -> list[str]:
-    """How far under the unigram line the original's teachers were, from the data's own line."""
-    if not at(results, "report", "references"):
-        return []
-    if tables.embedded(results):
-        return ["The original's numbers are of another text: nothing here compares with them."]
-    told = []
-    for each in results["report"]["references"]:
-        split = each.get("split", "validation")
-        line = at(results, "data", "unigram_nats", split)
-        untaught = not at(results, "models", each["model"], "teacher")
-        if line is None or split == "train" or not untaught or each.get("metric") != "loss":
-            continue
-        under = line - each["original"]
-        text = f"The original's {each.get('what', each['model'])}, {each['original']}, lies "
-        text += f"{abs(under):.2f} nats {'under' if under >= 0 else 'over'} the unigram line of "
-        text += f"the {split} split ({line:.2f} nats)"
-        found = spread.values(results, each["model"], split, spread.UNDER).values()
-        if found:
-            mean = statistics.fmean(found)
-            side = 1 if mean >= 0 else -1
-            text += f"; ours is {mean_std(side * value for value in found)} nats "
-            text += "under" if mean >= 0 else "over"
-            text += " the line at the positions it was evaluated at"
-        told.append(text + ".")
-    tokenizer = at(results, "data", "tokenizer")
-    if told and tokenizer:
-        told.append(
-            f"The unigram line is counted with this run's tokenizer ({tokenizer}); it is the "
-            "original's line too only for the same text, split and vocabulary."
-        )
-    return told
 
 
 def _slug(text: str, taken: set[str]) -> str:
@@ -153,38 +65,49 @@ def sections(results: Mapping) -> list[Section]:
         marks = ["Dots: seeds. Tick and bar: their mean and its 95% interval."] if png else []
         parts = (*findings(results), tables.comparisons(results), *plot, *marks)
         made.append(Section("Comparisons", parts))
+    made += provenance.examples(results)
     for spec in at(results, "report", "curves") or ():
         heading = spec.get("title") or "Curve"
         png = plots.curves(results, spec)
         if png is None:
             made.append(Section(heading, ("Nothing was logged for this plot.",)))
             continue
-        band = "Line: mean over seeds. Band: from the lowest to the highest seed."
+        note = plots.note(results, spec)
         plot = Plot(_slug(heading, taken), heading, png)
-        made.append(Section(heading, (plot, band, tables.equal_steps(results, spec))))
-    losses = tables.terms(results)
-    if losses.rows:
-        made.append(Section("Terms of the objective at the end of training", (losses,)))
+        made.append(Section(heading, (plot, note, tables.equal_steps(results, spec))))
+    terms = tables.terms(results)
+    if terms.rows:
+        made.append(Section("Terms of the objective at the end of training", (terms,)))
     if at(results, "report", "references"):
-        parts = (*originals(results), tables.references(results))
+        parts = tuple(originals(results))
+        if is_expected(results):
+            parts += (tables.references(results),)
         made.append(Section("Beside the original", parts))
     for split in sorted(evaluated - {tables.first_split(results)}):
         made.append(Section(f"Results, {split} split", (tables.outcome(results, split),)))
     if results.get("exports"):
-        made.append(Section("Files for others", (provenance.exports(results),)))
+        made.append(Section("Exported files", (provenance.exports(results),)))
     if results.get("data"):
         made.append(Section("Data", (provenance.data(results),)))
     ran = (provenance.where(results), provenance.stages(results))
-    made.append(Section("What ran where", ran))
+    made.append(Section("Machine and stages", ran))
     return made
+
+
+def _opening(results: Mapping) -> list[str]:
+    """The sentences above the first section."""
+    return [text for text in (headline(results), seeds_note(results)) if text]
 
 
 def _markdown(results: Mapping, body: list[Section]) -> str:
     parts = [f"# {escape_markdown(title(results))}"]
-    if tables.embedded(results):
+    if embedded(results):
         parts.append(f"> **{escape_markdown(banner(results))}**")
     if results.get("command"):
         parts.append("    " + " ".join(str(results["command"]).split()))
+    for i, sentence in enumerate(_opening(results)):
+        text = escape_markdown(sentence)
+        parts.append(f"**{text}**" if i == 0 and headline(results) else text)
     for section in body:
         parts.append(f"## {escape_markdown(section.heading)}")
         for part in section.parts:
@@ -200,10 +123,13 @@ def _markdown(results: Mapping, body: list[Section]) -> str:
 def _html(results: Mapping, body: list[Section]) -> str:
     escape = escaping.escape
     parts = [f"<h1>{escape(title(results))}</h1>"]
-    if tables.embedded(results):
+    if embedded(results):
         parts.append(f'<p class="banner">{escape(banner(results))}</p>')
     if results.get("command"):
         parts.append(f"<pre><code>{escape(str(results['command']))}</code></pre>")
+    for i, sentence in enumerate(_opening(results)):
+        kind = ' class="headline"' if i == 0 and headline(results) else ""
+        parts.append(f"<p{kind}>{escape(sentence)}</p>")
     for section in body:
         parts.append(f"<h2>{escape(section.heading)}</h2>")
         for part in section.parts:
@@ -261,7 +187,13 @@ def write(results: Mapping, folder: pathlib.Path) -> list[pathlib.Path]:
 def summary(results: Mapping) -> str:
     """The results as one compact markdown table, for results/README.md and the end of a run."""
     results = _as_in_a_file(results)
-    loud = f"**{escape_markdown(banner(results))}**\n\n" if tables.embedded(results) else ""
+    loud = f"**{escape_markdown(banner(results))}**\n\n" if embedded(results) else ""
+    return loud + markup.markdown(summary_table(results))
+
+
+def summary_table(results: Mapping) -> Table:
+    """The results in one table: of models, or of exported files where no model was measured."""
+    results = _as_in_a_file(results)
     if not results.get("models") and results.get("exports"):
-        return loud + markup.markdown(provenance.exports(results))
-    return loud + markup.markdown(tables.outcome(results, compact=True))
+        return provenance.exports(results)
+    return tables.outcome(results, compact=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 
-from jaxkd.data.rows.text import Rows
 from jaxkd.runs.experiment import Experiment
 from jaxkd.train.log import MetricLog
 
@@ -30,36 +29,49 @@ _LIBRARIES = (
 def collect(
     experiment: Experiment,
     folder: pathlib.Path,
-    rows: Rows | None,
+    rows: Any,
     *,
     name: str,
     variant: str,
     command: str,
 ) -> dict[str, Any]:
-    """The numbers of all seeds, by stage and by model."""
+    """The numbers of all seeds, by stage and by model, with the titles and units of the metrics.
+
+    A stage's numbers are what its `run` returned, as its done.json has them. Known keys:
+    "models" {model: {"splits": {split: {metric: number}}, ...}}, "metrics" {metric: description}
+    (metrics/metric.py), "primary" (a metric's name) and "examples" {model: {split: ...}}.
+    """
     stages: dict[str, Any] = {}
     models: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     exports: dict[str, Any] = {}
-    for seed in experiment.seeds:
+    metrics: dict[str, Any] = {}
+    examples: dict[str, Any] = {}
+    primary = ""
+    for seed in map(str, experiment.seeds):
         for stage in experiment.stages:
-            at = folder / str(seed) / stage
+            at = folder / seed / stage
             done = json.loads((at / "done.json").read_text())
-            told = stages.setdefault(stage, {"kind": done["stage"], "seconds": {}, "resumed": {}})
-            told["seconds"][str(seed)] = done["seconds"]
-            told["resumed"][str(seed)] = done["metrics"].get("resumed_at", 0)
-            for model, numbers in done["metrics"].get("models", {}).items():
+            result = done["metrics"]
+            entry = stages.setdefault(stage, {"kind": done["stage"], "seconds": {}, "resumed": {}})
+            entry["seconds"][seed] = done["seconds"]
+            entry["resumed"][seed] = result.get("resumed_at", 0)
+            for model, numbers in result.get("models", {}).items():
                 # Several stages may have measured a model, each something else.
-                told_of = models.setdefault(model, {"seeds": {}})
-                splits = told_of["seeds"].setdefault(str(seed), {})
+                collected = models.setdefault(model, {"seeds": {}})
+                splits = collected["seeds"].setdefault(seed, {})
                 for split, measured in numbers.pop("splits").items():
                     splits[split] = splits.get(split, {}) | measured
-                told_of |= numbers
+                collected |= numbers
+            metrics |= result.get("metrics", {})
+            primary = primary or result.get("primary", "")
+            for model, by_split in result.get("examples", {}).items():
+                examples.setdefault(model, {})[seed] = by_split
             if (at / "metrics.jsonl").exists():
                 lines = list(MetricLog(at / "metrics.jsonl").rows())
-                curves.setdefault(stage, {})[str(seed)] = lines
+                curves.setdefault(stage, {})[seed] = lines
             if done["stage"] == "Export":
-                exports.setdefault(stage, {})[str(seed)] = done["metrics"]
+                exports.setdefault(stage, {})[seed] = result
     return {
         "experiment": name,
         "variant": variant,
@@ -68,12 +80,31 @@ def collect(
         "seeds": list(experiment.seeds),
         "data": None if rows is None else rows.describe(),
         "where": where(),
+        "metrics": metrics,
+        "primary": primary,
+        "terms": terms(experiment),
         "stages": stages,
         "models": models,
+        "examples": examples,
         "exports": exports,
         "curves": curves,
         "report": dataclasses.asdict(experiment.report),
     }
+
+
+def terms(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """By stage the terms of its objective, each with a title and a unit.
+
+    A term says its unit (`unit`); one that compares predictions (`values`) is in nats unless it
+    says otherwise, any other has none.
+    """
+    described: dict[str, dict[str, Any]] = {}
+    for name, stage in experiment.stages.items():
+        for term_name, term in (getattr(stage, "terms", None) or {}).items():
+            unit = getattr(term, "unit", "nats" if hasattr(term, "values") else "")
+            about = {"title": term_name.replace("_", " "), "unit": unit}
+            described.setdefault(name, {})[term_name] = about
+    return described
 
 
 def where() -> dict[str, Any]:
@@ -91,27 +122,35 @@ def where() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {}
+    installed = {}
     for library in _LIBRARIES:
         try:
-            found[library] = importlib.metadata.version(library)
+            installed[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def revision() -> str:
-    """The git commit of the code, with a + if files differ from it; "unknown" outside git."""
+    """The git commit of the code, with a + if files differ from it; "unknown" outside git.
+
+    Files are those of the whole tree: experiments and configs change a result too. Untracked
+    Python files count.
+    """
     code = pathlib.Path(__file__).parent
 
-    def git(*words: str) -> str:
+    def git(*words: str, folder: pathlib.Path = code) -> str:
         return subprocess.run(
-            ["git", "-C", str(code), *words], capture_output=True, text=True, check=True
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+        # Installed inside another project's tree, this file is not of its commits.
+        git("ls-files", "--error-unmatch", pathlib.Path(__file__).name)
+        top = pathlib.Path(git("rev-parse", "--show-toplevel"))
+        changed = git("status", "--porcelain", "--untracked-files=no", folder=top)
+        new = git("ls-files", "--others", "--exclude-standard", "--", "*.py", folder=top)
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed or new else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

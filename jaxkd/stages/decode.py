@@ -1,8 +1,9 @@
-"""Let models write, greedily and with a beam, and compare with the references."""
+"""Let models generate, greedily and with a beam, and compare with the references."""
 
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -13,20 +14,67 @@ from jaxkd.data.rows.pairs import PairRows
 from jaxkd.decode.beam import Beam
 from jaxkd.decode.rows import decode_rows, texts_of
 from jaxkd.metrics import text as metrics
+from jaxkd.metrics.metric import description
+from jaxkd.metrics.text import References, normalised
 from jaxkd.runs.experiment import Workspace
+from jaxkd.stages.evaluate import check_at_least, check_names, check_splits, task_of
 from jaxkd.stages.generate import check_pairs, check_rows, writer
 from jaxkd.stages.training import load_model
 
-METRICS = {
-    "bleu": lambda texts, told: {"bleu": metrics.bleu(texts, told)},
-    "chrf": lambda texts, told: {"chrf": metrics.chrf(texts, told)},
-    "rouge": metrics.rouge,
-    "exact": lambda texts, told: {"exact": metrics.exact_match(texts, told)},
-    "steps": lambda texts, told: {"steps": metrics.step_accuracy(texts, told)},
-    "actions": lambda texts, told: {"actions": metrics.action_accuracy(texts, told)},
-    "cer": lambda texts, told: {"cer": metrics.error_rate(texts, told)},
-    "answer": lambda texts, told: {"answer": metrics.answer_match(texts, told)},
+Normalise = Callable[[str], str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TextMetric:
+    """Numbers of generated texts, by name; each with its description."""
+
+    of: Callable[[Sequence[str], References], float | dict[str, float]]
+    columns: dict[str, dict[str, Any]]
+    # Whether letters are compared: then references are what the tokenizer makes of them.
+    by_letter: bool = False
+
+    def __call__(
+        self, texts: Sequence[str], references: References, normalise: Normalise = None
+    ) -> dict[str, float]:
+        if self.by_letter:
+            references = normalised(references, normalise)
+        numbers = self.of(texts, references)
+        if not isinstance(numbers, dict):
+            (name,) = self.columns
+            numbers = {name: numbers}
+        return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answers(TextMetric):
+    """The mark before an answer goes through the tokenizer too: `####` may become `# # # #`."""
+
+    def __call__(
+        self, texts: Sequence[str], references: References, normalise: Normalise = None
+    ) -> dict[str, float]:
+        mark = normalise("####").strip() if normalise else "####"
+        return {"answer": self.of(texts, normalised(references, normalise), mark)}
+
+
+def _one(name: str, title: str, unit: str, of: Any, higher: bool = True) -> TextMetric:
+    return TextMetric(of, {name: description(title, unit, higher)}, by_letter=unit == "%")
+
+
+METRICS: dict[str, TextMetric] = {
+    "bleu": _one("bleu", "BLEU", "", metrics.bleu),
+    "chrf": _one("chrf", "chrF", "", metrics.chrf),
+    "rouge": TextMetric(
+        metrics.rouge,
+        {f"rouge{n}": description(f"ROUGE-{n}", "%") for n in ("1", "2", "L")},
+    ),
+    "exact": _one("exact", "exact match", "%", metrics.exact_match),
+    "steps": _one("steps", "steps right", "%", metrics.step_accuracy),
+    "actions": _one("actions", "actions right", "%", metrics.action_accuracy),
+    "cer": _one("cer", "letters wrong (CER)", "%", metrics.error_rate, False),
+    "answer": _Answers(metrics.answer_match, {"answer": description("answers right", "%")}),
 }
+TOKENS = description("tokens per text", "", None, "report")
+LATENCY = description("latency of a single text", "ms", False)
 
 
 @dataclasses.dataclass
@@ -34,89 +82,120 @@ class Decode:
     """BLEU and the like of whole splits; the texts are kept in the stage's folder."""
 
     models: tuple[str, ...]  # stages
-    splits: tuple[str, ...] = ("test",)  # train, validation, test
+    splits: tuple[str, ...] = ("test",)  # of the data
     metrics: tuple[str, ...] = ("bleu",)  # of METRICS
     beam: Beam = dataclasses.field(default_factory=lambda: Beam(width=5))
-    greedy: bool = True  # also with a beam of one
+    greedy: bool = True  # also take the likeliest token each time
     batch_size: int = 64
-    rows: int = 0  # only so many of each split; 0: all
-    # So many sources are also read one at a time, on one device, and the median time is told.
+    rows: int = 0  # the first n rows of each split; 0: all
+    # n sources are also decoded one at a time, on one device, for the median time; 0: none.
     timed: int = 0
 
     reads_text: ClassVar[bool] = True
 
     def inputs(self) -> tuple[str, ...]:
-        return self.models
+        return check_names("models", self.models)
 
     def check(self) -> None:
         self.beam.check()
-        for name in self.metrics:
+        check_names("models", self.models)
+        check_names("splits", self.splits)
+        for name in check_names("metrics", self.metrics):
             if name not in METRICS:
                 raise ValueError(f"metrics: {name!r}. {did_you_mean(name, METRICS)}")
-        unknown = set(self.splits) - {"train", "validation", "test"}
-        if unknown or not self.models or self.batch_size < 1 or self.rows < 0 or self.timed < 0:
-            raise ValueError(
-                f"splits={self.splits}, models={self.models}, batch_size={self.batch_size}, rows="
-                f"{self.rows}, timed={self.timed}: splits are among train, validation, test; at "
-                "least one model; at least one row at a time; none or some of them timed."
-            )
+        check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("rows", self.rows, 0)
+        check_at_least("timed", self.timed, 0)
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
         check_pairs(data)
         if not data.ctc:
             check_rows(self.batch_size)
 
+    def check_opened(self, rows: Any) -> None:
+        """Raise ValueError for what the opened data cannot give, before any stage runs."""
+        check_splits(self.splits, rows)
+
     def run(self, workspace: Workspace) -> dict[str, Any]:
-        ways = {"beam": self.beam}
+        task = task_of(workspace)
+        if not task.decoder:
+            raise ValueError(
+                f"stage {workspace.name!r} decodes, and the task {task.name!r} has no decoder."
+            )
+        self.check_opened(workspace.rows)
+        beams = {"beam": self.beam}
         if self.greedy:
-            ways = {"greedy": dataclasses.replace(self.beam, width=1, n_best=1)} | ways
-        found: dict[str, Any] = {}
-        workspace.display.start(workspace.name, len(self.models) * len(self.splits) * len(ways))
+            # "true": the first end token ends the text, which is what greedy means.
+            one = dataclasses.replace(self.beam, width=1, n_best=1, early_stopping="true")
+            beams = {"greedy": one} | beams
+        models: dict[str, Any] = {}
+        display = workspace.display
+        display.start(workspace.name, len(self.models) * len(self.splits) * len(beams))
         done = 0
         for name in self.models:
             if workspace.stopping():
-                raise KeyboardInterrupt(f"stopped before {name} wrote; start again")
-            config, params = load_model(workspace.stage_folder(name), workspace.display.say)
+                raise KeyboardInterrupt(f"stopped before {name} was decoded; start again")
+            config, params = load_model(workspace.stage_folder(name), display.say)
             splits: dict[str, dict[str, float]] = {split: {} for split in self.splits}
-            for way, beam in ways.items():
+            for kind, beam in beams.items():
                 write, arranged = writer(config, params, workspace.rows, beam)
-                alone = self.timed and writer(config, params, workspace.rows, beam, devices=1)
+                single = self.timed and writer(config, params, workspace.rows, beam, devices=1)
                 for split in self.splits:
-                    numbers = self._measure(workspace, name, way, split, write, arranged)
-                    if alone:
-                        numbers[f"latency_{way}"] = self._latency(workspace.rows, split, *alone)
+                    numbers = self._measure(workspace, name, kind, split, write, arranged)
+                    if single:
+                        numbers[f"latency_{kind}"] = self._latency(workspace.rows, split, *single)
                     splits[split] |= numbers
                     done += 1
-                    workspace.display.step(done, numbers)
-            found[name] = {"splits": splits}
-        workspace.display.stop()
-        return {"models": found}
+                    display.step(done, numbers, about=f"{name}, {split}, {kind}")
+            models[name] = {"splits": splits}
+        display.stop()
+        return {"models": models, "metrics": self._describe(tuple(beams), workspace.rows)}
+
+    def _describe(self, kinds: tuple[str, ...], rows: PairRows) -> dict[str, Any]:
+        """Titles, units and directions of all that stands in this stage's numbers."""
+        columns: dict[str, Any] = {}
+        for metric in self.metrics:
+            columns |= METRICS[metric].columns
+        columns["tokens"] = TOKENS
+        if self.timed:
+            columns["latency"] = LATENCY
+        measured = {"rows": self._rows_of(rows)}
+        return {
+            f"{name}_{kind}": each | measured | {"title": f"{each['title']}, {kind}"}
+            for name, each in columns.items()
+            for kind in kinds
+        }
+
+    def _rows_of(self, rows: PairRows) -> dict[str, int]:
+        return {split: len(rows.splits[split][: self.rows or None]) for split in self.splits}
 
     def _measure(
-        self, workspace: Workspace, name: str, way: str, split: str, write: Any, params: Any
+        self, workspace: Workspace, name: str, kind: str, split: str, write: Any, params: Any
     ) -> dict[str, float]:
         rows = workspace.rows
         part = rows.splits[split][: self.rows or None]
-        made = decode_rows(
+        decoded = decode_rows(
             write,
             params,
             lambda chosen: rows.sources(part[chosen]),
             rows.lengths(part)[:, 0],
             batch_size=self.batch_size,
         )
-        texts = [best for best, *_ in texts_of(made, rows.tokenizer.decode)]
-        file = workspace.folder / f"{name}.{split}.{way}.txt"
+        texts = [best for best, *_ in texts_of(decoded, rows.tokenizer.decode)]
+        file = workspace.folder / f"{name}.{split}.{kind}.txt"
         file.write_text("".join(" ".join(text.split()) + "\n" for text in texts))
         references = rows.references(split)[: len(texts)]
-        numbers = {"tokens": float(made.lengths[:, 0].mean())}
+        normalise = getattr(rows.tokenizer, "normalise", None)
+        numbers: dict[str, float] = {}
         for metric in self.metrics:
-            numbers |= METRICS[metric](texts, references)
-        return {f"{metric}_{way}": value for metric, value in numbers.items()}
+            numbers |= METRICS[metric](texts, references, normalise)
+        numbers["tokens"] = float(decoded.lengths[:, 0].mean())
+        return {f"{metric}_{kind}": value for metric, value in numbers.items()}
 
     def _latency(self, rows: PairRows, split: str, write: Any, params: Any) -> float:
         """Median milliseconds from a source's tokens to its text's, one at a time.
 
-        Sources about as long as the split's median one are read.
+        Sources about as long as the split's median one are decoded.
         """
         part = rows.splits[split][: self.rows or None]
         lengths = rows.lengths(part)[:, 0]

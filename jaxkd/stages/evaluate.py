@@ -1,62 +1,85 @@
-"""Measure models over whole splits, each beside its teacher and the unigram line."""
+"""Measure models over whole splits, each beside its teacher and the line of a constant answer."""
 
 import dataclasses
 from typing import Any, ClassVar
 
+from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import parameter_count
+from jaxkd.evaluate import baselines, examples
+from jaxkd.evaluate.predictions import make_evaluate
+from jaxkd.metrics.metric import description
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.training import load_model, measure_of
+from jaxkd.stages.training import load_model
+from jaxkd.tasks.task import Task, task_for
+
+OVER_A_VOCABULARY = ("masked_lm", "causal_lm", "seq2seq", "continuation")
+CLASSES = ("classification", "multi_task")
+
+UNDER_UNIGRAM = description("under the unigram line", "nats")
+UNIGRAM = description("unigram", "nats", False, "none") | {"baseline_of": "loss"}
 
 
 @dataclasses.dataclass
 class Evaluate:
-    """Loss, perplexity and accuracy; KL and agreement where a model was distilled.
+    """The task's metrics of each model; those beside a teacher where a model was distilled.
 
     All models see the same masks: every token alike (no smoothing), the same in every seed.
     """
 
     models: tuple[str, ...]  # stages
-    splits: tuple[str, ...] = ("validation",)  # train, validation, test
+    splits: tuple[str, ...] = ("validation",)  # of the data
     batch_size: int = 32
     chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
+    # Write each model's prediction of each row (predictions.MODEL.SPLIT.npz and .tsv), and keep
+    # rows that a student gets wrong and its teacher right for the report.
+    predictions: bool = False
 
     reads_text: ClassVar[bool] = True
 
     def inputs(self) -> tuple[str, ...]:
-        return self.models
+        return check_names("models", self.models)
 
     def check(self) -> None:
-        unknown = set(self.splits) - {"train", "validation", "test"}
-        if self.chunk < 0:
-            raise ValueError(f"chunk is {self.chunk}; positions at a time, or 0 for all.")
-        if unknown or not self.models or self.batch_size < 1:
+        check_names("models", self.models)
+        check_names("splits", self.splits)
+        check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("chunk", self.chunk, 0)
+
+    def check_opened(self, rows: Any) -> None:
+        """Raise ValueError for what the opened data cannot give, before any stage runs."""
+        check_splits(self.splits, rows)
+        if self.chunk and rows.form not in OVER_A_VOCABULARY:
             raise ValueError(
-                f"splits={self.splits}, models={self.models}, batch_size={self.batch_size}: splits "
-                "are among train, validation, test; at least one model; at least one row."
+                f"chunk is {self.chunk}, and {rows.form} has no vocabulary whose logits would be "
+                "cut into chunks. Leave chunk at 0."
+            )
+        if self.predictions and rows.form not in ("classification", "regression"):
+            raise ValueError(
+                f"predictions=True: {rows.form} has no one prediction a row. It is for "
+                "classification and regression."
             )
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
-        workspace.display.start(workspace.name, len(self.models) * len(self.splits))
-        unigram = {
-            split: workspace.rows.unigram_at_targets(split, self.batch_size)
-            for split in self.splits
-        }
-        found: dict[str, Any] = {}
+        rows, task = workspace.rows, task_of(workspace)
+        self.check_opened(rows)
+        display = workspace.display
+        display.start(workspace.name, len(self.models) * len(self.splits))
+        lines = {split: self._baselines(rows, split) for split in self.splits}
+        models: dict[str, Any] = {}
+        written: dict[tuple[str, str], examples.Predictions] = {}
         for i, name in enumerate(self.models):
             if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped before {name} was evaluated; start again")
-            config, params = load_model(workspace.stage_folder(name), workspace.display.say)
-            teacher_name = getattr(workspace.stages[name], "teacher", None)
-            teacher = teacher_name and load_model(
-                workspace.stage_folder(teacher_name), workspace.display.say
-            )
+            config, params = load_model(workspace.stage_folder(name), display.say)
+            teacher_name = getattr(workspace.stages[name], "teacher", None) or None
+            teacher = teacher_name and load_model(workspace.stage_folder(teacher_name), display.say)
             model = families.build(config)
-            its = families.build(teacher[0]) if teacher else None
-            measure = measure_of(workspace.rows, model, its, chunk=self.chunk)
+            teacher_model = families.build(teacher[0]) if teacher else None
+            evaluate = make_evaluate(model, teacher_model, task.metrics, chunk=self.chunk)
             arranged = model.arrange(params)
-            taught = its.arrange(teacher[1]) if teacher else None
-            found[name] = {
+            teacher_params = teacher_model.arrange(teacher[1]) if teacher else None
+            models[name] = {
                 "teacher": teacher_name,
                 "layers": config.layers,
                 "width": config.width,
@@ -65,9 +88,115 @@ class Evaluate:
                 "splits": {},
             }
             for j, split in enumerate(self.splits, 1):
-                batches = workspace.rows.batches(split, self.batch_size)
-                numbers = measure(arranged, taught, batches)
-                found[name]["splits"][split] = numbers | {"unigram": unigram[split]}
-                workspace.display.step(i * len(self.splits) + j, numbers)
-        workspace.display.stop()
-        return {"models": found}
+                numbers: dict[str, float] = {}
+                if rows.form not in CLASSES or "majority" in lines[split]:
+                    batches = rows.batches(split, self.batch_size)
+                    numbers = evaluate(arranged, teacher_params, batches) | lines[split]
+                    if "unigram" in numbers:
+                        numbers["under_unigram"] = numbers["unigram"] - numbers["loss"]
+                models[name]["splits"][split] = numbers
+                if self.predictions:
+                    predicted = _predict(rows, split, model, arranged, self.batch_size)
+                    written[name, split] = predicted
+                    file = workspace.folder / f"predictions.{name}.{split}"
+                    examples.save(predicted, file, task.labels)
+                display.step(i * len(self.splits) + j, numbers)
+        display.stop()
+        result = {
+            "models": models,
+            "metrics": self._describe(task, rows),
+            "primary": task.primary,
+        }
+        if self.predictions and task.labels:
+            result["examples"] = self._examples(models, written, task, rows)
+        return result
+
+    def _baselines(self, rows: Any, split: str) -> dict[str, float]:
+        """What a constant answer reaches on the split."""
+        if rows.form in CLASSES:
+            counts = baselines.class_counts(rows.batches(split, self.batch_size))
+            return baselines.majority(counts, rows.parts)
+        if rows.form in OVER_A_VOCABULARY or rows.form == "ctc":
+            return {"unigram": rows.unigram_at_targets(split, self.batch_size)}
+        return {}
+
+    def _describe(self, task: Task, rows: Any) -> dict[str, Any]:
+        """Titles, units and directions of all that stands in this stage's numbers."""
+        described: dict[str, Any] = {}
+        for name, each in task.describe().items():
+            described[name] = each
+            if name == "loss" and rows.form in OVER_A_VOCABULARY:
+                described["under_unigram"] = UNDER_UNIGRAM
+        if rows.form in OVER_A_VOCABULARY or rows.form == "ctc":
+            described["unigram"] = UNIGRAM
+        if rows.form in CLASSES:
+            for part in ("", *rows.parts):
+                suffix = f"_{part}" if part else ""
+                described[f"majority{suffix}"] = description(
+                    "always the most frequent class", "%", columns="none"
+                ) | {"baseline_of": f"accuracy{suffix}"}
+        return described
+
+    def _examples(
+        self,
+        models: dict[str, Any],
+        written: dict[tuple[str, str], examples.Predictions],
+        task: Task,
+        rows: Any,
+    ) -> dict[str, Any]:
+        """By student and split: rows it gets wrong and its teacher, evaluated too, right."""
+        texts_of = getattr(rows, "texts", None)
+        shown: dict[str, Any] = {}
+        for (name, split), predicted in written.items():
+            teacher = written.get((models[name]["teacher"], split))
+            if teacher is not None:
+                texts = texts_of(split) if callable(texts_of) else None
+                errors = examples.student_errors(predicted, teacher, task.labels, texts)
+                shown.setdefault(name, {})[split] = errors
+        return shown
+
+
+def _predict(
+    rows: Any, split: str, model: Any, params: Any, batch_size: int
+) -> examples.Predictions:
+    batches = rows.batches(split, batch_size)
+    index = getattr(batches, "numbers", None)
+    if index is None:
+        index = examples.row_order(rows.splits[split], batches.rows)
+    return examples.predict(model, params, batches, index)
+
+
+def task_of(workspace: Workspace) -> Task:
+    """The experiment's task, or the one its data asks for."""
+    return getattr(workspace, "task", None) or task_for(workspace.rows)
+
+
+def check_splits(splits: tuple[str, ...], rows: Any) -> None:
+    """Raise ValueError for a split that the opened data does not have."""
+    for split in splits:
+        if split not in rows.splits:
+            raise ValueError(
+                f"splits={tuple(splits)}: {rows.corpus} has no split {split!r}. "
+                + did_you_mean(split, rows.splits)
+            )
+
+
+def check_names(field: str, names: Any) -> tuple[str, ...]:
+    """The names as a tuple.
+
+    Raises:
+      ValueError: unless they are a tuple or list of at least one text, none of them twice.
+    """
+    right = isinstance(names, tuple | list) and all(isinstance(n, str) and n for n in names)
+    if not right or not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"{field}={names!r}: at least one name, and each only once, as in "
+            f"\"('teacher','student')\" or \"('validation',)\"."
+        )
+    return tuple(names)
+
+
+def check_at_least(field: str, value: Any, least: int) -> None:
+    """Raise ValueError unless it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{field} is {value!r}; it is a whole number, at least {least}.")

@@ -18,17 +18,18 @@ from jaxkd.data.rows.text import Rows
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step
-from jaxkd.distil.terms import CtcLabels, HardLabels
-from jaxkd.evaluate.predictions import Evaluate, make_ctc_evaluate, make_evaluate
+from jaxkd.distil.teacher import dequantise
+from jaxkd.evaluate.predictions import Evaluate
 from jaxkd.hub import folder as hub
 from jaxkd.models import decoder, families
 from jaxkd.models.model import Model, Params, forward
-from jaxkd.models.quantised import dequantise
 from jaxkd.models.stack import unstack
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runtime import hosts
 from jaxkd.stages import tokenizer
 from jaxkd.stages.targets import with_targets_of
+from jaxkd.tasks.task import evaluator, task_for
+from jaxkd.tasks.task import terms_of_data as of_data  # noqa: F401
 from jaxkd.train import flops, loop, parallel
 from jaxkd.train.log import MetricLog
 from jaxkd.train.optimiser import AdamW
@@ -59,7 +60,7 @@ class Training:
     on_all_hosts: ClassVar[bool] = True
 
     def check(self) -> None:
-        parallel.strategy(self.parallel, self.tensor)
+        parallel.way(self.parallel, self.tensor)
         devices = 1 if self.parallel == "jitted" else jax.device_count() // self.tensor
         parallel.check_batch(self.batch_size, self.accumulate, devices)
         self.optimiser.check()
@@ -96,7 +97,7 @@ class Training:
         With `recall` what the teacher says comes from a store; of `teacher` then only its head and
         token embedding are looked at, if it is given at all.
         """
-        run_step, place_arrays = parallel.strategy(self.parallel, self.tensor)
+        run_step, place_arrays = parallel.way(self.parallel, self.tensor)
         model = families.build(config)
         families.check_shapes(model, params, f"stage {workspace.name!r}")
         taught, teacher_params = None, None
@@ -209,18 +210,9 @@ class Training:
         return {"steps": int(state.step), "resumed_at": resumed}
 
 
-def of_data(rows: Rows) -> objective.Terms:
-    """What is learned of the data alone."""
-    if rows.ctc:
-        return {"ctc": CtcLabels()}
-    return {"mlm" if rows.head == "masked_lm" else "cross_entropy": HardLabels()}
-
-
 def measure_of(rows: Rows, model: Model, teacher: Model | None, *, chunk: int = 0) -> Evaluate:
     """How a model of these rows is measured."""
-    if rows.ctc:
-        return make_ctc_evaluate(model, teacher)
-    return make_evaluate(model, teacher, top=rows.top, chunk=chunk, parts=rows.parts)
+    return evaluator(task_for(rows), model, teacher, chunk=chunk)
 
 
 def _mix(how: OnPolicy | None, model: Model, config: families.Config, workspace: Workspace) -> Any:

@@ -53,18 +53,23 @@ def test_texts_without_their_references_are_refused(metric):
         metric([], [])
 
 
-def test_steps_count_in_their_place():
+def test_steps_count_at_their_position():
     """One of two; the second left out, so one of two; a step too many, so two of three; nothing."""
-    told = [["go ; put"], ["go ; put"], ["go ; put"], ["go ; put", "run"]]
-    wrote = ["go ; take", "go", "go ;  put ; go", "run"]
-    assert text.step_accuracy(wrote, told) == pytest.approx((1 / 2 + 1 / 2 + 2 / 3 + 1) / 4)
+    references = [["go ; put"], ["go ; put"], ["go ; put"], ["go ; put", "run"]]
+    texts = ["go ; take", "go", "go ;  put ; go", "run"]
+    assert text.step_accuracy(texts, references) == pytest.approx((1 / 2 + 1 / 2 + 2 / 3 + 1) / 4)
 
 
-def test_actions_count_in_their_place_whatever_step_they_belong_to():
+def test_actions_count_at_their_position_whatever_step_they_belong_to():
     """Two of three, the third left out; all, under a wrong object; one too many; none wanted."""
-    told = [["cool a : open put ; take a : take"], ["put b : put"], ["put b : put"], ["go ; go"]]
-    wrote = ["cool a : open put", "go c ; put c : put", "put b : put take", "go"]
-    assert text.action_accuracy(wrote, told) == pytest.approx((2 / 3 + 1 + 1 / 2 + 1) / 4)
+    references = [
+        ["cool a : open put ; take a : take"],
+        ["put b : put"],
+        ["put b : put"],
+        ["go ; go"],
+    ]
+    texts = ["cool a : open put", "go c ; put c : put", "put b : put take", "go"]
+    assert text.action_accuracy(texts, references) == pytest.approx((2 / 3 + 1 + 1 / 2 + 1) / 4)
     assert text.action_accuracy(["go : go", "go"], [["go"], ["go : go"]]) == 0.0
     with pytest.raises(ValueError, match="no reference has an action after ':'"):
         text.action_accuracy(["go"], [["go ; go"]])
@@ -72,12 +77,14 @@ def test_actions_count_in_their_place_whatever_step_they_belong_to():
 
 def test_letters_wrong_by_letters_there_are():
     """cat -> cart: one put in; abc -> axcd: two; the nearer of two references, exactly."""
-    told = [["cart"], ["axcd"], ["no", "yes"]]
-    assert text.error_rate(["cat", "abc", "yes"], told) == pytest.approx((1 + 2 + 0) / (4 + 4 + 3))
+    references = [["cart"], ["axcd"], ["no", "yes"]]
+    assert text.error_rate(["cat", "abc", "yes"], references) == pytest.approx(
+        (1 + 2 + 0) / (4 + 4 + 3)
+    )
 
 
 @pytest.mark.parametrize(
-    "wrote, right",
+    "written, correct",
     [
         ("so #### 1,000", True),
         ("#### 1000.0", True),
@@ -87,5 +94,36 @@ def test_letters_wrong_by_letters_there_are():
         ("#### 1 #### 1000", False),  # the first counts
     ],
 )
-def test_an_answer_is_the_number_after_the_mark(wrote, right):
-    assert text.answer_match([wrote], [["work #### 1000"]]) == right
+def test_an_answer_is_the_number_after_the_mark(written, correct):
+    assert text.answer_match([written], [["work #### 1000"]]) == correct
+
+
+@pytest.mark.parametrize("words", ["walk", "walk left", "walk left twice", "a b c d"])
+def test_a_perfect_copy_has_bleu_100_however_short_its_texts(words):
+    assert text.bleu([words] * 5, [[words]] * 5) == 100.0
+
+
+def test_bleu_of_texts_of_four_words_or_more_is_sacrebleus_own():
+    """Only orders that no text reaches are left out: nothing else changes."""
+    expected = sacrebleu.corpus_bleu(WRITTEN, [[each[0] for each in RIGHT]]).score
+    assert text.bleu(WRITTEN, [each[:1] for each in RIGHT]) == pytest.approx(expected)
+    assert text.bleu(["a b c d", "x"], [["a b c d"], ["x"]]) == 100.0
+
+
+def test_a_perfect_text_of_a_wordpiece_tokenizer_is_an_exact_match():
+    """Its decoder joins commas to words and letters lose their case; raw references never match."""
+    bert = pytest.importorskip("transformers").BertTokenizerFast
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", ",", "take", "the", "b", "."]
+    tokenizer = bert(vocab={token: i for i, token in enumerate(vocab)})
+
+    def normalise(line: str) -> str:
+        return tokenizer.decode(
+            tokenizer.encode(line, add_special_tokens=False), clean_up_tokenization_spaces=True
+        )
+
+    references = [["A man , take the b ."]]
+    written = [normalise("a man , take the b .")]
+    assert written == ["a man, take the b."]
+    assert text.exact_match(written, references) == 0.0
+    assert text.exact_match(written, text.normalised(references, normalise)) == 1.0
+    assert text.normalised(references, None) is references

@@ -14,25 +14,31 @@ STUDENTS = {
 }
 
 
-def _evaluated(draw: random.Random, loss: float, taught: bool) -> dict:
+def _evaluated(draw: random.Random, loss: float, distilled: bool) -> dict:
     loss += draw.gauss(0, 0.02)
-    found = {"loss": loss, "perplexity": math.exp(loss), "accuracy": draw.uniform(0.11, 0.14)}
-    if taught:
-        found |= {"kl": draw.uniform(0.2, 0.3), "agreement": draw.uniform(0.5, 0.6)}
-    return found | {"unigram": 6.85}
+    numbers = {"loss": loss, "perplexity": math.exp(loss), "accuracy": draw.uniform(0.11, 0.14)}
+    if distilled:
+        numbers |= {"kl": draw.uniform(0.2, 0.3), "agreement": draw.uniform(0.5, 0.6)}
+    return numbers | {"unigram": 6.85, "under_unigram": 6.85 - loss}
 
 
-def _logged(draw: random.Random, end: float, taught: bool) -> list[dict]:
+def _logged(draw: random.Random, end: float, distilled: bool) -> list[dict]:
     log = []
     for step in range(20, 1201, 20):
         height = end + 4.2 * math.exp(-step / 180) + draw.gauss(0, 0.05)
         entry = {"step": step, "split": "train", "tokens_per_second": 20000.0, "mlm": height}
-        terms = {"soft_targets": height / 6, "cosine": 0.1} if taught else {}
-        loss = 5 * height / 6 + 2 * height + 0.1 if taught else height
+        terms = {"soft_targets": height / 6, "cosine": 0.1} if distilled else {}
+        loss = 5 * height / 6 + 2 * height + 0.1 if distilled else height
         log.append(entry | terms | {"loss": loss})
         if step % 100 == 0:
             log.append({"step": step, "split": "validation", "loss": height + draw.gauss(0, 0.01)})
     return log
+
+
+def described(title: str, unit: str, higher_is_better: bool) -> dict:
+    """As a results file describes a metric."""
+    about = {"title": title, "unit": unit, "higher_is_better": higher_is_better}
+    return about | {"columns": "all"}
 
 
 def _made() -> dict:
@@ -71,6 +77,25 @@ def _made() -> dict:
             "length": 128,
             "rows": {"train": 17000, "validation": 1800, "test": 2000},
             "unigram_nats": {"train": 6.6, "validation": 6.68, "test": 6.7},
+        },
+        "metrics": {
+            "loss": described("loss", "nats", False),
+            "under_unigram": described("under the unigram line", "nats", True),
+            "perplexity": described("perplexity", "", False) | {"columns": "report"},
+            "accuracy": described("accuracy", "%", True),
+            "kl": described("KL to teacher", "nats", False) | {"of_teacher": True},
+            "agreement": described("agreement with teacher", "%", True) | {"of_teacher": True},
+            "unigram": described("unigram", "nats", False)
+            | {"columns": "none", "baseline_of": "loss"},
+        },
+        "primary": "loss",
+        "terms": {
+            name: {
+                "mlm": {"title": "MLM", "unit": "nats"},
+                "soft_targets": {"title": "soft targets", "unit": "nats"},
+                "cosine": {"title": "cosine", "unit": ""},
+            }
+            for name in STUDENTS
         },
         "where": {
             "device": "cpu",

@@ -47,9 +47,9 @@ def test_lines_are_means_and_bands_reach_from_lowest_to_highest_seed(results, dr
 def test_every_arm_is_in_the_legend_and_axes_have_units(results, drawn):
     spec = results["report"]["curves"][1]
     plots.curves(results, spec)
-    told = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert told[:2] == ["teacher, LayerDrop 0", "teacher, LayerDrop 0.1"]
-    assert told[2:] == [
+    entries = legend(drawn[0])
+    assert entries[:2] == ["teacher, LayerDrop 0", "teacher, LayerDrop 0.1"]
+    assert entries[2:] == [
         "unigram, validation split: 6.68 nats",
         "unigram, evaluated positions: 6.85 nats",
     ]
@@ -57,10 +57,49 @@ def test_every_arm_is_in_the_legend_and_axes_have_units(results, drawn):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimiser steps", "validation loss [nats]")
 
 
-def test_unigram_line_is_drawn_only_where_asked(results, drawn):
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_unigram_line_is_drawn_only_where_the_plot_has_it(results, drawn):
     spec = results["report"]["curves"][1] | {"unigram": False}
     plots.curves(results, spec)
-    assert not any("unigram" in t.get_text() for t in drawn[0].legends[0].get_texts())
+    assert not any("unigram" in text for text in legend(drawn[0]))
+
+
+def test_students_are_held_against_their_teachers_last_value_on_the_same_rows(results, drawn):
+    for seed, last in zip("012", (5.0, 6.0, 7.0), strict=True):
+        results["curves"]["teacher_plain"][seed].append(
+            {"step": 1300, "split": "validation", "loss": last}
+        )
+    spec = {"models": ["student_plain", "student_random"], "split": "validation"}
+    plots.curves(results, spec)
+    assert legend(drawn[0])[2:] == ["teacher, LayerDrop 0: 6.000"]
+    plots.curves(results, spec | {"models": ["teacher_plain", "student_plain"]})
+    plots.curves(results, spec | {"split": "train"})  # objectives are no teacher's numbers
+    assert all(len(legend(figure)) == 2 for figure in drawn[1:])
+
+
+def test_accuracy_is_drawn_in_percent_beside_the_majority_class(results, drawn):
+    results["metrics"]["majority"] = {
+        "title": "always the most frequent class", "unit": "%", "baseline_of": "accuracy",
+    }  # fmt: skip
+    for seed in "012":
+        results["models"]["student_plain"]["seeds"][seed]["validation"]["majority"] = 0.509
+        results["curves"]["student_plain"][seed] = [
+            {"step": k, "split": "validation", "accuracy": 0.25 * k} for k in (1, 2)
+        ]
+    spec = {"models": ["student_plain"], "split": "validation", "metric": "accuracy"}
+    plots.curves(results, spec)
+    axes = drawn[0].axes[0]
+    assert axes.get_ylabel() == "validation accuracy [%]"
+    assert axes.lines[0].get_xydata().tolist() == [[1, 25.0], [2, 50.0]]
+    assert "always the most frequent class: 50.90" in legend(drawn[0])
+
+
+def test_one_seed_has_no_plot_of_paired_differences(results):
+    results["seeds"] = [0]
+    assert plots.differences(results) is None
 
 
 def test_a_model_has_one_colour_in_all_plots(results, drawn):
@@ -74,7 +113,7 @@ def test_embedded_text_is_said_in_the_plot_itself(results, drawn):
     results["data"]["embedded"] = True
     plots.curves(results, results["report"]["curves"][0])
     plots.differences(results)
-    assert all(tables.not_its_numbers(results) in figure.get_suptitle() for figure in drawn)
+    assert all(tables.embedded_warning(results) in figure.get_suptitle() for figure in drawn)
     assert len(drawn) == 2
 
 
@@ -89,9 +128,9 @@ def test_labels_with_markup_of_matplotlib_are_drawn_as_they_are(results, drawn):
     results["report"]["labels"]["teacher_plain"] = "$x_{ & 5$ more"
     results["report"]["labels"]["teacher_robust"] = "_private"
     plots.curves(results, results["report"]["curves"][1])
-    told = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert told[0].replace("\\", "") == "$x_{ & 5$ more"
-    assert told[1].strip() == "_private"
+    entries = legend(drawn[0])
+    assert entries[0].replace("\\", "") == "$x_{ & 5$ more"
+    assert entries[1].strip() == "_private"
 
 
 def test_one_seed_one_step_and_values_that_are_not_finite_can_be_drawn(results):

@@ -17,13 +17,13 @@ def test_spread_is_the_sample_standard_deviation_to_two_digits():
 
 
 def test_one_value_has_no_spread():
-    assert spread.mean_std([6.0123]) == "6.0123"
+    assert spread.mean_std([6.0123]) == "6.012"
 
 
 def test_no_value_is_a_dash_and_not_zero_or_nan():
     assert spread.mean_std([]) == "–"
     assert spread.number(None) == "–"
-    assert spread.number(0.0) == "0.0000"
+    assert spread.number(0.0) == "0"
 
 
 def test_a_value_that_is_not_finite_is_said_and_not_averaged_away():
@@ -33,7 +33,7 @@ def test_a_value_that_is_not_finite_is_said_and_not_averaged_away():
 
 def test_missing_seeds_are_counted_in_the_cell():
     assert spread.mean_std([1.0, 3.0], of=3) == "2.0 ± 1.4 (n = 2)"
-    assert spread.mean_std([1.0], of=3) == "1.0000 (n = 1)"
+    assert spread.mean_std([1.0], of=3) == "1.000 (n = 1)"
 
 
 def test_equal_values_have_spread_zero():
@@ -83,10 +83,17 @@ def test_an_unknown_reduction_is_refused(results):
         spread.values(results, "student_plain", "train", "loss", "median")
 
 
-def test_nats_under_unigram_are_of_the_same_positions_or_absent(results):
-    evaluated = results["models"]["teacher_plain"]["seeds"]
-    evaluated["0"]["validation"] |= {"loss": 6.0, "unigram": 6.75}
-    del evaluated["1"]["validation"]["unigram"]  # data.unigram_nats must not stand in for it
-    under = spread.values(results, "teacher_plain", "validation", spread.UNDER)
-    assert under["0"] == 0.75
-    assert "1" not in under
+@pytest.mark.parametrize(
+    "value, text",
+    [(64.3641, "64.36"), (5.97214, "5.972"), (0.04287, "0.0429"), (-0.3440, "-0.344"),
+     (34249.7, "34,250"), (999.96, "1,000"), (1e-5, "1e-05"), (float("inf"), "not finite")],
+)  # fmt: skip
+def test_numbers_have_four_digits_and_three_below_one(value, text):
+    assert spread.number(value) == text
+
+
+def test_steps_are_the_last_logged_ones_of_each_seed(results):
+    assert spread.trained_steps(results, "student_plain") == [1200, 1200, 1200]
+    results["curves"]["student_plain"]["1"].append({"step": 1300, "split": "train", "loss": 1.0})
+    assert spread.trained_steps(results, "student_plain") == [1200, 1300, 1200]
+    assert spread.trained_steps(results, "nobody") == []

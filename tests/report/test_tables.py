@@ -9,8 +9,8 @@ from jaxkd.report.write import summary
 
 
 def column(table: Table, name: str) -> list[str]:
-    place = table.header.index(name)
-    return [row[place] for row in table.rows]
+    index = table.header.index(name)
+    return [row[index] for row in table.rows]
 
 
 def losses(results: dict, model: str, split: str = "validation") -> np.ndarray:
@@ -27,34 +27,73 @@ def test_outcome_holds_mean_and_spread_of_the_results(results):
         assert std == f"{expected.std(ddof=1):.{decimals}f}"
 
 
-def test_outcome_shows_accuracy_in_percent_and_distance_under_the_unigram_line(results):
+def test_outcome_shows_fractions_in_percent(results):
     for seed in results["models"]["teacher_plain"]["seeds"].values():
-        seed["validation"] |= {"accuracy": 0.125, "loss": 6.0, "unigram": 6.75}
+        seed["validation"] |= {"accuracy": 0.125, "under_unigram": 0.75}
     table = tables.outcome(results)
-    assert column(table, "accuracy [%]")[0] == "12.500 ± 0"
-    assert column(table, "nats under unigram")[0] == "0.7500 ± 0"
+    assert column(table, "accuracy [%]")[0] == "12.50 ± 0"
+    assert column(table, "under the unigram line [nats]")[0] == "0.750 ± 0"
+    assert "Under the unigram line" in table.caption
 
 
-def test_classifiers_have_no_perplexity_and_no_unigram_line(results):
+def test_a_new_metric_needs_no_report(results):
+    """Titles, units and order are the file's; one without a description has its name."""
+    results["metrics"] = {
+        "mcc": {"title": "MCC", "unit": "", "higher_is_better": True},
+        "wer": {"title": "words wrong", "unit": "%", "higher_is_better": False},
+        "hidden": {"title": "hidden", "columns": "none"},
+    }
+    for model in results["models"].values():
+        for seed in model["seeds"].values():
+            seed["validation"] = {"other_one": 2.0, "wer": 0.5, "mcc": 0.25, "hidden": 1.0}
     table = tables.outcome(results)
-    assert {"perplexity", "nats under unigram"} <= set(table.header)
-    assert "Nats under unigram" in table.caption
-    results["data"]["classes"] = 2
-    found = tables.outcome(results)
-    assert set(table.header) - set(found.header) == {"perplexity", "nats under unigram"}
-    assert "unigram" not in found.caption
+    assert table.header[-3:] == ("validation MCC", "words wrong [%]", "other one")
+    assert table.rows[0][-3:] == ("0.250 ± 0", "50.00 ± 0", "2.000 ± 0")
+
+
+def test_short_tables_leave_out_what_is_for_the_report(results):
+    assert "perplexity" in tables.outcome(results).header
+    short = tables.outcome(results, compact=True).header
+    assert not {"perplexity", "width", "MB", "steps"} & set(short)
+
+
+def test_the_majority_class_is_a_row_of_classifiers(results):
+    results["metrics"]["majority"] = {
+        "title": "always the most frequent class", "unit": "%", "columns": "none",
+        "baseline_of": "accuracy",
+    }  # fmt: skip
+    for model in results["models"].values():
+        for seed in model["seeds"].values():
+            seed["validation"]["majority"] = 0.5092
+    table = tables.outcome(results)
+    assert len(table.rows) == len(results["models"]) + 1
+    row = dict(zip(table.header, table.rows[-1], strict=True))
+    assert row.pop("model") == "always the most frequent class"
+    assert row.pop("accuracy [%]") == "50.92" and set(row.values()) == {"–"}
+
+
+def test_models_of_unlike_steps_are_marked(results):
+    assert "unlike" not in tables.outcome(results).caption
+    for log in results["curves"]["student_random"].values():
+        log.append({"step": 2400, "split": "train", "loss": 1.0})
+    table = tables.outcome(results)
+    assert column(table, "steps") == ["1,200"] * 4 + ["2,400"]
+    assert "unlike numbers of steps" in table.caption
+    row = tables.comparisons(results).rows[1]
+    assert row[1].endswith("(1,200 and 2,400 steps)")
+    assert "steps)" not in tables.comparisons(results).rows[0][1]
 
 
 def test_absent_metric_is_a_dash(results):
     for seed in results["models"]["student_plain"]["seeds"].values():
         del seed["validation"]["accuracy"]
     table = tables.outcome(results)
-    place = list(results["models"]).index("student_plain")
-    assert column(table, "accuracy [%]")[place] == "–"
+    index = list(results["models"]).index("student_plain")
+    assert column(table, "accuracy [%]")[index] == "–"
     assert column(table, "KL to teacher [nats]")[0] == "–"  # a teacher has no teacher
 
 
-def test_single_seed_has_no_plus_minus_anywhere(results):
+def test_single_seed_has_no_plus_minus_anywhere_and_says_so_in_a_few_words(results):
     results["seeds"] = [0]
     report = results["report"]
     made = [tables.outcome(results), tables.comparisons(results), tables.terms(results)]
@@ -78,7 +117,7 @@ def test_comparison_by_hand(results):
     row = dict(zip(table.header, table.rows[0], strict=True))
     # differences -0.1 -0.2 +0.1: mean -0.0667, std 0.1528, standard error 0.0882,
     # times 4.3027 = 0.3795, so from -0.446 to +0.313
-    assert row["by seed"] == "0: -0.1000, 1: -0.2000, 2: +0.1000"
+    assert row["by seed"] == "0: -0.100, 1: -0.200, 2: +0.100"
     assert row["mean ± std"] == "-0.07 ± 0.15"
     assert row["seeds with the mean's sign"] == "2 of 3"
     assert row["95% interval"] == "-0.45 to +0.31"
@@ -107,7 +146,7 @@ def test_equal_steps_are_read_at_steps_that_all_arms_have(results):
     table = tables.equal_steps(results, spec)
     # 80 and 30 are one arm's alone; 75% of 40 is 30, the latest shared step up to it is 20
     assert table.header == ("model", "step 10 (25%)", "step 20 (50%)", "step 40 (100%)")
-    assert table.rows[1][1:] == ("20.000 ± 0", "40.000 ± 0", "80.000 ± 0")
+    assert table.rows[1][1:] == ("20.00 ± 0", "40.00 ± 0", "80.00 ± 0")
 
 
 def test_terms_are_the_last_logged_ones_of_the_students_only(results):
@@ -117,7 +156,7 @@ def test_terms_are_the_last_logged_ones_of_the_students_only(results):
     table = tables.terms(results)
     assert table.header == ("student", "objective", "MLM [nats]", "soft targets [nats]", "cosine")
     assert len(table.rows) == 3
-    assert table.rows[2][1:4] == ("8.0000 ± 0", "1.5000 ± 0", "1.0000 ± 0")
+    assert table.rows[2][1:4] == ("8.000 ± 0", "1.500 ± 0", "1.000 ± 0")
 
 
 def test_references_stand_beside_the_values_they_name(results):
@@ -126,9 +165,30 @@ def test_references_stand_beside_the_values_they_name(results):
         log[:] = [{"step": k, "split": "train", "loss": v} for k, v in ((1, 20.0), (2, 10.0))]
     table = tables.references(results)
     assert column(table, "original") == ["6.5397", "19.95", "20.06"]
-    assert column(table, "ours")[1:] == ["10.000 ± 0", "15.000 ± 0"]  # the last; the mean
+    assert column(table, "ours")[1:] == ["10.00 ± 0", "15.00 ± 0"]  # the last; the mean
     mean = losses(results, "teacher_plain").mean()
     assert float(column(table, "ours")[0].split()[0]) == pytest.approx(mean, abs=5e-3)
+
+
+def test_references_of_fractions_are_shown_in_percent(results):
+    results["report"]["references"] = [
+        {"what": "a", "original": 0.911, "model": "teacher_plain", "metric": "accuracy"}
+    ]
+    assert tables.references(results).rows[0][1] == "91.1"
+
+
+@pytest.mark.parametrize(
+    "data, shown",
+    [
+        ({"corpus": "WikiText-2", "wanted": "WikiText-2"}, True),
+        ({"corpus": "ALFRED, both", "expected_corpus": "ALFRED"}, True),
+        ({"corpus": "reviews.csv", "wanted": "SST-2"}, False),
+        ({"corpus": "WikiText-2", "wanted": "WikiText-2", "embedded": True}, False),
+    ],
+)
+def test_an_originals_numbers_stand_beside_its_own_corpus_only(results, data, shown):
+    results["data"] = data
+    assert bool(tables.references(results).rows) == shown
 
 
 def test_seconds_are_summed_over_stages_and_seeds(results):
@@ -144,7 +204,7 @@ def test_exported_files_stand_with_who_opened_them_and_the_worst_difference(resu
     results["exports"] = {"saved": {"0": opened, "1": again, "2": opened}}
     table = provenance.exports(results)
     assert table.rows == (
-        ("saved", "huggingface", "transformers 5.1", "8.0000 ± 0", "7.0e-06", "3 x 16, 1 x 16"),
+        ("saved", "huggingface", "transformers 5.1", "8.000 ± 0", "7.0e-06", "3 x 16, 1 x 16"),
     )
     del results["models"]
     results["report"] = {}

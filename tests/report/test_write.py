@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxkd.report import __main__ as command
-from jaxkd.report import markup, tables, write
+from jaxkd.report import markup, sentences, tables, write
 
 VOID = {"meta", "img", "br", "hr", "link"}
 
@@ -77,27 +77,27 @@ def test_markdown_and_html_have_the_same_tables(results, tmp_path):
 
 
 def test_embedded_text_is_loud_in_title_banner_and_every_caption(results, tmp_path):
-    results["data"]["embedded"] = True
+    results["data"] |= {"embedded": True, "wanted": "WikiText-2"}
     markdown, text = (path.read_text() for path in write.write(results, tmp_path)[:2])
     page = Page(text)
-    loud = "EMBEDDED TEXT, NOT WIKITEXT"
+    loud = "EMBEDDED TEXT, NOT WIKITEXT-2"
     assert markdown.startswith(f"# {loud}") and page.shown["title"][0].startswith(loud)
     assert page.shown["h1"][0].startswith(loud)
-    assert write.banner(results) in markdown and write.banner(results) in text
-    assert len(page.shown["caption"]) == len(page.shown["table"]) == 10
+    assert sentences.banner(results) in markdown and sentences.banner(results) in text
+    assert len(page.shown["caption"]) == len(page.shown["table"]) == 9  # no references
     assert all(
-        caption.startswith(tables.not_its_numbers(results)) for caption in page.shown["caption"]
+        caption.startswith(tables.embedded_warning(results)) for caption in page.shown["caption"]
     )
-    assert markdown.count(f"*{tables.not_its_numbers(results)}") == 10
-    assert write.banner(results) in write.summary(results)
-    assert tables.not_its_numbers(results) in write.summary(results)
+    assert markdown.count(f"*{tables.embedded_warning(results)}") == 9
+    assert sentences.banner(results) in write.summary(results)
+    assert tables.embedded_warning(results) in write.summary(results)
 
 
 def test_a_corpus_report_has_no_banner(results, tmp_path):
     del results["curves"]
     text = write.write(results, tmp_path)[0].read_text()
     text += write.summary(results)
-    assert "EMBEDDED" not in text and tables.not_its_numbers(results) not in text
+    assert "EMBEDDED" not in text and tables.embedded_warning(results) not in text
 
 
 def test_readme_table_has_the_numbers_of_the_results(results):
@@ -124,19 +124,19 @@ def test_readme_table_has_the_numbers_of_the_results(results):
 
 def test_originals_are_placed_by_the_datas_own_unigram_line(results):
     results["data"]["unigram_nats"]["validation"] = 6.50
-    (first, note) = write.originals(results)
+    (first, note) = sentences.originals(results)
     assert "6.5397, lies 0.04 nats over the unigram line" in first  # 6.5397 - 6.50
     assert "same text, split and vocabulary" in note
     results["data"]["unigram_nats"]["validation"] = 6.68
-    assert "lies 0.14 nats under" in write.originals(results)[0]  # 6.68 - 6.5397
+    assert "lies 0.14 nats under" in sentences.originals(results)[0]  # 6.68 - 6.5397
 
 
 def test_originals_are_not_placed_without_a_line_or_on_other_text(results):
     del results["data"]["unigram_nats"]
-    assert write.originals(results) == []
+    assert sentences.originals(results) == []
     results["data"] |= {"embedded": True, "unigram_nats": {"validation": 5.0}}
-    (only,) = write.originals(results)
-    assert "another text" in only and "nats" not in only
+    (only,) = sentences.originals(results)
+    assert "not shown" in only and "nats" not in only
 
 
 def test_findings_claim_no_difference_when_the_interval_contains_zero(results):
@@ -145,11 +145,11 @@ def test_findings_claim_no_difference_when_the_interval_contains_zero(results):
     for model, three in losses.items():
         for seed, loss in zip("012", three, strict=True):
             results["models"][model]["seeds"][seed]["validation"]["loss"] = loss
-    first, second, _ = write.findings(results)
+    first, second, _ = sentences.findings(results)
     assert first.endswith("contains 0: no difference is shown.")
-    assert second.endswith("does not contain 0.")
+    assert second.endswith("does not contain 0: “student, pruned from LayerDrop 0” is better.")
     results["seeds"] = [0]
-    assert "95%" not in write.findings(results)[0] and "±" not in write.findings(results)[0]
+    assert sentences.findings(results) == []
 
 
 def test_integer_seeds_straight_from_a_run_give_the_same_report(results, tmp_path):
@@ -166,7 +166,7 @@ def test_only_models_are_needed(tmp_path):
     write.write(sparse, tmp_path)
     lines = (tmp_path / "report.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith("| m |"))
-    assert row.count("–") == 9 and "1.0000" in row
+    assert row == "| m | 1.000 |"
 
 
 def test_special_characters_of_the_title_are_escaped(results, tmp_path):
@@ -215,8 +215,8 @@ def test_command_line_renders_beside_the_results_or_where_told(results, tmp_path
         (None, "cannot be read: No such file"),
         (b"{", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
-        (b"[]", "no object 'models' in it; found list"),
-        (b'{"mdels": {}}', "no object 'models' in it; found .'mdels'"),
+        (b"[]", "no object 'models' in it, but list"),
+        (b'{"mdels": {}}', "no object 'models' in it, but .'mdels'"),
         (b'{"models": {}, "report": {"curves": [{"models": ["x"]}]}}', "names the model 'x'"),
     ],
 )
@@ -236,3 +236,57 @@ def test_report_imports_no_jax():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_a_report_opens_with_its_main_result_and_n(results, tmp_path):
+    text = sentences.headline(results)
+    one, other = ([seed["validation"]["loss"] for seed in results["models"][m]["seeds"].values()]
+                  for m in ("student_robust", "student_plain"))  # fmt: skip
+    assert text.startswith("Validation loss: “student, pruned from LayerDrop 0.1” ")
+    assert f"{np.mean(one):.3f} ±" in text and f"{np.mean(other):.3f} ±" in text
+    assert text.endswith("(3 seeds, 1,800 rows).")
+    written = write.write(results, tmp_path)[0].read_text()
+    assert written.index("**Validation loss") < written.index("## Results")
+    results["report"]["comparisons"] = []
+    text = sentences.headline(results)
+    assert "student, pruned from LayerDrop 0” " in text and "“teacher, LayerDrop 0” " in text
+    assert sentences.headline({"models": {}}) is None
+
+
+def test_one_seed_is_said_once_and_not_for_every_pair(results, tmp_path):
+    results["seeds"] = [0]
+    text = write.write(results, tmp_path)[0].read_text()
+    assert text.count("No number here has a spread") == 1
+    assert "no spread" not in text
+    assert text.count("One pair shows neither a difference nor its absence") == 1
+
+
+def test_the_winner_of_a_comparison_goes_by_the_metrics_direction(results):
+    for seed in "012":
+        for model, value in (("student_robust", 0.7), ("student_plain", 0.5)):
+            spread = 0.001 * int(seed) * (model == "student_plain")
+            numbers = results["models"][model]["seeds"][seed]["validation"]
+            numbers |= {"agreement": value + spread, "loss": value + spread}
+    first, _, third = sentences.findings(results)
+    assert first.endswith("“student, pruned from LayerDrop 0” is better.")  # lower loss
+    assert third.endswith("“student, pruned from LayerDrop 0.1” is better.")  # higher agreement
+
+
+def test_own_data_is_not_called_by_a_data_sets_name_nor_held_against_its_numbers(results, tmp_path):
+    results["data"] |= {"corpus": "reviews.csv", "origin": "file", "wanted": "SST-2"}
+    results["title"] = "What a small student keeps"
+    text = write.write(results, tmp_path)[0].read_text()
+    assert "WikiText" not in text and "6.5397" not in text and "a term paper" not in text
+    assert "measured on SST-2, and this run read reviews.csv: they are not shown" in text
+
+
+def test_examples_of_the_student_are_shown_with_their_texts(results, tmp_path):
+    example = {
+        "index": 7, "text": "so <superb>", "label": "positive", "student": "negative",
+        "teacher": "positive", "student_probability": 0.1, "teacher_probability": 0.95,
+    }  # fmt: skip
+    errors = {"rows": 50, "count": 3, "examples": [example, example | {"text": None}]}
+    results["examples"] = {"student_plain": {"0": {"validation": errors}}}
+    page = write.write(results, tmp_path)[1].read_text()
+    assert "3 of 50 rows of the validation split are wrong in" in page
+    assert "so &lt;superb&gt;" in page and "negative (10%)" in page and "positive (95%)" in page
