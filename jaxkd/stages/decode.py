@@ -15,7 +15,7 @@ from jaxkd.decode.rows import decode_rows, texts_of
 from jaxkd.metrics import text as metrics
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.generate import check_pairs, check_rows, writer
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import load_model
 
 METRICS = {
     "bleu": lambda texts, told: {"bleu": metrics.bleu(texts, told)},

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from jaxkd.core.tree import parameter_count
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.training import load_model, measure_of
+from jaxkd.stages.models import load_model
+from jaxkd.stages.task import measure_of
 
 
 @dataclasses.dataclass
@@ -47,7 +48,7 @@ class Evaluate:
             if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped before {name} was evaluated; start again")
             config, params = load_model(workspace.stage_folder(name), workspace.display.say)
-            teacher_name = getattr(workspace.stages[name], "teacher", None)
+            teacher_name = getattr(workspace.stages[name], "teacher", None) or None
             teacher = teacher_name and load_model(
                 workspace.stage_folder(teacher_name), workspace.display.say
             )

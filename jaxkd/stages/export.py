@@ -9,7 +9,7 @@ from jaxkd.export.verify import verify_folder, verify_onnx
 from jaxkd.hub import folder as hub
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import load_model
 
 FORMATS = ("huggingface", "onnx")
 

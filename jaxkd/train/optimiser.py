@@ -8,6 +8,8 @@ from typing import Any
 import optax
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.ranges import check as check_ranges
+from jaxkd.core.ranges import field
 from jaxkd.core.tree import is_stacked, map_named, named
 
 DECAYS = ("linear", "cosine", "constant")
@@ -17,23 +19,17 @@ DECAYS = ("linear", "cosine", "constant")
 class AdamW:
     """The optimiser of a stage; learning rates are per update."""
 
-    learning_rate: float = 1e-3  # at the end of warm-up
-    warmup: float = 0.1  # share of the updates
-    decay: str = "linear"  # to zero at the last update; or cosine, constant
-    b1: float = 0.9
-    b2: float = 0.98
-    epsilon: float = 1e-6
-    weight_decay: float = 0.01  # of matrices; biases and norms are spared
-    clip: float = 1.0  # global norm of the gradient; 0 does not clip
+    learning_rate: float = field(1e-3, above=0)  # at the end of warm-up
+    warmup: float = field(0.1, at_least=0, below=1)  # share of the updates
+    decay: str = field("linear", one_of=DECAYS)  # to zero at the last update; or cosine, constant
+    b1: float = field(0.9, at_least=0, below=1)  # decay of the mean of gradients
+    b2: float = field(0.98, at_least=0, below=1)  # decay of the mean of their squares
+    epsilon: float = field(1e-6, above=0)  # added to the root of that mean
+    weight_decay: float = field(0.01, at_least=0)  # of matrices; biases and norms have none
+    clip: float = field(1.0, at_least=0)  # global norm of the gradient; 0 does not clip
 
     def check(self) -> None:
-        if self.decay not in DECAYS:
-            raise ValueError(f"optimiser.decay={self.decay!r}. {did_you_mean(self.decay, DECAYS)}")
-        if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"optimiser.learning_rate is {self.learning_rate} and warmup {self.warmup}; the "
-                "rate is above 0, and warm-up a share of the steps, at least 0 and below 1."
-            )
+        check_ranges(self, "optimiser")
 
     def schedule(self, steps: int) -> optax.Schedule:
         """The learning rate of update 0 .. steps - 1."""
