@@ -31,7 +31,7 @@ def sst2(embedded: bool = False) -> Labelled:
 
 
 def multi30k(embedded: bool = False) -> Pairs:
-    """Multi30k, English to German, under subwords of both; embedded: words to be reversed."""
+    """Multi30k, English to German, under subwords of both; embedded: a word-reversal stand-in."""
     if embedded:
         return Pairs(
             origin="embedded", trained_size=600, read=48, write=48, rows=256, shares=(1.0,)
@@ -40,8 +40,10 @@ def multi30k(embedded: bool = False) -> Pairs:
 
 
 def alfred(embedded: bool = False) -> Pairs:
-    """ALFRED's goals and steps, to sub-goals with objects and what the hand does for each;
-    embedded: words to be reversed."""
+    """ALFRED: goal and step instructions to sub-goals, their objects and manipulation actions.
+
+    embedded: a word-reversal stand-in.
+    """
     if embedded:
         return dataclasses.replace(
             multi30k(embedded=True), corpus="alfred", languages=("both", "manipulations")
@@ -53,7 +55,7 @@ def alfred(embedded: bool = False) -> Pairs:
 
 
 def noisy_letters(rows: int = 0) -> Pairs:
-    """Letters out of a bad microphone, to be written as they were said; a token for each letter."""
+    """Sentences to recover from repeated and replaced letters (CTC); a token for each letter."""
     return Pairs(
         corpus="noisy_letters", trained_size=261, read=64, write=32, rows=rows, shares=(0.5, 1.0),
         ctc=True,
@@ -61,7 +63,7 @@ def noisy_letters(rows: int = 0) -> Pairs:
 
 
 def alfred_tasks(embedded: bool = False) -> AlfredSteps:
-    """ALFRED's plans a step at a time; embedded: Python's prose and its words as plans."""
+    """ALFRED's plans, one step a row; embedded: a stand-in made of the Python docs."""
     if embedded:
         return AlfredSteps(origin="embedded", trained_size=600, length=16, rows=128)
     return AlfredSteps()
@@ -90,7 +92,7 @@ def qwen_tldr() -> Pairs:
 
 
 def gsm8k(tokenizer: str = "trained", embedded: bool = False) -> Pairs:
-    """GSM8K's questions, and answers that work them out, for decoders."""
+    """GSM8K's questions, and answers with their reasoning, for decoders."""
     if embedded:
         return dataclasses.replace(multi30k(embedded=True), corpus="gsm8k", joined=" Answer:")
     return Pairs(
@@ -100,5 +102,5 @@ def gsm8k(tokenizer: str = "trained", embedded: bool = False) -> Pairs:
 
 
 def embedded(length: int = 64, rows: int = 0, kind: type[Text] = MaskedText) -> Text:
-    """The prose every Python carries, under a small vocabulary trained on it; no network."""
+    """The prose of the Python docs, under a small vocabulary trained on it; no network."""
     return kind(origin="embedded", tokenizer="trained", trained_size=2048, length=length, rows=rows)

@@ -20,11 +20,11 @@ def bert(size: str) -> Config:
     sizes = {
         "tiny": Config(
             layers=2, width=32, heads=2, feed_forward=64, max_length=64, activation="gelu_new",
-            dropout=0.0, attention_dropout=0.0,
+            dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0,
         ),
         "mini": Config(
             layers=4, width=128, heads=4, feed_forward=512, max_length=32, activation="gelu_new",
-            dropout=0.0, attention_dropout=0.0,
+            dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0,
         ),
         "paper": Config(layers=4, max_length=128),
         "base": Config(),
@@ -33,11 +33,11 @@ def bert(size: str) -> Config:
 
 
 def llama(size: str, role: str) -> llama_family.Config:
-    """A teacher of Llama's kind, and students of a quarter and half its width (narrow, wide).
+    """A Llama teacher, and students of a quarter and half its width (narrow, wide).
 
-    The vocabulary follows the tokenizer, and is tied to the head: at these sizes it is most of the
-    parameters. smoke: for tests; mini: trains in minutes on two cores. llama: students of
-    Llama-2-7b, with 0.47 and 1.36 billion parameters.
+    The vocabulary follows the tokenizer, and the embedding is tied to the head: at these sizes it
+    is most of the parameters. smoke: for tests; mini: trains in minutes on two cores. llama:
+    students of Llama-2-7b, with 0.47 and 1.36 billion parameters.
     """
     if size == "llama":
         width, inner = {"narrow": (1024, 4096), "wide": (2048, 5632)}[role]
@@ -54,7 +54,7 @@ def llama(size: str, role: str) -> llama_family.Config:
 
 
 def bert_ctc(size: str, role: str) -> Config:
-    """A BERT that names a label or nothing at each place; the vocabulary follows the tokenizer.
+    """A BERT with a label or a blank at each position; the vocabulary follows the tokenizer.
 
     smoke: for tests; mini: a teacher trains in minutes on two cores, its student has a seventh of
     the parameters.
@@ -71,9 +71,9 @@ def bert_ctc(size: str, role: str) -> Config:
 def roberta_multi_task(size: str) -> roberta_family.Config:
     """A RoBERTa of twelve layers for several tasks; classes and vocabulary follow the data.
 
-    smoke: two narrow layers, for tests. Weights of attention are not dropped, which would take mini
-    1.5 times as long for 32 rows of 256 tokens (4.5 s and 2.9 a step, one run each, on one core of
-    a Xeon with AMX that a training was on too, with the allocator's defaults).
+    smoke: two narrow layers, for tests. Attention weights have no dropout, with which a step of
+    mini takes 1.5 times as long for 32 rows of 256 tokens (4.5 s and 2.9 a step, one run each, on
+    one core of a Xeon with AMX, another training beside it, with the allocator's defaults).
     """
     layers, width = {"smoke": (2, 32), "mini": (12, 128)}[size]
     return roberta_family.Config(
@@ -83,14 +83,16 @@ def roberta_multi_task(size: str) -> roberta_family.Config:
 
 
 def llama_gsm8k(size: str, role: str) -> llama_family.Config:
-    """A decoder that reads a question and goes on with its answer; the student has half of the
-    width. Its vocabulary follows the tokenizer. smoke: for tests; mini: trains on two cores."""
+    """A decoder that continues a question with its answer; the student has half of the width.
+
+    The vocabulary follows the tokenizer. smoke: for tests; mini: trains on two cores.
+    """
     config = llama(size, {"student": "wide"}.get(role, role))
     return dataclasses.replace(config, max_length=512)
 
 
 def seq2seq_model(kind: str, size: str, role: str) -> seq2seq.Config:
-    """A teacher that reads and writes, and a student of a seventh or a quarter of its parameters.
+    """An encoder-decoder teacher, and a student of a seventh or a quarter of its parameters.
 
     Vocabulary and its special tokens follow the tokenizer. kind: transformer (in Marian's form) or
     lstm. smoke: for tests; mini: a teacher trains in half an hour on one core.
@@ -98,7 +100,7 @@ def seq2seq_model(kind: str, size: str, role: str) -> seq2seq.Config:
     widths = {"smoke": {"teacher": 32, "student": 16}, "mini": {"teacher": 256, "student": 128}}
     width = widths[size][role]
     layers = {"teacher": 3, "student": 1}[role] if size == "mini" else 1
-    # So wide that token vectors times sqrt(width), and what a layer gives, have about variance 1.
+    # Token vectors times sqrt(width), and the output of a layer, then have a variance of about 1.
     common = dict(width=width, init_std=width**-0.5, compute="bfloat16")
     if kind == "lstm":
         layers = min(layers, 2)

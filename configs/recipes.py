@@ -1,5 +1,6 @@
 """Loss recipes by the paper that made them."""
 
+from jaxkd.data.rows.masking import Masking
 from jaxkd.distil.terms import CosineHidden, HardLabels, SoftTargets
 
 
@@ -10,3 +11,11 @@ def distilbert() -> dict[str, object]:
         "mlm": HardLabels(weight=2.0),
         "cosine": CosineHidden(weight=1.0),
     }
+
+
+def bert_masking() -> Masking:
+    """Every token is equally likely to be masked, as in BERT.
+
+    DistilBERT's preference for rare tokens, the default, is for distillation.
+    """
+    return Masking(smoothing=0.0)

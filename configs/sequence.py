@@ -1,4 +1,4 @@
-"""Arms of sequence-level distillation: one teacher, and students of what it says and writes."""
+"""Arms of sequence-level distillation: one teacher, and students of its outputs and its texts."""
 
 import dataclasses
 
@@ -6,17 +6,17 @@ from jaxkd.decode.beam import Beam
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.models.seq2seq import Config
 from jaxkd.stages.choose import Choose
-from jaxkd.stages.distil import Distil
-from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.generate import Generate
-from jaxkd.stages.pretrain import Pretrain
-from jaxkd.stages.student import Initialise
+from jaxkd.stages.initialise import Initialise
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
-# A student's logits are much of its work: with so many positions at once a step of seq_kd's student
-# (64 rows, 4,000 entries, one core of a Xeon with AMX) took 0.09 s, with all at once 0.14; its
-# teacher's took 0.47 and 0.53. Other sizes were not measured.
+# The logits are much of a student's work: with this many positions at once a step of seq_kd's
+# student (64 rows, 4,000 tokens, one core of a Xeon with AMX) took 0.09 s, with all at once 0.14;
+# its teacher's took 0.47 and 0.53. Other sizes were not measured.
 CHUNK = 256
+# Random stream of the students' initial weights; part of the numbers under results/.
+STREAM = "seedling"
 LABELS = {
     "teacher": "teacher",
     "alone": "student, references",
@@ -30,14 +30,14 @@ LABELS = {
 
 @dataclasses.dataclass
 class Size:
-    """How long the teacher and its students learn, on how much at a time."""
+    """Steps and batch sizes of the teacher and its students."""
 
     teacher: int = 2700  # steps
     student: int = 1800
-    more: int = 600  # of Seq-Inter, from what Seq-KD gave
+    more: int = 600  # of Seq-Inter, from the student of Seq-KD
     batch: int = 64
     width: int = 5  # of the beam
-    room: int = 80  # tokens a target may have
+    room: int = 80  # tokens of a target, at most
     evaluate_every: int = 450
     evaluate_rows: int = 512
     log_every: int = 20
@@ -65,32 +65,32 @@ def arms(kind: str, teacher: Config, student: Config, size: Size, rate: float) -
             log_every=size.log_every,
         )
 
-    of = {
-        each: f"{kind}_{each}" for each in (*LABELS, "generated", "best", "closest", "student_init")
-    }
+    others = ("teacher_init", "generated", "best", "closest", "student_init")
+    of = {name: f"{kind}_{name}" for name in (*LABELS, *others)}
 
-    def taught(start: str, targets: str, steps: int, rate: float) -> Distil:
+    def distilled(start: str, targets: str, steps: int, rate: float) -> Train:
         terms = {"soft_targets": SoftTargets(weight=0.5), "cross_entropy": HardLabels(weight=0.5)}
-        return Distil(
-            teacher=of["teacher"], student=start, terms=terms, targets=targets, chunk=CHUNK,
+        return Train(
+            source=start, teacher=of["teacher"], terms=terms, targets=targets, chunk=CHUNK,
             **training(steps, rate),
         )  # fmt: skip
 
-    def alone(start: str, targets: str, steps: int, rate: float) -> FineTune:
-        return FineTune(source=start, targets=targets, chunk=CHUNK, **training(steps, rate))
+    def alone(start: str, targets: str, steps: int, rate: float) -> Train:
+        return Train(source=start, targets=targets, chunk=CHUNK, **training(steps, rate))
 
     beam = Beam(width=size.width, n_best=size.width, max_tokens=size.room)
     start, best, closest, steps = of["student_init"], of["best"], of["closest"], size.student
     return {
-        of["teacher"]: Pretrain(model=teacher, **training(size.teacher, rate / 2)),
+        of["teacher_init"]: Initialise(model=teacher, stream=of["teacher"]),
+        of["teacher"]: Train(source=of["teacher_init"], **training(size.teacher, rate / 2)),
         of["generated"]: Generate(teacher=of["teacher"], beam=beam),
         best: Choose(source=of["generated"], how="best"),
         closest: Choose(source=of["generated"], how="closest"),
-        start: Initialise(model=student),
+        start: Initialise(model=student, stream=f"{kind}_{STREAM}"),
         of["alone"]: alone(start, "", steps, rate),
-        of["word"]: taught(start, "", steps, rate),
+        of["word"]: distilled(start, "", steps, rate),
         of["seq"]: alone(start, best, steps, rate),
         of["inter"]: alone(of["seq"], closest, size.more, rate / 4),
-        of["both"]: taught(start, best, steps, rate),
-        of["all"]: taught(of["both"], closest, size.more, rate / 4),
+        of["both"]: distilled(start, best, steps, rate),
+        of["all"]: distilled(of["both"], closest, size.more, rate / 4),
     }

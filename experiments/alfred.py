@@ -2,20 +2,20 @@
 
     python run.py --config experiments/alfred.py          # mini: both kinds, 100 minutes, one core
     python run.py --config experiments/alfred.py:scan     # SCAN, commands to actions
-    python run.py --config experiments/alfred.py:length   # SCAN, longer ones than were learned
-    python run.py --config experiments/alfred.py:jump     # SCAN, a word learned alone
-    python run.py --config experiments/alfred.py:smoke    # about a minute, words to be reversed
+    python run.py --config experiments/alfred.py:length   # SCAN, longer sequences in the test
+    python run.py --config experiments/alfred.py:jump     # SCAN, a word seen alone in training
+    python run.py --config experiments/alfred.py:smoke    # about a minute, a word-reversal task
 
-A goal and its steps in English are read; written are the sub-goals, their objects, and after a
-colon what the hand does for each (moves are left out: they hang on a scene the language says
-nothing of). A sequence-to-sequence LSTM, the benchmark's baseline, stands against a Transformer;
-each teaches a student of a fifth to a tenth of its size, by its distribution at every word
-(Word-KD), by its own plans (Seq-KD), and by both. A plan counts where all of it is right; steps,
-and what the hand does, count in their place. The time of a plan is that of one written alone, of
-sources of median length, on the machine of the run.
+The source is a goal and its steps in English; the target has the sub-goals, their objects and,
+after a colon, the manipulation actions of each (navigation is left out: it depends on a scene that
+the text does not describe). A sequence-to-sequence LSTM, the benchmark's baseline, is compared with
+a Transformer; each teaches a student of a fifth to a tenth of its size by its distribution at every
+token (Word-KD), by its own plans (Seq-KD), and by both. We report exact match, per-step accuracy
+and per-action accuracy (position-wise). Latency is the median of single-plan decodes at median
+source length, on the machine of the run.
 
-ALFRED's tests are not public in what they want: valid_seen is the test here, and 5% of the training
-trajectories are held out to watch the training.
+The labels of ALFRED's tests are not public: valid_seen is the test here, and 5% of the training
+trajectories are held out for validation.
 
 The variants on SCAN were never run whole: their sizes and rates are a first guess.
 """
@@ -44,7 +44,7 @@ class Variant:
     model: str = "mini"
     kinds: tuple[str, ...] = tuple(KINDS)
     metrics: tuple[str, ...] = ("exact",)
-    timed: int = 50  # plans to be written alone, for the time one takes
+    timed: int = 50  # plans decoded one at a time, for the latency
 
 
 _SCAN = Size(teacher=3000, student=3000, more=600, room=128, evaluate_every=500)

@@ -1,36 +1,35 @@
-"""CTC: should a student name its labels where its teacher does, or only spell what it spells?
+"""CTC: should a student copy its teacher's label at each position, or its teacher's hypotheses?
 
     python run.py --config experiments/ctc.py          # mini: CPU
     python run.py --config experiments/ctc.py:smoke    # about a minute, a few rows
-    python run.py --config experiments/ctc.py --config.stages.spelt.n=4
+    python run.py --config experiments/ctc.py --config.stages.labels.n=4
 
 Each letter of a sentence is repeated one to three times and 15% of the copies are replaced
 (data/corpora/noisy_letters.py); encoders with a CTC head recover the sentence. Students of a
-seventh of the teacher's size start from the same random weights, and learn: the references alone;
-also the teacher's distribution at every place (frame-level); also the teacher's likeliest
-hypotheses of each sentence, each by its share (sequence-level). Errors are letters wrong by letters
-there are, of the likeliest path and of a beam that sums over paths.
+seventh of the teacher's size start from the same random weights and learn: the references alone;
+also the teacher's distribution at every position (frame-level); also the teacher's likeliest
+hypotheses of each sentence, weighted by their probabilities (sequence-level). The error rate is
+that of letters, for the likeliest path and for a beam that sums over paths.
 
 mini was never run whole: its sizes and rates are a first guess, and no result is claimed.
 
-Original: Huang et al. (Interspeech 2018), "Knowledge Distillation for Sequence Model", speech: they
-find hypotheses better than frames, which hold a student to its teacher's timing.
+Original: Huang et al. (Interspeech 2018), "Knowledge Distillation for Sequence Model", on speech:
+they find hypotheses better than frames, which force the teacher's timing on the student.
 """
 
 import dataclasses
 
 from configs import data, models
+from configs.sequence import STREAM
 from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
 from jaxkd.distil.terms import CtcHypotheses, CtcLabels, FrameTargets
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fine_tune import FineTune
+from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.label import Label
-from jaxkd.stages.pretrain import Pretrain
-from jaxkd.stages.student import Initialise
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 LABELS = {
@@ -43,7 +42,7 @@ LABELS = {
 
 @dataclasses.dataclass
 class Size:
-    """How long, and on how much."""
+    """Steps, batch sizes and rows."""
 
     teacher: int = 3000  # steps
     student: int = 3000
@@ -71,24 +70,27 @@ def get_config(variant: str = "mini") -> Experiment:
             evaluate_rows=256, optimiser=AdamW(learning_rate=rate),
         )  # fmt: skip
 
-    def taught(**how: object) -> Distil:
-        return Distil(
-            teacher="teacher", student="student_init", **how, **training(size.student, 2e-3)
+    def distilled(**options: object) -> Train:
+        return Train(
+            source="student_init", teacher="teacher", **options, **training(size.student, 2e-3)
         )
 
-    # The prior of labels says nothing of how often a place has none.
-    even = dict(unigram_bias=False)
+    # Frequencies of labels say nothing about how often a position has a blank.
+    no_bias = dict(unigram_bias=False)
     stages: dict[str, object] = {
-        "teacher": Pretrain(
-            model=models.bert_ctc(variant, "teacher"), **even, **training(size.teacher, 1e-3)
+        "teacher_init": Initialise(
+            model=models.bert_ctc(variant, "teacher"), stream="teacher", **no_bias
         ),
-        "spelt": Label(teacher="teacher", kind="hypotheses", n=size.width, width=size.width),
-        "student_init": Initialise(model=models.bert_ctc(variant, "student"), **even),
-        "alone": FineTune(source="student_init", **training(size.student, 2e-3)),
-        "frames": taught(terms={"ctc": CtcLabels(weight=0.5), "frames": FrameTargets()}),
-        "hypotheses": taught(
+        "teacher": Train(source="teacher_init", **training(size.teacher, 1e-3)),
+        "labels": Label(teacher="teacher", kind="hypotheses", n=size.width, width=size.width),
+        "student_init": Initialise(
+            model=models.bert_ctc(variant, "student"), stream=STREAM, **no_bias
+        ),
+        "alone": Train(source="student_init", **training(size.student, 2e-3)),
+        "frames": distilled(terms={"ctc": CtcLabels(weight=0.5), "frames": FrameTargets()}),
+        "hypotheses": distilled(
             terms={"ctc": CtcLabels(weight=0.5), "hypotheses": CtcHypotheses(weight=0.5)},
-            labels="spelt",
+            labels="labels",
         ),
         "evaluate": Evaluate(models=tuple(LABELS), splits=("test",), batch_size=64),
         "decode": Decode(
@@ -104,12 +106,12 @@ def get_config(variant: str = "mini") -> Experiment:
             labels=dict(LABELS),
             curves=(Curve("Students: validation loss over steps", students, "validation"),),
             comparisons=tuple(
-                Comparison(title, *pair, "test", f"cer_{way}")
-                for way in ("greedy", "beam")
+                Comparison(title, *pair, "test", f"cer_{strategy}")
+                for strategy in ("greedy", "beam")
                 for title, pair in {
-                    f"frames against references ({way})": ("frames", "alone"),
-                    f"hypotheses against references ({way})": ("hypotheses", "alone"),
-                    f"hypotheses against frames ({way})": ("hypotheses", "frames"),
+                    f"frames against references ({strategy})": ("frames", "alone"),
+                    f"hypotheses against references ({strategy})": ("hypotheses", "alone"),
+                    f"hypotheses against frames ({strategy})": ("hypotheses", "frames"),
                 }.items()
             ),
             split="test",

@@ -1,19 +1,19 @@
-"""Arithmetic in words: how should a small model learn to work a problem out?
+"""Arithmetic word problems: what should a small model learn from?
 
     python run.py --config experiments/gsm8k.py          # mini: from scratch, CPU
     python run.py --config experiments/gsm8k.py:qwen     # Qwen2.5, 7B to 0.5B; accelerators
-    python run.py --config experiments/gsm8k.py:smoke    # about a minute, words to be reversed
+    python run.py --config experiments/gsm8k.py:smoke    # about a minute, a word-reversal task
     python run.py --config experiments/gsm8k.py --config.stages.on_policy.on_policy.share=1
 
-A teacher learns GSM8K's answers and writes its own for every training question. Students from one
-start learn, in equally many steps of equally many rows: the references (SFT); the teacher's
-distribution at every token of them (Word-KD); the teacher's own answers where they are right, and
-else the references (Seq-KD); and, half of the steps, what the teacher thinks of the student's own
-answers in half of the batches (on-policy, after SFT for the other half). An answer is right if its
-number after #### is.
+A teacher learns GSM8K's answers and writes its own for every training question. Students with the
+same initial weights learn, for the same number of steps and rows: the references (SFT); the
+teacher's distribution at every token of them (Word-KD); the teacher's own answers where they are
+right, and the references elsewhere (Seq-KD); and, after SFT for half of the steps, the teacher's
+distribution over the student's own samples in half of the batches (on-policy). An answer is right
+if its number after #### is right.
 
-Models that begin with random weights cannot be expected to reason, and mini's do not
-(results/README.md). qwen reads its models from the hub and was never run.
+Models from random weights cannot be expected to reason, and mini's do not (results/README.md).
+qwen reads its models from the hub and was never run.
 
 Original: efficient distillation of language models (COMS 6998) says of GSM8K only that its small
 students fail.
@@ -22,6 +22,7 @@ students fail.
 import dataclasses
 
 from configs import data, models
+from configs.sequence import STREAM
 from jaxkd.core.names import did_you_mean
 from jaxkd.decode.beam import Beam
 from jaxkd.distil.on_policy import OnPolicy
@@ -29,12 +30,11 @@ from jaxkd.distil.terms import Divergence, HardLabels, SoftTargets
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.generate import Generate
+from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.load import Load
-from jaxkd.stages.student import Initialise
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 LABELS = {
@@ -48,16 +48,16 @@ LABELS = {
 
 @dataclasses.dataclass
 class Size:
-    """How long, on how much at a time, and how much is written."""
+    """Steps, batch sizes, and lengths of answers."""
 
     teacher: int  # steps
     student: int
     batch: int
     rates: tuple[float, float]  # learning rates of the teacher and of the students
     width: int = 4  # of the beam
-    room: int = 256  # tokens an answer may have
+    room: int = 256  # tokens of an answer, at most
     every: int = 400  # steps between evaluations and checkpoints
-    rows: int = 0  # test questions that are answered; 0: all
+    rows: int = 0  # test questions that are decoded; 0: all
     parallel: str = "auto"
 
     def training(self, steps: int, rate: float) -> dict[str, object]:
@@ -83,35 +83,35 @@ def get_config(variant: str = "mini") -> Experiment:
     size = SIZES[variant]
     of_teacher, of_student = size.rates
 
-    def begun(role: str) -> object:
+    def initial(role: str, stream: str = "") -> object:
         if variant == "qwen":
             return Load(name=QWEN[role], compute="bfloat16")
-        return Initialise(model=models.llama_gsm8k(variant, role))
+        return Initialise(model=models.llama_gsm8k(variant, role), stream=stream)
 
-    def taught(student: str, steps: int, terms: dict[str, object], **how: object) -> Distil:
-        return Distil(
-            teacher="teacher", student=student, terms=terms, **size.training(steps, of_student),
-            **how,
+    def distilled(source: str, steps: int, terms: dict[str, object], **options: object) -> Train:
+        return Train(
+            source=source, teacher="teacher", terms=terms, **size.training(steps, of_student),
+            **options,
         )  # fmt: skip
 
     beam = Beam(width=size.width, n_best=size.width, max_tokens=size.room)
     kd = {"soft_targets": SoftTargets(weight=0.5), "cross_entropy": HardLabels(weight=0.5)}
-    # Generalised Jensen-Shannon, as GKD; references are learned with it too, where the coin says.
+    # Generalised Jensen-Shannon, as in GKD; in the other batches it is that over the references.
     gkd = {"jensen_shannon": Divergence(kind="jensen_shannon", beta=0.5)}
     half = size.student // 2
     stages: dict[str, object] = {
-        "untaught": begun("teacher"),
-        "teacher": FineTune(source="untaught", **size.training(size.teacher, of_teacher)),
+        "teacher_init": initial("teacher", stream="untaught"),
+        "teacher": Train(source="teacher_init", **size.training(size.teacher, of_teacher)),
         "generated": Generate(teacher="teacher", beam=beam, batch_size=32),
         "right": Choose(source="generated", how="right"),
-        "student_init": begun("student"),
-        "sft": FineTune(source="student_init", **size.training(size.student, of_student)),
-        "word": taught("student_init", size.student, kd),
-        "seq": FineTune(
+        "student_init": initial("student", stream=STREAM),
+        "sft": Train(source="student_init", **size.training(size.student, of_student)),
+        "word": distilled("student_init", size.student, kd),
+        "seq": Train(
             source="student_init", targets="right", **size.training(size.student, of_student)
         ),
-        "warm": FineTune(source="student_init", **size.training(half, of_student)),
-        "on_policy": taught("warm", size.student - half, gkd, on_policy=OnPolicy(share=0.5)),
+        "warm": Train(source="student_init", **size.training(half, of_student)),
+        "on_policy": distilled("warm", size.student - half, gkd, on_policy=OnPolicy(share=0.5)),
     }
     shown = tuple(LABELS)
     stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=32, chunk=256)
@@ -124,7 +124,7 @@ def get_config(variant: str = "mini") -> Experiment:
     )
     tokenizer = QWEN["student"] if variant == "qwen" else "trained"
     return Experiment(
-        title="Arithmetic in words: references, a teacher's answers, or the student's own",
+        title="Arithmetic word problems: references, a teacher's answers, or the student's own",
         data=data.gsm8k(tokenizer, embedded=variant == "smoke"),
         stages=stages,
         report=_report(),

@@ -4,17 +4,17 @@
     python run.py --config experiments/hitut.py:smoke    # about a minute, stand-in plans
     python run.py --config experiments/hitut.py --config.data.annotations=3
 
-A RoBERTa reads an instruction and what was done so far, and its heads say which sub-goal comes next
-and with what object, or which action and on what. Every other layer makes a student, which is
-distilled as DistilBERT was (the teacher's distributions, the labels, hidden states), or trained on
-the labels alone; a third begins with random weights.
+A RoBERTa reads an instruction and the steps so far; its heads predict the next sub-goal and its
+object, or the next action and its object. Every other layer becomes a student, which is distilled
+as DistilBERT was (the teacher's distributions, the labels, hidden states) or trained on the labels
+alone; a third student starts from random weights.
 
-ALFRED's tests are not public in what they want: valid_seen is the test here, and 5% of the training
-trajectories are held out to watch the training.
+The labels of ALFRED's tests are not public: valid_seen is the test here, and 5% of the training
+trajectories are held out for validation.
 
-mini takes an hour and a half on one core; its teacher is not finished then (results/README.md).
+mini takes an hour and a half on one core; its teacher has not converged then (results/README.md).
 
-Original: HiTUT (Zhang and Chai, 2021, arXiv:2106.03427) sees pictures too and acts in the scene;
+Original: HiTUT (Zhang and Chai, 2021, arXiv:2106.03427) also sees images and acts in the scene;
 its numbers are not comparable.
 """
 
@@ -23,11 +23,10 @@ import dataclasses
 from configs import data, models, recipes
 from jaxkd.core.names import did_you_mean
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fine_tune import FineTune
-from jaxkd.stages.pretrain import Pretrain
-from jaxkd.stages.student import Initialise, Prune
+from jaxkd.stages.initialise import Initialise
+from jaxkd.stages.student import Prune
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 LABELS = {
@@ -40,7 +39,7 @@ LABELS = {
 
 @dataclasses.dataclass
 class Size:
-    """How long, and on how much at a time."""
+    """Steps and batch sizes."""
 
     teacher: int = 4500  # steps
     student: int = 1500
@@ -64,23 +63,22 @@ def get_config(variant: str = "mini") -> Experiment:
             evaluate_rows=1024, optimiser=AdamW(learning_rate=rate),
         )  # fmt: skip
 
-    def distilled(start: str) -> Distil:
-        return Distil(
+    def distilled(start: str) -> Train:
+        return Train(
+            source=start,
             teacher="teacher",
-            student=start,
             terms=recipes.distilbert(),
             **training(size.student, 5e-4),
         )
 
     stages: dict[str, object] = {
-        "teacher": Pretrain(
-            model=models.roberta_multi_task(variant), **training(size.teacher, 5e-4)
-        ),
+        "teacher_init": Initialise(model=models.roberta_multi_task(variant), stream="teacher"),
+        "teacher": Train(source="teacher_init", **training(size.teacher, 5e-4)),
         "student_init": Prune(source="teacher"),
         "distilled": distilled("student_init"),
-        "alone": FineTune(source="student_init", **training(size.student, 5e-4)),
-        "unlearned": Initialise(like="teacher", layers=size.layers),
-        "random": distilled("unlearned"),
+        "alone": Train(source="student_init", **training(size.student, 5e-4)),
+        "random_init": Initialise(like="teacher", layers=size.layers, stream="unlearned"),
+        "random": distilled("random_init"),
         "evaluate": Evaluate(
             models=("teacher", "student_init", *tuple(LABELS)[1:]), splits=("test",)
         ),

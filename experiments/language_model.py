@@ -1,4 +1,4 @@
-"""Language models: does a student learn more from a teacher's words than from the text alone?
+"""Language models: does a student learn more from a teacher's distribution than from the text?
 
     python run.py --config experiments/language_model.py          # mini: CPU, 20 minutes a seed
     python run.py --config experiments/language_model.py:smoke    # about a minute, embedded text
@@ -6,34 +6,31 @@
     python run.py --config experiments/language_model.py \
         --config.stages.narrow_distilled.terms.soft_targets.temperature=2
 
-A decoder of Llama's kind is trained on WikiText-2 from scratch; students of two sizes start from
-the same random weights and are trained on the text, with the teacher's distribution at every word
-(word-level distillation) and without. Logits are never whole in memory (losses/fused.py).
+A Llama decoder is trained on WikiText-2 from scratch; students of two sizes start from the same
+random weights and are trained on the text, with the teacher's distribution at every token
+(word-level distillation) and without. The logits are never in memory all at once (losses/fused.py).
 
 mini (3 seeds, validation perplexity): teacher 120.7, students of a quarter of its width 195.4 alone
-and 149.2 distilled, of half its width 156.4 and 123.9. Rates are first guesses, no arm is tuned.
-llama reads Llama-2-7b from the hub (which asks for its licence) and was never run: it is written
-for several accelerators, on which weights are spread and the teacher's are held in bfloat16.
+and 149.2 distilled, of half its width 156.4 and 123.9. Learning rates were not tuned.
+llama reads Llama-2-7b from the hub (where its licence must be accepted) and was never run: it is
+written for several accelerators, with sharded weights and a teacher in bfloat16.
 
 Original: efficient distillation of language models (COMS 6998), Llama-2-7b on WikiText: perplexity
-22.13, accuracy 0.434, among five 0.655; its students 226.51 and 182.03, 0.235 and 0.254, 0.394 and
-0.419. Their tokens are Llama's and their teacher was trained by others: the numbers stand beside
-ours, and are not comparable.
+22.13, accuracy 0.434, top-5 0.655; its students 226.51 and 182.03, 0.235 and 0.254, 0.394 and
+0.419. Their tokens are Llama's and their teacher was pretrained: the numbers are shown next to ours
+and are not comparable.
 """
 
-import dataclasses
-
 from configs import data, models
+from configs.sequence import STREAM
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.text import CausalText
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fine_tune import FineTune
+from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.load import Load
-from jaxkd.stages.pretrain import Pretrain
-from jaxkd.stages.student import Initialise
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 STUDENTS = {"narrow": "a quarter of the width", "wide": "half the width"}
@@ -74,38 +71,38 @@ def get_config(variant: str = "mini") -> Experiment:
         )
     settings = SETTINGS[variant]
 
-    def training(of: str) -> dict[str, object]:
-        """A copy: flags change one stage's settings, and others must not share them."""
-        given = settings[of]
-        own = {k: dataclasses.replace(v) for k, v in given.items() if k == "optimiser"}
-        return {"chunk": 256} | given | own
-
-    given = settings["teacher"]
-    stages: dict[str, object] = {
-        "teacher": dataclasses.replace(given)
-        if isinstance(given, Load)
-        else Pretrain(model=models.llama(variant, "teacher"), **training("teacher"))
-    }
+    teacher, student = settings["teacher"], {"chunk": 256} | settings["student"]
+    pretrained = isinstance(teacher, Load)
+    if pretrained:
+        stages: dict[str, object] = {"teacher": teacher}
+    else:
+        shape = models.llama(variant, "teacher")
+        stages = {
+            "teacher_init": Initialise(model=shape, stream="teacher"),
+            "teacher": Train(source="teacher_init", **({"chunk": 256} | teacher)),
+        }
     labels = {"teacher": "teacher"}
     for size, what in STUDENTS.items():
-        stages[f"{size}_student_init"] = Initialise(model=models.llama(variant, size))
-        stages[f"{size}_alone"] = FineTune(source=f"{size}_student_init", **training("student"))
-        stages[f"{size}_distilled"] = Distil(
+        stages[f"{size}_student_init"] = Initialise(
+            model=models.llama(variant, size), stream=f"{size}_{STREAM}"
+        )
+        stages[f"{size}_alone"] = Train(source=f"{size}_student_init", **student)
+        stages[f"{size}_distilled"] = Train(
+            source=f"{size}_student_init",
             teacher="teacher",
-            student=f"{size}_student_init",
             terms={"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)},
-            teacher_dtype="bfloat16" if isinstance(given, Load) else "float32",
-            **training("student"),
+            teacher_dtype="bfloat16" if pretrained else "float32",
+            **student,
         )
         labels[f"{size}_alone"] = f"student, {what}, the text alone"
         labels[f"{size}_distilled"] = f"student, {what}, distilled"
     trained = tuple(labels)
     stages["evaluate"] = Evaluate(models=trained, chunk=256)
     return Experiment(
-        title="Language models: a teacher's words against the text alone",
-        data=dataclasses.replace(settings["data"]),
+        title="Language models: a teacher's distribution against the text alone",
+        data=settings["data"],
         stages=stages,
-        report=_report(labels, trained[1:], trained=not isinstance(given, Load)),
+        report=_report(labels, trained[1:], trained=not pretrained),
     )
 
 

@@ -2,19 +2,19 @@
 
     python run.py --config experiments/seq_kd.py          # mini: Transformers, an hour on one core
     python run.py --config experiments/seq_kd.py:lstm     # the same with LSTMs, 45 minutes
-    python run.py --config experiments/seq_kd.py:smoke    # about a minute, words to be reversed
+    python run.py --config experiments/seq_kd.py:smoke    # about a minute, a word-reversal task
     python run.py --config experiments/seq_kd.py:paper    # both kinds, 3 seeds
     python run.py --config experiments/seq_kd.py --config.stages.transformer_generated.beam.width=8
 
 A teacher learns English to German on Multi30k and writes, with a beam, a translation of every
-training sentence. Students of about a seventh of its size (a quarter, of LSTMs) start from the same
-random weights, and learn: the references alone; the teacher's distribution at every token of them
-(Word-KD); its best translations (Seq-KD); then those of its hypotheses nearest the references
-(Seq-Inter); and Word-KD on both. Each then translates the test split greedily and with a beam of
+training sentence. Students of about a seventh of its size (a quarter for LSTMs) start from the same
+random weights and learn: the references alone; the teacher's distribution at every token of them
+(Word-KD); its best translations (Seq-KD); then its hypotheses closest to the references
+(Seq-Inter); and Word-KD on both. Each then translates the test split, greedily and with a beam of
 five.
 
 Original: Kim and Rush (2016), arXiv:1606.07947, LSTMs on WMT 2014 English-German: another and much
-larger data set, so the rows are to be compared with each other, not with ours.
+larger data set, so that its rows can be compared with each other, not with ours.
 """
 
 import dataclasses
@@ -93,29 +93,31 @@ def get_config(variant: str = "mini") -> Experiment:
 
 
 def _report(kinds: tuple[str, ...]) -> Report:
-    told = {"transformer": "Transformer", "lstm": "LSTM"}
+    titles = {"transformer": "Transformer", "lstm": "LSTM"}
     labels = {
-        f"{kind}_{name}": f"{told[kind]} {label}"
+        f"{kind}_{name}": f"{titles[kind]} {label}"
         for kind in kinds
         for name, label in LABELS.items()
     }
     curves, comparisons, references = [], [], []
     for kind in kinds:
         students = tuple(f"{kind}_{name}" for name in ("alone", "word", "seq", "both"))
-        title = f"{told[kind]} students: validation loss over steps"
+        title = f"{titles[kind]} students: validation loss over steps"
         curves.append(Curve(title, students, "validation", unigram=True))
-        for way in ("greedy", "beam"):
+        for strategy in ("greedy", "beam"):
             comparisons += [
                 Comparison(
-                    f"{told[kind]}: {LABELS[better]} against references ({way})",
-                    f"{kind}_{better}", f"{kind}_alone", "test", f"bleu_{way}",
+                    f"{titles[kind]}: {LABELS[better]} against references ({strategy})",
+                    f"{kind}_{better}", f"{kind}_alone", "test", f"bleu_{strategy}",
                 )
                 for better in ("word", "seq", "all")
             ]  # fmt: skip
         references += [
-            Reference(f"{LABELS[name]}, {way}", value, f"{kind}_{name}", "test", f"bleu_{way}")
+            Reference(
+                f"{LABELS[name]}, {strategy}", value, f"{kind}_{name}", "test", f"bleu_{strategy}"
+            )
             for name, values in ORIGINAL.items()
-            for way, value in zip(("greedy", "beam"), values, strict=True)
+            for strategy, value in zip(("greedy", "beam"), values, strict=True)
         ]
     return Report(
         labels=labels,

@@ -2,16 +2,17 @@
 
     python run.py --config experiments/sst2.py          # mini: all-MiniLM-L6-v2, 2 CPU cores
     python run.py --config experiments/sst2.py:base     # bert-base-uncased, one accelerator
-    python run.py --config experiments/sst2.py:smoke    # about a minute, a stand-in of two kinds
+    python run.py --config experiments/sst2.py:smoke    # about a minute, a stand-in of two classes
     python run.py --config experiments/sst2.py --config.stages.loaded.name=FOLDER
 
-A pretrained encoder is cut to the tokens SST-2 uses (exact for every text of them), fine-tuned as
-the teacher, and some of its pretrained layers become the student, which is distilled with soft
-targets, hidden states and labels; fine-tuned without the teacher from the same start; and trained
-from random weights. Batches hold sentences of like length.
+The vocabulary of a pretrained encoder is trimmed to the tokens SST-2 uses (exact for texts of these
+tokens), and the encoder is fine-tuned as the teacher. Some of its pretrained layers become the
+student, which is distilled with soft targets, hidden states and labels; fine-tuned without the
+teacher from the same start; and trained from random weights. Batches have sentences of similar
+length.
 
-results/sst2-mini holds what mini gave, with three seeds. base was never run whole: its settings are
-a first guess, and no result is claimed.
+results/sst2-mini has the results of mini, with three seeds. base was never run whole: its settings
+are a first guess, and no result is claimed.
 
 Original: efficient knowledge distillation (COMS 6998), BERT on SST-2: teacher of 67M parameters
 0.911; student of 14.4M 0.463 before and 0.893 after distillation.
@@ -23,12 +24,12 @@ from configs import data, models
 from jaxkd.core.names import did_you_mean
 from jaxkd.distil.terms import HardLabels, HiddenStates, SoftTargets
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.export import Export
-from jaxkd.stages.fine_tune import FineTune
-from jaxkd.stages.load import Draw, Load
-from jaxkd.stages.student import Initialise, Prune
+from jaxkd.stages.initialise import Initialise
+from jaxkd.stages.load import Load
+from jaxkd.stages.student import Prune
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 
@@ -38,7 +39,7 @@ class Size:
 
     source: str  # pretrained weights; empty: random ones of the size "tiny"
     keep: str  # blocks of the student
-    layers: int  # as many, for the student from random weights
+    layers: int  # the same number, for the student from random weights
     teacher: dict[str, object]
     student: dict[str, object]
     freeze: tuple[str, ...] = ()  # of what is pretrained
@@ -95,29 +96,22 @@ def get_config(variant: str = "mini") -> Experiment:
     size = VARIANTS[variant]
     head = "sequence_classification"
 
-    def copy(settings: dict[str, object]) -> dict[str, object]:
-        """Flags change one stage's settings; the others must not share them."""
-        return {
-            name: dataclasses.replace(value) if dataclasses.is_dataclass(value) else value
-            for name, value in settings.items()
-        }
-
     stages: dict[str, object] = {
         "loaded": Load(name=size.source, head=head, trim=True, compute="bfloat16")
         if size.source
-        else Draw(model=dataclasses.replace(models.bert("tiny"), head=head), fit=True),
-        "teacher": FineTune(source="loaded", freeze=size.freeze, **copy(size.teacher)),
+        else Initialise(model=dataclasses.replace(models.bert("tiny"), head=head)),
+        "teacher": Train(source="loaded", freeze=size.freeze, **size.teacher),
         "student_init": Prune(source="loaded", keep=size.keep),
-        "student": Distil(
+        "student": Train(
+            source="student_init",
             teacher="teacher",
-            student="student_init",
-            terms=copy(TERMS),
+            terms=TERMS,
             freeze=size.freeze,
-            **copy(size.student),
+            **size.student,
         ),
-        "alone": FineTune(source="student_init", freeze=size.freeze, **copy(size.student)),
+        "alone": Train(source="student_init", freeze=size.freeze, **size.student),
         "random": Initialise(like="loaded", layers=size.layers),
-        "scratch": FineTune(source="random", **copy(size.student)),
+        "scratch": Train(source="random", **size.student),
     }
     shown = ("teacher", "student_init", "student", "alone", "scratch")
     stages["evaluate"] = Evaluate(models=shown)

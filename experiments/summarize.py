@@ -1,17 +1,17 @@
-"""Summaries: does a small model learn more from its teacher's summaries than from people's?
+"""Summaries: does a small model learn more from its teacher's summaries than from references?
 
     python run.py --config experiments/summarize.py          # mini: SciTLDR, from scratch, CPU
     python run.py --config experiments/summarize.py:qwen     # TL;DR, Qwen 1.5; accelerators
-    python run.py --config experiments/summarize.py:smoke    # about a minute, words to be reversed
+    python run.py --config experiments/summarize.py:smoke    # about a minute, a word-reversal task
     python run.py --config experiments/summarize.py --config.stages.decode.beam.width=8
 
-mini reads abstracts of papers and writes one sentence; its Transformers are those of seq_kd. qwen
-teaches Qwen1.5-1.8B by Qwen1.5-MoE-A2.7B (14.3 billion parameters, experts), both fine-tuned on
-Reddit's posts: before, after the references alone, after Word-KD, and after Seq-KD.
+mini summarises abstracts of papers in one sentence; its Transformers are those of seq_kd. qwen
+distils Qwen1.5-MoE-A2.7B (14.3 billion parameters, mixture of experts) into Qwen1.5-1.8B, both
+fine-tuned on Reddit posts: before, after the references alone, after Word-KD, and after Seq-KD.
 
-mini was never run whole: its sizes and rates are a first guess, and no result is claimed; of 1,992
-abstracts alone nobody learns English. qwen reads its models and posts from the hub and was never
-run.
+mini was never run whole: its sizes and rates are a first guess, and no result is claimed; 1,992
+abstracts are too few to learn English from. qwen reads its models and posts from the hub and was
+never run.
 
 Original: efficient distillation of language models (COMS 6998), TL;DR: teacher of 13B and student
 of 1.5B, before and after; BLEU there is between 0 and 1, here between 0 and 100.
@@ -25,11 +25,10 @@ from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fine_tune import FineTune
 from jaxkd.stages.generate import Generate
 from jaxkd.stages.load import Load
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 SIZES = {
@@ -103,17 +102,17 @@ def _qwen(size: Size) -> dict[str, object]:
     beam = Beam(width=size.width, n_best=size.width, max_tokens=size.room)
     terms = {"soft_targets": SoftTargets(weight=0.5), "cross_entropy": HardLabels(weight=0.5)}
     return {
-        "untaught": Load(name=QWEN["teacher"], compute="bfloat16"),
-        "teacher": FineTune(source="untaught", **steps(size.teacher)),
+        "teacher_init": Load(name=QWEN["teacher"], compute="bfloat16"),
+        "teacher": Train(source="teacher_init", **steps(size.teacher)),
         "generated": Generate(teacher="teacher", beam=beam),
         "best": Choose(source="generated", how="best"),
         "before": Load(name=QWEN["student"], compute="bfloat16"),
-        "alone": FineTune(source="before", **steps(size.student)),
-        "word": Distil(
-            teacher="teacher", student="before", terms=terms, teacher_dtype="bfloat16",
+        "alone": Train(source="before", **steps(size.student)),
+        "word": Train(
+            source="before", teacher="teacher", terms=terms, teacher_dtype="bfloat16",
             **steps(size.student),
         ),
-        "seq": FineTune(source="before", targets="best", **steps(size.student)),
+        "seq": Train(source="before", targets="best", **steps(size.student)),
     }  # fmt: skip
 
 

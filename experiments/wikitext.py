@@ -9,7 +9,8 @@
 
 A BERT masked language model is trained on WikiText-2 without LayerDrop and with it; each is pruned
 to every other layer and distilled with DistilBERT's triple loss. A third student starts from
-random weights. All see the same rows in the same order, equally masked, for equally many steps.
+random weights. All see the same rows in the same order with the same masks, for the same number of
+steps.
 
 mini (4 -> 2 layers of width 128, 3 seeds, validation loss in nats): teachers 5.95 and 5.97 with
 LayerDrop, pruned 6.08 and 6.00, students 5.96 and 5.97, student from random weights 6.47; a model
@@ -23,14 +24,16 @@ Original: "A Robust Initialization Method for Knowledge Distillation" (Columbia 
 import dataclasses
 
 from configs import data, models, recipes
+from configs.sequence import STREAM
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.masking import Masking
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.export import Export
-from jaxkd.stages.pretrain import Pretrain
-from jaxkd.stages.student import Initialise, Prune
+from jaxkd.stages.initialise import Initialise
+from jaxkd.stages.load import Load
+from jaxkd.stages.student import Prune
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 
@@ -51,9 +54,9 @@ class Size:
     seeds: tuple[int, ...] = (0,)
 
 
-# What a teacher learns in minutes is limited by how many masked tokens it sees and by how far an
-# untrained attention must look: 40% are masked (Wettig et al., 2022), and rows are short. Students
-# learn under the masks they are evaluated under; see docs/masked_lm.md for what else was seen.
+# In minutes of training, the number of masked tokens and the distances that an untrained attention
+# has to learn are the limit: 40% are masked (Wettig et al., 2022), and rows are short. Students are
+# trained with the masks they are evaluated with; see docs/masked_lm.md for other findings.
 MINI = Size(
     model="mini",
     rates=(0.0, 0.1),
@@ -131,28 +134,34 @@ def get_config(variant: str = "mini") -> Experiment:
         raise ValueError(f"no variant {variant!r} of wikitext. {did_you_mean(variant, VARIANTS)}")
     size = VARIANTS[variant]
     stages: dict[str, object] = {}
+    if size.source:
+        stages["pretrained"] = Load(name=size.source, head="masked_lm")
     for rate in size.rates:
-        stages[f"teacher_{_arm(rate)}"] = Pretrain(
-            model=models.bert(size.model),
-            source=size.source,
+        teacher = f"teacher_{_arm(rate)}"
+        if not size.source:
+            stages[f"{teacher}_init"] = Initialise(model=models.bert(size.model), stream=teacher)
+        stages[teacher] = Train(
+            source="pretrained" if size.source else f"{teacher}_init",
             layer_drop=rate,
-            **_copy(size.teacher),
+            **({"masking": recipes.bert_masking()} | size.teacher),
         )
     for rate in size.rates:
         stages[f"student_init_{_arm(rate)}"] = Prune(source=f"teacher_{_arm(rate)}")
-    stages["student_init_random"] = Initialise(like="teacher_plain", layers=size.layers)
+    stages["student_init_random"] = Initialise(
+        like="teacher_plain", layers=size.layers, stream=f"{STREAM}_random"
+    )
     arms = [_arm(rate) for rate in size.rates] + ["random"]
     for arm in arms:
-        stages[f"student_{arm}"] = Distil(
+        stages[f"student_{arm}"] = Train(
+            source=f"student_init_{arm}",
             teacher="teacher_plain" if arm == "random" else f"teacher_{arm}",
-            student=f"student_init_{arm}",
             terms=recipes.distilbert(),
             freeze=("embed/position",),
-            **_copy(size.student),
+            **size.student,
         )
-    teachers = tuple(name for name in stages if name.startswith("teacher"))
-    student_inits = tuple(name for name in stages if name.startswith("student_init"))
-    students = tuple(name for name in stages if name.startswith("student"))
+    teachers = tuple(f"teacher_{_arm(rate)}" for rate in size.rates)
+    student_inits = tuple(f"student_init_{arm}" for arm in arms)
+    students = tuple(f"student_{arm}" for arm in arms)
     stages["evaluate"] = Evaluate(
         models=teachers + student_inits + students, batch_size=size.evaluate_batch
     )
@@ -173,14 +182,6 @@ def _arm(rate: float) -> str:
     if rate == 0:
         return "plain"
     return "robust" if rate == 0.1 else f"robust_{round(10 * rate):02d}"
-
-
-def _copy(settings: dict[str, object]) -> dict[str, object]:
-    """Flags change one stage's settings; the others must not share them."""
-    return {
-        name: dataclasses.replace(value) if dataclasses.is_dataclass(value) else value
-        for name, value in settings.items()
-    }
 
 
 def _report(size: Size, teachers: tuple[str, ...], students: tuple[str, ...]) -> Report:

@@ -23,7 +23,7 @@ class Series:
 
     folder: pathlib.Path
     keep: int = 2
-    warn: Callable[[str], None] = print  # told of every checkpoint that is passed over
+    warn: Callable[[str], None] = print  # called with a sentence for every skipped checkpoint
 
     def save(
         self,
@@ -64,15 +64,13 @@ class Series:
     def latest(self) -> pathlib.Path | None:
         """The newest checkpoint whose files are what was written; None if there is none.
 
-        Passed-over ones are named to `warn`, and stay on disk.
+        Skipped ones are named to `warn`, and stay on disk.
         """
         for target in sorted(self._folders(), reverse=True):
-            found = _read_json(_digest_file(target))
-            if found is None:
+            if not _digest_file(target).is_file():
                 self.warn(f"checkpoint {target} was not finished; using the one before it.")
                 continue
-            now = _digests_of(target)
-            damaged = sorted(name for name in found if now.get(name) != found[name])
+            damaged = self.damaged(target)
             if not damaged:
                 return target
             self.warn(
@@ -80,6 +78,19 @@ class Series:
                 f"{' ...' if len(damaged) > 3 else ''}); using the one before it."
             )
         return None
+
+    def damaged(self, target: pathlib.Path) -> list[str]:
+        """Files of a checkpoint that are not what was written; its digest file if that cannot be
+        read."""
+        stored = _read_json(_digest_file(target))
+        if stored is None:
+            return [_digest_file(target).name]
+        digests = _digests_of(target)
+        return sorted(name for name in stored if digests.get(name) != stored[name])
+
+    def newest(self) -> pathlib.Path | None:
+        """The newest finished checkpoint, its files not compared with their digests."""
+        return max(self._whole(), default=None)
 
     def _folders(self) -> list[pathlib.Path]:
         if not self.folder.is_dir():
@@ -133,9 +144,10 @@ def _write_atomically(content: Any, file: pathlib.Path) -> None:
 
 def _read_json(file: pathlib.Path) -> dict[str, str] | None:
     try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):  # not there, or damaged
         return None
+    return content if isinstance(content, dict) else None
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -1,7 +1,7 @@
-"""Terms of models that name a label or nothing at each place (CTC): labels, places, hypotheses."""
+"""CTC terms, for models with a label or a blank at each position: labels, frames, hypotheses."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxkd import losses
 from jaxkd.core.batch import BLANK, Batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.outputs import Outputs
+from jaxkd.core.ranges import field
 from jaxkd.core.stored_targets import NBest
 from jaxkd.distil.schedule import Ramp, check_ramps
 from jaxkd.distil.vocabulary_terms import check_temperature
@@ -19,8 +20,10 @@ from jaxkd.distil.vocabulary_terms import check_temperature
 class CtcLabels:
     """CTC loss against the data, in nats a label."""
 
-    weight: float = 1.0
+    weight: float = field(1.0, at_least=0)
     ramps: dict[str, Ramp] = dataclasses.field(default_factory=dict)  # weight
+
+    needs_teacher: ClassVar[bool] = False
 
     def check(self, name: str) -> None:
         check_ramps(self, name)
@@ -34,15 +37,17 @@ class CtcLabels:
 
 @dataclasses.dataclass
 class FrameTargets:
-    """T^2 KL(teacher || student) at every place: frame-level distillation.
+    """T^2 KL(teacher || student) at every position: frame-level distillation.
 
-    Source: Huang et al. (Interspeech 2018), who find it worse than hypotheses: a student is made to
-    name its labels exactly where its teacher does.
+    Source: Huang et al. (Interspeech 2018), who find it worse than hypotheses: a student has to
+    emit its labels at the very positions of its teacher's.
     """
 
-    weight: float = 1.0
+    weight: float = field(1.0, at_least=0)
     ramps: dict[str, Ramp] = dataclasses.field(default_factory=dict)  # weight, temperature
-    temperature: float = 1.0
+    temperature: float = field(1.0, above=0)
+
+    needs_teacher: ClassVar[bool] = True
 
     def check(self, name: str) -> None:
         check_ramps(self, name)
@@ -52,28 +57,29 @@ class FrameTargets:
         return jnp.sum(batch.mask, dtype=jnp.float32)
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        mine, its = losses.shared(student.logits, teacher.logits)
-        kl = losses.soft_targets(mine, its, temperature=self.temperature)
+        student_logits, teacher_logits = losses.shared(student.logits, teacher.logits)
+        kl = losses.soft_targets(student_logits, teacher_logits, temperature=self.temperature)
         return Mean.of(kl, batch.mask).total
 
 
 @dataclasses.dataclass
 class CtcHypotheses(CtcLabels):
-    """CTC loss against the teacher's likeliest hypotheses, each by its share among them.
+    """CTC loss against the teacher's likeliest hypotheses, weighted by their probabilities.
 
-    They are those a Label stage of kind "hypotheses" stored. In nats a label of the data, so that
-    it weighs as `CtcLabels` does.
+    A Label stage of kind "hypotheses" stores them. In nats a label of the data, the unit of
+    `CtcLabels`.
     Source: Huang et al. (Interspeech 2018), sequence-level distillation of CTC.
     """
 
+    needs_teacher: ClassVar[bool] = True
+
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        told: NBest = batch.taught
-        share = jax.nn.softmax(told.log_p)  # [B, n]; those that lack are at -inf
+        hypotheses: NBest = batch.taught
+        weights = jax.nn.softmax(hypotheses.log_p)  # [B, n]; missing ones are at -inf
 
-        def one(ids: Any) -> Any:
-            there = ids != BLANK
-            return losses.ctc(student.logits, batch.mask, ids, there)
+        def loss_of(ids: Any) -> Any:
+            return losses.ctc(student.logits, batch.mask, ids, ids != BLANK)
 
-        each = jax.lax.map(one, jnp.moveaxis(told.ids, 1, 0))  # [n, B]
-        each = jnp.where(share.T > 0, each, 0.0)
-        return jnp.sum(share.T * each)
+        values = jax.lax.map(loss_of, jnp.moveaxis(hypotheses.ids, 1, 0))  # [n, B]
+        values = jnp.where(weights.T > 0, values, 0.0)
+        return jnp.sum(weights.T * values)

@@ -1,7 +1,7 @@
-"""Terms that compare what happens inside two models, layer by layer, as a layer map pairs them.
+"""Terms that compare the internals of two models, layer by layer, as a layer map pairs them.
 
-Each is a mean over what counts and over the pairs. Sides of another width meet through a learned
-matrix of the student's, trained with it and left behind with the training state.
+Each is a mean over unmasked positions and over the pairs. Hidden states of different widths are
+compared through a learned matrix, which is part of the training state and not of the student.
 """
 
 import dataclasses
@@ -13,43 +13,40 @@ import jax.numpy as jnp
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
-from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
-from jaxkd.distil.layer_map import MAPS, Pairs, pairs
+from jaxkd.core.ranges import field
+from jaxkd.distil.layer_map import Pairs, pairs, parsed
 from jaxkd.distil.schedule import Ramp, check_ramps, extremes
-
-LayerMap = str | tuple[tuple[int, ...], ...]
 
 
 @dataclasses.dataclass
 class LayerTerm:
-    """What terms over layers share; `side` is "encoder" for what an encoder-decoder reads with."""
+    """The fields and methods that terms over layers share."""
 
-    weight: float = 1.0
+    weight: float = field(1.0, at_least=0)
     ramps: dict[str, Ramp] = dataclasses.field(default_factory=dict)  # weight, temperature
-    layer_map: LayerMap = "top"  # a name of layer_map.MAPS, or pairs written out
-    side: str = "last"
+    # A name of layer_map.MAPS, or pairs as text, "0:0,2:4", or as tuples.
+    layer_map: str = field("top", types=(str, tuple, list))
+    side: str = field("last", one_of=("last", "encoder"))  # encoder: of an encoder-decoder
 
     several: ClassVar[bool] = False  # whether it takes several teacher layers for one
+    internals: ClassVar[bool] = False  # whether it compares attention, not hidden states
+    needs_teacher: ClassVar[bool] = True
 
     def check(self, name: str) -> None:
         check_ramps(self, name)
-        if isinstance(self.layer_map, str) and self.layer_map not in MAPS:
-            raise ValueError(
-                f"{name}.layer_map={self.layer_map!r}. {did_you_mean(self.layer_map, MAPS)}"
-            )
-        elif len(self.layer_map) == 0:
-            raise ValueError(f"{name}.layer_map is empty: there is nothing to compare.")
-        several = self.layer_map in ("both", "learned") or (
-            not isinstance(self.layer_map, str) and any(len(pair) > 2 for pair in self.layer_map)
+        try:
+            layer_map = parsed(self.layer_map)
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from None
+        several = layer_map in ("both", "learned") or (
+            not isinstance(layer_map, str) and any(len(pair) > 2 for pair in layer_map)
         )
         if several and not self.several:
             raise ValueError(
                 f"{name}.layer_map={self.layer_map!r} gives a student's layer several of the "
                 "teacher's, which only HiddenStates can use."
             )
-        if self.side not in ("last", "encoder"):
-            raise ValueError(f"{name}.side={self.side!r}; it is 'last' or 'encoder'.")
 
     def count(self, batch: Batch) -> Any:
         return jnp.sum(self._mask(batch), dtype=jnp.float32)
@@ -57,9 +54,11 @@ class LayerTerm:
     def _mask(self, batch: Batch) -> Any:
         return batch.mask if self.side == "encoder" else batch.last_mask
 
-    def _of(self, outputs: Outputs) -> Outputs:
+    def _side(self, outputs: Outputs) -> Outputs:
         if self.side == "encoder" and outputs.encoder is None:
-            raise ValueError("side='encoder', and the model is no encoder-decoder: leave it out.")
+            raise ValueError(
+                "side='encoder', and the model is no encoder-decoder: set it to 'last'."
+            )
         return outputs.encoder if self.side == "encoder" else outputs
 
     def _pairs(self, student: Outputs, teacher: Outputs) -> Pairs:
@@ -71,18 +70,19 @@ class CosineHidden(LayerTerm):
     """Cosine distance of hidden states of one width, at every token that is not padding."""
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        mine, its = self._of(student), self._of(teacher)
-        widths = [x.hidden[-1].shape[-1] for x in (mine, its)]
+        student, teacher = self._side(student), self._side(teacher)
+        widths = [x.hidden[-1].shape[-1] for x in (student, teacher)]
         if widths[0] != widths[1]:
             raise ValueError(
                 f"CosineHidden compares hidden states of width {widths[0]} (student) and "
                 f"{widths[1]} (teacher) one to one. HiddenStates(kind='cosine') projects them."
             )
-        found = [
-            Mean.of(losses.cosine_distance(mine.hidden[i], its.hidden[j]), self._mask(batch)).total
-            for i, (j,) in self._pairs(mine, its)
+        mask = self._mask(batch)
+        totals = [
+            Mean.of(losses.cosine_distance(student.hidden[i], teacher.hidden[j]), mask).total
+            for i, (j,) in self._pairs(student, teacher)
         ]
-        return sum(found) / len(found)
+        return sum(totals) / len(totals)
 
 
 DISTANCES = {"squared": losses.squared_distance, "cosine": losses.cosine_distance}
@@ -92,148 +92,139 @@ DISTANCES = {"squared": losses.squared_distance, "cosine": losses.cosine_distanc
 class HiddenStates(LayerTerm):
     """Distance of hidden states, the student's through a learned matrix (`project`).
 
-    Two teacher layers to one (`both`) are set side by side, so that the matrix is twice as wide;
-    `learned` takes a mixture of all, its shares softmax-normalised and learnt with the matrix.
+    Two teacher layers to one (`both`) are concatenated, so that the matrix is twice as wide;
+    `learned` takes a mixture of all, its weights a softmax that is learned with the matrix.
     Source: FitNets (Romero et al., 2014), arXiv:1412.6550; TinyBERT (Jiao et al., 2019).
     """
 
-    kind: str = "squared"  # or cosine, which compares directions as PKD does
+    kind: str = field("squared", one_of=DISTANCES)  # cosine compares directions, as PKD does
     project: bool = True  # False: both must be of one width
 
     several: ClassVar[bool] = True
 
-    def check(self, name: str) -> None:
-        super().check(name)
-        if self.kind not in DISTANCES:
-            raise ValueError(f"{name}.kind={self.kind!r}. {did_you_mean(self.kind, DISTANCES)}")
-
     def init(self, key: jax.Array, student: Outputs, teacher: Outputs) -> Any:
-        """Parameters of its own, for outputs of these shapes."""
-        student, teacher = self._of(student), self._of(teacher)
-        found = []
-        for n, (i, of) in enumerate(self._pairs(student, teacher)):
-            here, there = student.hidden[i].shape[-1], self._width(teacher, of)
+        """Parameters of the term, for outputs of these shapes."""
+        student, teacher = self._side(student), self._side(teacher)
+        params = []
+        for n, (i, layers) in enumerate(self._pairs(student, teacher)):
+            width, target_width = student.hidden[i].shape[-1], self._width(teacher, layers)
             own = {}
             if self.project:
-                # Student and teacher of one width begin alike where the student is a pruned one.
-                draw = jax.random.normal(jax.random.fold_in(key, n), (here, there)) * here**-0.5
-                own["kernel"] = jnp.eye(here) if here == there else draw
-            elif here != there:
+                # The identity where widths are equal: a pruned student begins close to its teacher.
+                shape = (width, target_width)
+                draw = jax.random.normal(jax.random.fold_in(key, n), shape) * width**-0.5
+                own["kernel"] = jnp.eye(width) if width == target_width else draw
+            elif width != target_width:
                 raise ValueError(
-                    f"hidden states of width {here} are compared with {there}: set project=True."
+                    f"hidden states of width {width} are compared with {target_width}: set "
+                    "project=True."
                 )
             if self.layer_map == "learned":
-                own["mixture"] = jnp.zeros(len(of))
-            found.append(own)
-        return found
+                own["mixture"] = jnp.zeros(len(layers))
+            params.append(own)
+        return params
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        student, teacher, mask = self._of(student), self._of(teacher), self._mask(batch)
-        found = []
-        for (i, of), mine in zip(self._pairs(student, teacher), own, strict=True):
-            state, taught = student.hidden[i], [teacher.hidden[j] for j in of]
+        student, teacher, mask = self._side(student), self._side(teacher), self._mask(batch)
+        totals = []
+        for (i, layers), params in zip(self._pairs(student, teacher), own, strict=True):
+            state, targets = student.hidden[i], [teacher.hidden[j] for j in layers]
             if self.project:
-                state = state @ mine["kernel"].astype(state.dtype)
+                state = state @ params["kernel"].astype(state.dtype)
             if self.layer_map == "learned":
-                shares = jax.nn.softmax(mine["mixture"])
-                target = sum(share * layer for share, layer in zip(shares, taught, strict=True))
+                weights = jax.nn.softmax(params["mixture"])
+                target = sum(w * layer for w, layer in zip(weights, targets, strict=True))
             else:
-                target = jnp.concatenate(taught, -1)
-            found.append(Mean.of(DISTANCES[self.kind](state, target), mask).total)
-        return sum(found) / len(found)
+                target = jnp.concatenate(targets, -1)
+            totals.append(Mean.of(DISTANCES[self.kind](state, target), mask).total)
+        return sum(totals) / len(totals)
 
-    def _width(self, teacher: Outputs, of: tuple[int, ...]) -> int:
-        widths = [teacher.hidden[j].shape[-1] for j in of]
+    def _width(self, teacher: Outputs, layers: tuple[int, ...]) -> int:
+        widths = [teacher.hidden[j].shape[-1] for j in layers]
         return widths[0] if self.layer_map == "learned" else sum(widths)
 
 
 @dataclasses.dataclass
 class AttentionMaps(LayerTerm):
-    """Distance of attention maps, a mean over heads; models with unlike heads meet in their mean.
+    """Distance of attention maps, a mean over heads; with unequal heads, of the mean maps.
 
-    Both models need `attention="plain"`, which alone has maps, and the student no LayerDrop.
+    Both models need `attention="plain"`, which alone computes maps, and the student no LayerDrop.
     """
 
-    kind: str = "kl"  # or squared
+    kind: str = field("kl", one_of=("kl", "squared"))  # distance of two maps
 
-    def check(self, name: str) -> None:
-        super().check(name)
-        if self.kind not in ("kl", "squared"):
-            raise ValueError(f"{name}.kind={self.kind!r}; it is 'kl' or 'squared'.")
+    internals: ClassVar[bool] = True
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        student, teacher, mask = self._of(student), self._of(teacher), self._mask(batch)
-        found = []
+        student, teacher, mask = self._side(student), self._side(teacher), self._mask(batch)
+        totals = []
         for i, (j,) in self._pairs(student, teacher):
-            mine, its = (_inside(x.attention, n, "maps") for x, n in ((student, i), (teacher, j)))
-            if mine.shape[1] != its.shape[1]:
-                mine, its = (jnp.mean(x, axis=1, keepdims=True) for x in (mine, its))
+            maps = [_layer(x.attention, n, "maps") for x, n in ((student, i), (teacher, j))]
+            if maps[0].shape[1] != maps[1].shape[1]:
+                maps = [jnp.mean(x, axis=1, keepdims=True) for x in maps]
             if self.kind == "kl":
-                values = losses.attention_kl(mine, its)
+                values = losses.attention_kl(*maps)
             else:
-                values = losses.attention_squared(mine, its, mask)
-            found.append(Mean.of(jnp.mean(values, axis=1), mask).total)
-        return sum(found) / len(found)
+                values = losses.attention_squared(*maps, mask)
+            totals.append(Mean.of(jnp.mean(values, axis=1), mask).total)
+        return sum(totals) / len(totals)
 
 
 VECTORS = ("query", "key", "value")
 
 
-def side_by_side(vectors: tuple[Any, ...], which: int) -> Any:
-    """All heads' vectors of a position in one, [B, L, H K]; shared keys and values as often as
-    they are used."""
-    found, heads = vectors[which], vectors[0].shape[1]
-    found = jnp.repeat(found, heads // found.shape[1], axis=1)
-    return found.swapaxes(1, 2).reshape(found.shape[0], found.shape[2], -1)
+def concatenated_heads(vectors: tuple[Any, ...], which: int) -> Any:
+    """Vectors of all heads concatenated, [B, L, H K]; shared keys and values are repeated."""
+    chosen, heads = vectors[which], vectors[0].shape[1]
+    chosen = jnp.repeat(chosen, heads // chosen.shape[1], axis=1)
+    return chosen.swapaxes(1, 2).reshape(chosen.shape[0], chosen.shape[2], -1)
 
 
 @dataclasses.dataclass
 class Relations(LayerTerm):
-    """MiniLM: relations among queries and keys, and among values, whatever widths and heads.
+    """MiniLM: relations among queries and keys, and among values, of models of any width.
 
     Source: Wang et al. (2020), arXiv:2002.10957; by relation heads, (2021), arXiv:2012.15828.
     """
 
-    heads: int = 12  # relation heads; both models' query widths must divide by it
-    kinds: tuple[str, ...] = ("query key", "value value")
+    heads: int = field(12, at_least=1)  # relation heads; both query widths must divide by it
+    kinds: tuple[str, ...] = field(
+        ("query key", "value value"), one_of=[f"{a} {b}" for a in VECTORS for b in VECTORS]
+    )  # pairs of vectors whose relations are compared
     causal: bool = False  # decoders: no position is related to a later one
+
+    internals: ClassVar[bool] = True
 
     def check(self, name: str) -> None:
         super().check(name)
-        if self.heads < 1 or not self.kinds:
-            raise ValueError(f"{name}: heads={self.heads}, kinds={self.kinds}; at least one each.")
-        known = [f"{a} {b}" for a in VECTORS for b in VECTORS]
-        for kind in self.kinds:
-            if kind not in known:
-                raise ValueError(f"{name}.kinds has {kind!r}. {did_you_mean(kind, known)}")
+        if not self.kinds:
+            raise ValueError(f"{name}.kinds is empty: there is nothing to compare.")
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        student, teacher, mask = self._of(student), self._of(teacher), self._mask(batch)
-        found = []
+        student, teacher, mask = self._side(student), self._side(teacher), self._mask(batch)
+        totals = []
         for i, (j,) in self._pairs(student, teacher):
-            mine, its = (_inside(x.qkv, n, "qkv") for x, n in ((student, i), (teacher, j)))
+            vectors = [_layer(x.qkv, n, "qkv") for x, n in ((student, i), (teacher, j))]
             for kind in self.kinds:
                 a, b = (VECTORS.index(name) for name in kind.split())
-                both = [(side_by_side(x, a), side_by_side(x, b)) for x in (mine, its)]
+                both = [(concatenated_heads(x, a), concatenated_heads(x, b)) for x in vectors]
                 values = losses.relation_kl(*both, mask, heads=self.heads, causal=self.causal)
-                found.append(Mean.of(jnp.mean(values, axis=1), mask).total)
-        return sum(found) / len(found)
+                totals.append(Mean.of(jnp.mean(values, axis=1), mask).total)
+        return sum(totals) / len(totals)
 
 
 @dataclasses.dataclass
 class Similarity(LayerTerm):
-    """How a batch lies in two spaces: CKA of its tokens, or its rows told apart (contrastive).
+    """Similarity of a batch in two spaces: CKA of its tokens, or contrastive over its rows.
 
-    Neither is a sum over rows: micro-batches and devices each compare among their own.
+    Neither is a sum over rows: each micro-batch and each device compares its own rows.
     """
 
-    kind: str = "cka"  # or contrastive, on the means of each row's tokens
-    temperature: float = 0.1  # contrastive
+    kind: str = field("cka", one_of=("cka", "contrastive"))  # contrastive: of the rows' mean states
+    temperature: float = field(0.1, above=0)  # contrastive
 
     def check(self, name: str) -> None:
         super().check(name)
-        if self.kind not in ("cka", "contrastive"):
-            raise ValueError(f"{name}.kind={self.kind!r}; it is 'cka' or 'contrastive'.")
         if extremes(self, "temperature")[0] <= 0:
             raise ValueError(f"{name}.temperature is {self.temperature}; it is above 0.")
 
@@ -242,20 +233,20 @@ class Similarity(LayerTerm):
         return jnp.sum(mask if self.kind == "cka" else mask.any(1), dtype=jnp.float32)
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        student, teacher, mask = self._of(student), self._of(teacher), self._mask(batch)
-        found = []
+        student, teacher, mask = self._side(student), self._side(teacher), self._mask(batch)
+        totals = []
         for i, (j,) in self._pairs(student, teacher):
-            mine, its = student.hidden[i], teacher.hidden[j]
+            states = (student.hidden[i], teacher.hidden[j])
             if self.kind == "cka":
-                mine, its = (x.reshape(-1, x.shape[-1]) for x in (mine, its))
-                distance = losses.cka_distance(mine, its, mask.ravel())
-                found.append(distance * jnp.sum(mask))
+                flat = (x.reshape(-1, x.shape[-1]) for x in states)
+                distance = losses.cka_distance(*flat, mask.ravel())
+                totals.append(distance * jnp.sum(mask))
             else:
-                mine, its = (_row_means(x, mask) for x in (mine, its))
+                means = (_row_means(x, mask) for x in states)
                 rows = mask.any(1)
-                values = losses.contrastive(mine, its, rows, temperature=self.temperature)
-                found.append(Mean.of(values, rows).total)
-        return sum(found) / len(found)
+                values = losses.contrastive(*means, rows, temperature=self.temperature)
+                totals.append(Mean.of(values, rows).total)
+        return sum(totals) / len(totals)
 
 
 def _row_means(hidden: Any, mask: Any) -> Any:
@@ -263,11 +254,12 @@ def _row_means(hidden: Any, mask: Any) -> Any:
     return jnp.where(counted, hidden, 0).sum(1) / jnp.maximum(counted.sum(1), 1)
 
 
-def _inside(found: tuple[Any, ...], layer: int, what: str) -> Any:
-    if not found or layer < 1:
+def _layer(outputs: tuple[Any, ...], layer: int, what: str) -> Any:
+    """The attention maps or vectors of a layer, counted from 1."""
+    if not outputs or layer < 1:
         raise ValueError(
-            f"a layer map asks for the attention {what} of layer {layer}, and there are those of "
-            f"{len(found)} layers. The embedding (0) has none, nor have models with another "
-            "attention than 'plain' or blocks that LayerDrop may skip."
+            f"a layer map names the attention {what} of layer {layer}, and {len(outputs)} layers "
+            "have them. The embedding (0) has none; models with another attention than 'plain', or "
+            "with blocks that LayerDrop may skip, have none at all."
         )
-    return found[layer - 1]
+    return outputs[layer - 1]

@@ -1,8 +1,8 @@
-"""What is minimised: weighted terms, each a mean over what counts, reported one by one.
+"""The objective: weighted terms, each a mean over unmasked values, reported one by one.
 
-A term says over how many values it is a mean (`count`, of the batch alone) and what their sum is
-(`total`). Counts are known before the forward pass, so that shards and micro-batches can be
-divided by the count of the whole batch.
+A term has the number of values in its mean (`count`, of the batch alone) and their sum (`total`).
+Counts are known before the forward pass, so that shards and micro-batches can be divided by the
+count of the whole batch.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,10 @@ from jaxkd.distil.vocabulary_terms import HardLabels, SoftTargets
 class Term(Protocol):
     """One summand of an objective (terms.py).
 
-    One over a vocabulary also has `values(student's logits, teacher's logits, labels)`, unreduced,
-    and can be fused with the head; one that learns has `init(key, student, teacher)`.
+    A term over a vocabulary also has `values(student's logits, teacher's logits, labels)`,
+    unreduced, and can be fused with the head; a term with parameters of its own has
+    `init(key, student, teacher)`. `needs_teacher` and `internals` (class variables, False if
+    absent) say that it needs a teacher, and that it compares attention.
     """
 
     weight: float
@@ -55,20 +57,20 @@ def check_stored(terms: Terms, kind: str = "") -> None:
     """Raise ValueError for terms that a stored teacher cannot serve.
 
     Args:
-      kind: of the store: states, scores, top_k, draws or hypotheses; empty: whichever.
+      kind: of the store: states, scores, top_k, draws or hypotheses; empty: any.
     """
     if kind == "hypotheses":
         others = [name for name, term in terms.items() if not isinstance(term, CtcLabels)]
         if others:
             raise ValueError(
-                f"terms {others}: of stored hypotheses only the terms CtcHypotheses and CtcLabels "
-                "know what to make."
+                f"terms {others}: stored hypotheses serve only the terms CtcHypotheses and "
+                "CtcLabels."
             )
         return
     layered = [name for name, term in terms.items() if not hasattr(term, "values")]
     if layered:
         raise ValueError(
-            f"terms {layered} look into the teacher's layers, and a store holds its predictions "
+            f"terms {layered} look into the teacher's layers, and a store has its predictions "
             "only. Leave them out, or let the teacher run (labels='')."
         )
     if kind not in ("top_k", "draws"):
@@ -78,19 +80,19 @@ def check_stored(terms: Terms, kind: str = "") -> None:
             continue
         if type(term) is not SoftTargets or extremes(term, "temperature") != (1.0, 1.0):
             raise ValueError(
-                f"terms.{name}: of a teacher stored as {kind} only SoftTargets at temperature 1 is "
-                "known. Store its states (kind='states') for anything else."
+                f"terms.{name}: of a teacher stored as {kind} only SoftTargets at temperature 1 "
+                "can be computed. Store its states (kind='states') for anything else."
             )
 
 
 def check_ctc(terms: Terms, ctc: bool) -> None:
-    """Raise ValueError for terms that do not fit data whose labels have no places, or that do only.
+    """Raise ValueError for aligned terms on CTC data, and for CTC terms on aligned data.
 
-    Labels and places of such data have arrays of one shape, so that nothing else would fail.
+    Labels and positions of CTC data have arrays of one shape, so that nothing else would fail.
     """
-    of_places = (CtcLabels, FrameTargets)
+    ctc_terms = (CtcLabels, FrameTargets)
     wrong = [
-        name for name, term in terms.items() if isinstance(term, HardLabels if ctc else of_places)
+        name for name, term in terms.items() if isinstance(term, HardLabels if ctc else ctc_terms)
     ]
     if wrong:
         fit = "CtcLabels, FrameTargets, CtcHypotheses and those of layers" if ctc else "others"
@@ -103,7 +105,7 @@ def at(terms: Terms, step: Any) -> Terms:
 
 
 def init(terms: Terms, seed: int, student: Outputs, teacher: Outputs | None) -> dict[str, Any]:
-    """What terms have to learn themselves, by name; only shapes of the outputs are looked at."""
+    """Parameters of the terms' own, by name; only shapes of the outputs are used."""
     return {
         name: term.init(stream(seed, f"terms/{name}"), student, teacher)
         for name, term in terms.items()
@@ -112,7 +114,7 @@ def init(terms: Terms, seed: int, student: Outputs, teacher: Outputs | None) -> 
 
 
 def counts(terms: Terms, batch: Batch) -> dict[str, Any]:
-    """How many values each term is a mean of, over this batch."""
+    """Number of values in the mean of each term, over this batch."""
     return {name: term.count(batch) for name, term in terms.items()}
 
 
@@ -129,7 +131,7 @@ def loss(
     """sum_i weight_i total_i / count_i, the number that is differentiated, and all totals.
 
     Args:
-      own: what terms learn themselves (`init`).
+      own: parameters of the terms (`init`).
       counts: of the whole batch, of which this one may be a part.
       chunk: positions whose logits exist at once (losses/fused.py); 0: all of them.
     """
@@ -140,8 +142,10 @@ def loss(
     value, totals = 0.0, {}
     if fused:
 
-        def values(logits: Any, taught: Any, labels: Any) -> dict[str, Any]:
-            return {name: term.values(logits, taught, labels) for name, term in fused.items()}
+        def values(logits: Any, teacher_logits: Any, labels: Any) -> dict[str, Any]:
+            return {
+                name: term.values(logits, teacher_logits, labels) for name, term in fused.items()
+            }
 
         value, totals = losses.fused(
             values,
@@ -160,5 +164,5 @@ def loss(
 
 
 def share(term: Term, count: Any) -> Any:
-    """What one unit of the term's total adds to the loss."""
+    """The factor of the term's total in the loss: weight / count."""
     return term.weight / jnp.maximum(count, 1)

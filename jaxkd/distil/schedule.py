@@ -11,9 +11,9 @@ from jaxkd.core.names import did_you_mean
 
 @dataclasses.dataclass
 class Ramp:
-    """A line through points, over the optimiser's steps; constant before the first, after the last.
+    """Linear interpolation over the optimiser's steps; constant before the first, after the last.
 
-    A function of the step alone, so a run that is resumed goes on where it was.
+    A function of the step alone, so that a resumed run continues where it was.
 
     >>> [round(float(Ramp(steps=(0, 10), values=(1.0, 3.0)).at(step)), 2) for step in (0, 5, 99)]
     [1.0, 2.0, 3.0]
@@ -33,11 +33,11 @@ class Ramp:
                 "for each step."
             )
         if any(b <= a for a, b in zip(self.steps, self.steps[1:], strict=False)):
-            raise ValueError(f"{name}.steps is {self.steps}; steps go upwards.")
+            raise ValueError(f"{name}.steps is {self.steps}; steps must increase.")
 
 
 def at_step(term: Any, step: Any) -> Any:
-    """The term as it is in that step: what has a ramp (`term.ramps`) has its value there."""
+    """The term at that step: fields with a ramp (`term.ramps`) have their value there."""
     now = copy.copy(term)
     for name, ramp in term.ramps.items():
         setattr(now, name, ramp.at(step))

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxkd.core.batch import Batch
+from jaxkd.core.batch import Batch, check_batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.random import stream
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import Mix
 from jaxkd.distil.teacher import teacher_outputs
 from jaxkd.models.model import Model, Params, forward, keep_blocks
+from jaxkd.models.stack import unstack
 
 
 @jax.tree_util.register_dataclass
@@ -31,10 +32,24 @@ class State:
 
 
 def initial_state(params: Params, optimiser: optax.GradientTransformation) -> State:
-    """Before the first step. The parameters are copied: a step gives its state's buffers up, and a
-    pruned student shares them with its teacher."""
+    """The state before the first step.
+
+    The parameters are copied: a step donates its state's buffers, and a pruned student shares them
+    with its teacher.
+    """
     params = jax.tree.map(jnp.copy, params)
     return State(jnp.zeros((), jnp.int32), params, optimiser.init(params))
+
+
+def model_of(state: State) -> Params:
+    """The model's parameters as checkpoints have them: a list of blocks, without the terms' own."""
+    return unstack({name: part for name, part in state.params.items() if name != "terms"})
+
+
+def rest_of(state: State) -> dict[str, Any]:
+    """What resuming needs besides the model: step, optimiser, the terms' own parameters."""
+    term_params = {"terms": state.params["terms"]} if "terms" in state.params else {}
+    return {"step": state.step, "optimiser": state.optimiser} | term_params
 
 
 Step = Callable[[State, Params | None, Batch, str | None], tuple[State, dict[str, Mean]]]
@@ -63,6 +78,8 @@ def make_step(
     Args:
       chunk: positions whose logits exist at once, 0 for all (losses/fused.py).
       mix: what is done to the batch first (on_policy.py).
+    Raises (when the step is traced):
+      ValueError: for a batch without targets or target_mask, or with arrays of unequal shapes.
     Returns: the step; its metrics are a Mean for each term, `loss` (their weighted sum) and
     `grad_norm` (before clipping), with `mix` also `on_policy`, the share of batches it changed.
     """
@@ -70,6 +87,8 @@ def make_step(
     def step(
         state: State, teacher_params: Params | None, batch: Batch, axis: str | None = None
     ) -> tuple[State, dict[str, Mean]]:
+        check_batch(batch)
+
         def over_devices(tree: Any) -> Any:
             return tree if axis is None else jax.lax.psum(tree, axis)
 

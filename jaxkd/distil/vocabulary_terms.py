@@ -1,15 +1,16 @@
-"""Terms that compare predictions at the target positions: fused with the head or on its logits."""
+"""Terms over predictions at the target positions: fused with the head, or on its logits."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
-from jaxkd.core.names import did_you_mean
 from jaxkd.core.outputs import Outputs
+from jaxkd.core.ranges import check as check_ranges
+from jaxkd.core.ranges import field
 from jaxkd.core.stored_targets import Draws, TopK
 from jaxkd.distil.schedule import Ramp, check_ramps, extremes
 
@@ -18,8 +19,10 @@ from jaxkd.distil.schedule import Ramp, check_ramps, extremes
 class HardLabels:
     """Cross-entropy at the target positions."""
 
-    weight: float = 1.0
+    weight: float = field(1.0, at_least=0)
     ramps: dict[str, Ramp] = dataclasses.field(default_factory=dict)  # weight, temperature
+
+    needs_teacher: ClassVar[bool] = False
 
     def check(self, name: str) -> None:
         check_ramps(self, name)
@@ -31,10 +34,10 @@ class HardLabels:
         return losses.hard_labels(student, labels)
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        taught = None
+        targets = None
         if teacher is not None:
-            taught = teacher.logits if teacher.sparse is None else teacher.sparse
-        return Mean.of(self.values(student.logits, taught, batch.targets), batch.target_mask).total
+            targets = teacher.logits if teacher.sparse is None else teacher.sparse
+        return Mean.of(self.values(student.logits, targets, batch.targets), batch.target_mask).total
 
 
 @dataclasses.dataclass
@@ -45,7 +48,9 @@ class SoftTargets(HardLabels):
     cross-entropy, which in the mean is the KL plus the teacher's entropy. Both at T = 1.
     """
 
-    temperature: float = 1.0
+    temperature: float = field(1.0, above=0)
+
+    needs_teacher: ClassVar[bool] = True
 
     def check(self, name: str) -> None:
         super().check(name)
@@ -56,8 +61,8 @@ class SoftTargets(HardLabels):
             return losses.top_k_kl(student, teacher.ids, teacher.log_p)
         if isinstance(teacher, Draws):
             return losses.sampled_cross_entropy(student, teacher.ids)
-        mine, its = losses.shared(student, teacher)
-        return losses.soft_targets(mine, its, temperature=self.temperature)
+        student, teacher = losses.shared(student, teacher)
+        return losses.soft_targets(student, teacher, temperature=self.temperature)
 
 
 def check_temperature(term: Any, name: str) -> None:
@@ -67,7 +72,7 @@ def check_temperature(term: Any, name: str) -> None:
         raise ValueError(f"{name}.temperature is {least}; it is above 0.")
 
 
-KINDS = {  # name -> the loss, and the fields of Divergence it takes beside the temperature
+KINDS = {  # name -> the loss, and the fields of Divergence it takes besides the temperature
     "forward_kl": (losses.soft_targets, ()),
     "reverse_kl": (losses.reverse_kl, ()),
     "jensen_shannon": (losses.jensen_shannon, ("beta", "normalised")),
@@ -83,23 +88,18 @@ KINDS = {  # name -> the loss, and the fields of Divergence it takes beside the 
 class Divergence(SoftTargets):
     """Any divergence of losses/divergences.py by its name, at the target positions."""
 
-    kind: str = "forward_kl"  # one of KINDS
-    beta: float = 0.5  # jensen_shannon: weight of the teacher
+    kind: str = field("forward_kl", one_of=KINDS)  # name of the loss
+    beta: float = field(0.5, above=0, below=1)  # jensen_shannon: weight of the teacher
     normalised: bool = False  # jensen_shannon: divided by beta (1 - beta)
-    alpha: float = 0.1  # skewed_kl, skewed_reverse_kl
-    head: float = 0.5  # adaptive_kl: probability of the teacher's head
+    alpha: float = field(0.1, above=0, below=1)  # skewed_kl, skewed_reverse_kl
+    head: float = field(0.5, above=0, below=1)  # adaptive_kl: probability of the teacher's head
 
     def check(self, name: str) -> None:
         super().check(name)
-        if self.kind not in KINDS:
-            raise ValueError(f"{name}.kind={self.kind!r}. {did_you_mean(self.kind, KINDS)}")
-        for field in KINDS[self.kind][1]:
-            value = getattr(self, field)
-            if not isinstance(value, bool) and not 0 < value < 1:
-                raise ValueError(f"{name}.{field} is {value}; it lies between 0 and 1.")
+        check_ranges(self, name)
 
     def values(self, student: Any, teacher: Any, labels: Any) -> Any:
         loss, fields = KINDS[self.kind]
         options = {field: getattr(self, field) for field in fields}
-        mine, its = losses.shared(student, teacher)
-        return loss(mine, its, temperature=self.temperature, **options)
+        student, teacher = losses.shared(student, teacher)
+        return loss(student, teacher, temperature=self.temperature, **options)

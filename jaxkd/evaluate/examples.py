@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxkd.core.batch import Batch
-from jaxkd.distil.teacher import dequantise
 from jaxkd.models.model import Model, Params, forward
+from jaxkd.models.quantised import dequantise
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
-"""The command line: which experiment, which options, where to; and errors a person can use."""
+"""The command line: experiment, options, help, and errors that say what to do."""
 
 import ast
-import dataclasses
 import importlib.util
 import inspect
 import os
@@ -21,6 +20,13 @@ from ml_collections import config_flags
 from jaxkd.core.names import did_you_mean
 from jaxkd.runs import runner
 from jaxkd.runs.experiment import Experiment
+from jaxkd.runs.fields import (
+    field_names,
+    field_words,
+    member,
+    resolve_annotations,
+    shown_fields,
+)
 from jaxkd.runtime import hosts
 
 _EXPERIMENTS = pathlib.Path("experiments")
@@ -39,17 +45,18 @@ python run.py --config FILE[:VARIANT] [--config.FIELD=VALUE ...] [options]
                             run's folder, for TensorBoard (plugin xprof) or ui.perfetto.dev
   --multihost               this process is one of several (docs/tpu_vm.md); where JAX cannot find
                             the others: --coordinator=HOST:PORT --processes=N --process=I
-  --show                    print the experiment's fields and stop
+  --show                    print the experiment's fields, what they mean, and stop
+  --help [NAME]             this page; with the name of an experiment, or after --config FILE,
+                            what that experiment does and gives
 
 A run that was stopped goes on when it is started again; what is done and unchanged is skipped.
 """
 
+_HELP = {"-h", "--help", "--helpfull", "--helpshort"}
+
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; returns the exit status. Errors that a person can mend have no traceback."""
-    if {"-h", "--help", "--helpfull", "--helpshort"} & set(argv[1:]) or len(argv) == 1:
-        print(_USAGE + "\nexperiments:\n" + _list_experiments())
-        return 0
+    """Run the command; return the exit status. Errors say how to get their traceback."""
     try:
         status = _main(argv)
     except BaseException:
@@ -66,6 +73,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     try:
+        if _HELP & set(argv[1:]) or len(argv) == 1:
+            print(_help(argv[1:]))
+            return 0
         return _run(argv)
     except BrokenPipeError:  # `run.py --show | head`: who read has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +88,20 @@ def _main(argv: Sequence[str]) -> int:
             raise
         print(f"\n{type(error).__name__}: {error}\n(JAXKD_TRACEBACK=1 shows where)")
         return 1
+    except Exception as error:
+        if os.environ.get("JAXKD_TRACEBACK"):
+            raise
+        print(f"\n{_unforeseen(error)}\n(JAXKD_TRACEBACK=1 shows all of it)")
+        return 1
+
+
+def _unforeseen(error: Exception) -> str:
+    """What is said of an error that nobody wrote a message for: its kind, text and place."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename] or frames
+    where = f" ({own[-1].filename}, line {own[-1].lineno}: {own[-1].line})" if own else ""
+    return f"{type(error).__name__}: {text}{where}"
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -99,13 +123,13 @@ def _run(argv: Sequence[str]) -> int:
     except flags.UnrecognizedFlagError as error:
         hint = did_you_mean(error.flagname, _OPTIONS)
         raise ValueError(f"no option --{error.flagname}. {hint}") from None
-    except (flags.Error, TypeError) as error:
-        raise ValueError(str(error)) from None
+    except (flags.Error, TypeError, SyntaxError, ValueError) as error:
+        raise ValueError(_explained(str(error), rest, experiment)) from None
     experiment = values.config  # flags change a copy
     if left[1:]:
-        raise ValueError(f"what is {' '.join(left[1:])!r}? Options begin with --; see --help.")
+        raise ValueError(f"{' '.join(left[1:])!r} is no option: options begin with --; see --help.")
     if values.show:
-        print("\n".join(f"--config.{line}" for line in _fields(experiment)))
+        print("\n".join(shown_fields(experiment)))
         return 0
 
     if values.multihost or values.coordinator or values.processes or values.process >= 0:
@@ -157,8 +181,8 @@ def _which(argv: Sequence[str]) -> tuple[pathlib.Path, str, list[str]]:
     path, _, variant = named.partition(":")
     file = pathlib.Path(path)
     if not file.is_file():
-        there = [str(p) for p in sorted(_EXPERIMENTS.glob("*.py"))]
-        raise ValueError(f"no experiment {path!r}. {did_you_mean(path, there)}")
+        known = [str(p) for p in sorted(_EXPERIMENTS.glob("*.py"))]
+        raise ValueError(f"no experiment {path!r}. {did_you_mean(path, known)}")
     return file, variant, rest
 
 
@@ -168,46 +192,75 @@ def _load(file: pathlib.Path, variant: str) -> tuple[Experiment, str]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise ValueError(f"{file} has no function get_config(variant), which makes its experiment.")
     if not variant:
-        variant = inspect.signature(module.get_config).parameters["variant"].default
-    return module.get_config(variant), variant
+        parameter = inspect.signature(module.get_config).parameters.get("variant")
+        if parameter is None or parameter.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{file}: get_config has no default variant; write get_config(variant='mini'), or "
+                f"name one: --config {file}:VARIANT."
+            )
+        variant = parameter.default
+    experiment = module.get_config(variant)
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"{file}: get_config returned {experiment!r}, which is no Experiment.")
+    resolve_annotations(experiment)
+    return experiment, variant
 
 
 def _check_options(words: Sequence[str], experiment: Experiment) -> None:
     """Raise ValueError for a --config.FIELD that the experiment does not have."""
     for word in words:
-        named = re.match(r"--(?:no)?config\.([^=]+)", word)
-        at: Any = experiment
-        walked = "config"
-        for part in named[1].split(".") if named else ():
-            inside = _names(at)
-            if part not in inside:
-                raise ValueError(f"{walked} has no {part!r}. {did_you_mean(part, inside)}")
-            at = at[part] if isinstance(at, dict) else getattr(at, part)
-            walked += f".{part}"
+        option = re.match(r"--(?:no)?config\.([^=]+)", word)
+        value: Any = experiment
+        path = "config"
+        for part in option[1].split(".") if option else ():
+            names = field_names(value)
+            if part not in names:
+                raise ValueError(f"{path} has no {part!r}. {did_you_mean(part, names)}")
+            value = member(value, part)
+            path += f".{part}"
 
 
-def _names(at: Any) -> list[str]:
-    if isinstance(at, dict):
-        return list(at)
-    return [f.name for f in dataclasses.fields(at)] if dataclasses.is_dataclass(at) else []
+def _explained(message: str, words: Sequence[str], experiment: Experiment) -> str:
+    """A message about a value that could not be parsed, with what its field may be."""
+    for word in words:
+        option = re.match(r"--config\.([^=]+)=(.*)", word, re.DOTALL)
+        if option is None or f"config.{option[1]}" not in message:
+            continue
+        *path, name = option[1].split(".")
+        value: Any = experiment
+        for part in path:
+            value = member(value, part)
+        if not isinstance(value, dict):
+            words_of = field_words(type(value), name)
+            return f"config.{option[1]} is {option[2]!r}; it must be {words_of}."
+    return message
 
 
-def _fields(at: Any, prefix: str = "") -> list[str]:
-    lines = []
-    for name in _names(at):
-        value = at[name] if isinstance(at, dict) else getattr(at, name)
-        if _names(value):
-            lines += _fields(value, f"{prefix}{name}.")
-        else:
-            lines.append(f"{prefix}{name}={value!r}")
-    return lines
+def _help(words: Sequence[str]) -> str:
+    """The page, or what one experiment's file says of itself."""
+    names = [word for word in words if word not in _HELP and not word.startswith("--config.")]
+    names = [word.removeprefix("--config=") for word in names if word != "--config"]
+    names = [word for word in names if not word.startswith("-")]
+    if not names:
+        return _USAGE + "\nexperiments (--help NAME says more):\n" + _list_experiments()
+    named = names[0].partition(":")[0]
+    files = {str(file): file for file in sorted(_EXPERIMENTS.glob("*.py"))}
+    files |= {file.stem: file for file in files.values()}
+    file = files.get(named, pathlib.Path(named))
+    if not file.is_file():
+        known = [file.stem for file in _EXPERIMENTS.glob("*.py")]
+        raise ValueError(f"no experiment {named!r}. {did_you_mean(named, known)}")
+    docstring = ast.get_docstring(ast.parse(file.read_text())) or "(its file says nothing)"
+    return f"{file}\n\n{docstring}"
 
 
 def _list_experiments() -> str:
     lines = []
     for file in sorted(_EXPERIMENTS.glob("*.py")):
-        said = ast.get_docstring(ast.parse(file.read_text())) or ""
-        if said:
-            lines.append(f"  {file}\n      " + said.replace("\n", "\n      ").rstrip())
+        docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+        if docstring:
+            lines.append(f"  {file.stem:<16} {docstring.splitlines()[0]}")
     return "\n".join(lines) + "\n"

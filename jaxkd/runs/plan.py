@@ -1,53 +1,69 @@
-"""What a run will do, as a table, before it begins: stages, what they read, steps, parameters."""
+"""Which models the stages will have, walked before the first of them runs."""
 
-import dataclasses
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from jaxkd.core.tree import parameter_count
+from jaxkd.checkpoint import layerwise
+from jaxkd.data.rows.base import Rows
 from jaxkd.models import families
-from jaxkd.report.markup import Table
-from jaxkd.report.spread import ABSENT
+from jaxkd.runs.folders import finished
+
+Configs = dict[str, families.Config | None]  # by stage; None: not known before it has run
 
 
-def plan(experiment: Any, opened: Any = None) -> Table:
-    """A row a stage; the caption says how often all of it runs and how many steps that is.
+def check_plan(
+    stages: Mapping[str, Any],
+    rows: Rows | None,
+    folder: pathlib.Path,
+    fingerprints: Mapping[str, str],
+) -> None:
+    """Check splits, models, heads, labels and terms of all stages that are still to run.
 
-    Args:
-      opened: the opened data, whose vocabulary drawn models will have.
+    Raises:
+      ValueError: names the stage and what does not fit.
     """
-    rows, steps = [], 0
-    for name, stage in experiment.stages.items():
-        own = getattr(stage, "steps", None)
-        steps += own or 0
-        size = parameters(stage, opened)
-        rows.append(
-            (
-                name,
-                type(stage).__name__,
-                ", ".join(stage.inputs()) or ABSENT,
-                ABSENT if own is None else f"{own:,}",
-                ABSENT if size is None else f"{size:,}",
-            )
-        )
-    seeds = len(experiment.seeds)
-    times = f" for each of {seeds} seeds" if seeds > 1 else ""
-    return Table(
-        ("stage", "kind", "reads", "steps", "parameters"),
-        tuple(rows),
-        f"{len(rows)} stages, at most {steps:,} training steps{times}.",
-    )
+    configs: Configs = {}
+    for name, stage in stages.items():
+        configs[name] = planned(stage, configs, rows, folder / name, fingerprints[name])
+        if finished(folder / name, fingerprints[name]) is None:
+            check_one(name, stage, configs, rows)
 
 
-def parameters(stage: Any, opened: Any = None) -> int | None:
-    """Of the model a stage draws; None where the stage reads its model from elsewhere."""
-    config = getattr(stage, "model", None)
-    if not dataclasses.is_dataclass(config):
+def planned(
+    stage: Any, configs: Configs, rows: Rows | None, folder: pathlib.Path, fingerprint: str
+) -> families.Config | None:
+    """The config of the model the stage left, or will leave."""
+    record = finished(folder, fingerprint)
+    if record is not None:
+        return _stored(folder, record)
+    return stage.plan(configs, rows) if hasattr(stage, "plan") else None
+
+
+def check_one(name: str, stage: Any, configs: Configs, rows: Rows | None) -> None:
+    """Check one stage against the opened data and the planned models."""
+    splits = getattr(stage, "splits", ())
+    try:
+        if rows is not None:
+            for split in splits:
+                if split not in rows.splits:
+                    raise ValueError(
+                        f"splits has {split!r}; the data ({rows.corpus}) has the splits "
+                        f"{', '.join(rows.splits)}."
+                    )
+        if hasattr(stage, "check_config"):
+            stage.check_config(configs, rows)
+    except ValueError as error:
+        raise ValueError(f"stage {name!r}: {error}") from error
+
+
+def _stored(folder: pathlib.Path, record: dict[str, Any]) -> families.Config | None:
+    """The config beside a finished stage's checkpoint; None if it has none or is damaged."""
+    if not record.get("checkpoint"):
         return None
-    if opened is not None:
-        fields = {field.name for field in dataclasses.fields(config)}
-        changes = {name: value for name, value in opened.fits.items() if name in fields}
-        config = dataclasses.replace(config, **changes)
-    model = families.build(config)
-    return parameter_count(jax.eval_shape(lambda: model.init(0)))
+    try:
+        return families.from_description(
+            layerwise.load_json(folder / record["checkpoint"], "model")
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # opening the model says what is wrong with it

@@ -3,25 +3,35 @@
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
-import json
-import os
 import pathlib
-import shutil
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
 
-from jaxkd.data.rows.text import Rows
+from jaxkd.data.rows.base import Rows
 from jaxkd.report.write import summary, write
 from jaxkd.runs import results
 from jaxkd.runs.display import Display
-from jaxkd.runs.experiment import Experiment, Workspace
+from jaxkd.runs.experiment import Experiment, Workspace, check_stage
+from jaxkd.runs.fingerprint import fingerprint_of
+from jaxkd.runs.folders import (
+    REPLACED,
+    finished,
+    newest_checkpoint,
+    prepare,
+    read_record,
+    write_json,
+)
+from jaxkd.runs.plan import Configs, check_one, check_plan, planned
+from jaxkd.runs.sub_runs import add_sub_runs
 from jaxkd.runtime import hosts
+from jaxkd.tasks.task import task_for
 
-FORMAT = 2  # of what stages leave behind; a higher one makes older results be redone
+# Names that stages use in their folders.
+RESERVED = (REPLACED, "checkpoint", "best", "tokenizer", "store", "huggingface", "onnx")
 
 
 def run(
@@ -47,31 +57,40 @@ def run(
         display.say(f"{experiment.title}\n{folder}")
         rows = None if experiment.data is None else experiment.data.open(cache)
         if rows is not None:
-            _announce(rows, display)
+            _announce(rows, display, experiment.data)
+        task = experiment.task or (None if rows is None else task_for(rows))
         for seed in experiment.seeds:
-            prints: dict[str, str] = {}
+            fingerprints: dict[str, str] = {}
+            for stage_name, stage in experiment.stages.items():
+                fingerprints[stage_name] = fingerprint_of(
+                    stage, seed, rows, fingerprints, experiment.task
+                )
+            check_plan(experiment.stages, rows, folder / str(seed), fingerprints)
+            inner = _Inner(experiment, fingerprints)
             for i, (stage_name, stage) in enumerate(experiment.stages.items(), 1):
-                prints[stage_name] = _fingerprint(stage, seed, rows, prints)
                 workspace = Workspace(
                     stage_name,
                     folder / str(seed) / stage_name,
                     seed,
                     rows,
-                    experiment.stages,
+                    dict(experiment.stages),
                     display,
                     folder / "tensorboard" / str(seed) / stage_name if tensorboard else None,
                     stopping,
                     folder / "profile" / str(seed) / stage_name if profile else None,
+                    task=task,
+                    run_inside=inner.run,
                 )
                 if hosts.agree(stopping()):
                     raise KeyboardInterrupt(f"stopped before {stage_name}; start again to go on")
                 title = f"[seed {seed}, {i}/{len(experiment.stages)}] {stage_name}"
-                _run_stage(stage, workspace, prints[stage_name], title)
+                run_stage(stage, workspace, fingerprints[stage_name], title)
         if not hosts.first():
             return folder
         collected = results.collect(
             experiment, folder, rows, name=name, variant=variant, command=command
         )
+        add_sub_runs(collected, experiment, folder)
         write_json(collected, folder / "results.json")
         write(collected, folder)
         display.say(summary(collected))
@@ -79,20 +98,27 @@ def run(
     return folder
 
 
-def _run_stage(stage: Any, workspace: Workspace, fingerprint: str, title: str) -> None:
+def run_stage(stage: Any, workspace: Workspace, fingerprint: str, title: str) -> dict[str, Any]:
+    """Run one stage in `workspace.folder` unless it is finished; returns its numbers.
+
+    Its folder has config.json while it runs and done.json once it is finished.
+    """
+    say = workspace.display.say
     hosts.check_same(fingerprint, f"what stage {workspace.name!r} depends on")
-    done = _read(workspace.folder / "done.json")
-    hosts.check_same(str(done), f"what {workspace.folder}/done.json says")
-    if done is not None and done["fingerprint"] == fingerprint:
-        workspace.display.say(f"{title}: done before ({done['seconds']:.0f} s)")
-        return
+    record = read_record(workspace.folder / "done.json")
+    hosts.check_same(str(record), f"what {workspace.folder}/done.json says")
+    record = finished(workspace.folder, fingerprint)
+    if record is not None:
+        say(f"{title}: done before ({record['seconds']:.0f} s)")
+        return record["metrics"]
     if not hosts.first():
         return _follow(stage, workspace, fingerprint)
-    _make_room(workspace.folder, fingerprint)
-    if _read(workspace.folder / "done.json") is not None:
-        workspace.display.say(f"{title}: done before, taken back")
-        return
-    workspace.display.say(f"{title}: {type(stage).__name__}")
+    prepare(workspace.folder, fingerprint, say)
+    record = finished(workspace.folder, fingerprint)
+    if record is not None:
+        say(f"{title}: done before, moved back from {REPLACED}/")
+        return record["metrics"]
+    say(f"{title}: {type(stage).__name__}")
     settings = {"stage": type(stage).__name__, "fingerprint": fingerprint}
     write_json(settings | {"settings": dataclasses.asdict(stage)}, workspace.folder / "config.json")
     began = time.monotonic()
@@ -103,34 +129,127 @@ def _run_stage(stage: Any, workspace: Workspace, fingerprint: str, title: str) -
         "stage": type(stage).__name__,
         "seconds": seconds,
         "metrics": metrics,
+        "checkpoint": newest_checkpoint(workspace.folder),
+        "runs": [name for name in workspace.folders if name in _inside(workspace)],
         "versions": results.versions(),
         "revision": results.revision(),
     }
     write_json(record, workspace.folder / "done.json")  # last of all: now the stage is finished
-    workspace.display.say(f"{title}: {seconds:.0f} s")
+    say(f"{title}: {seconds:.0f} s")
+    return metrics
 
 
-def _follow(stage: Any, workspace: Workspace, fingerprint: str) -> None:
-    """What a process does that is not the first: trainings with it, and waits for all else.
+def _inside(workspace: Workspace) -> set[str]:
+    """Names of the stages that a stage ran inside itself."""
+    folders = workspace.folders.items()
+    return {name for name, folder in folders if folder.parent == workspace.folder}
 
-    Files tell what the first one does, so the hosts share a file system. If it dies, JAX ends the
+
+@dataclasses.dataclass
+class _Inner:
+    """Runs stages inside stages, of one seed."""
+
+    experiment: Experiment
+    fingerprints: dict[str, str]  # of the experiment's stages
+    # Fingerprints and planned models of sub-runs, by their folder.
+    ran: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)
+    configs: dict[pathlib.Path, Any] = dataclasses.field(default_factory=dict)
+
+    def run(self, outer: Workspace, name: str, stage: Any) -> dict[str, Any]:
+        """`Workspace.run`."""
+        if hosts.several() and not getattr(outer.stages[outer.name], "on_all_hosts", False):
+            raise ValueError(
+                f"stage {outer.name!r} runs {name!r} inside it on several hosts: it needs "
+                "on_all_hosts = True."
+            )
+        if not re.fullmatch(r"[\w][\w.-]*", name) or name in RESERVED or name == outer.name:
+            raise ValueError(
+                f"stage {outer.name!r} runs {name!r} inside it: a name has letters, digits, '_', "
+                f"'.' and '-', and is none of {', '.join(RESERVED)}."
+            )
+        folder = outer.folder / name
+        declared = outer.stages[outer.name].inputs()
+        inside = _inside(outer)
+        readable = {n: outer.stages[n] for n in (*declared, *outer.folders) if n in outer.stages}
+        if name in outer.stages and name not in inside:
+            raise ValueError(
+                f"stage {outer.name!r} runs {name!r} inside it: a stage of the experiment has that "
+                "name already."
+            )
+        readable.pop(name, None)
+        for source in stage.inputs():
+            if source in outer.stages and source not in readable:
+                raise ValueError(
+                    f"stage {name!r}, run inside {outer.name!r}, reads {source!r}: add it to the "
+                    f"inputs() of {outer.name!r}, so that a change of it is noticed."
+                )
+        check_stage(name, stage, readable, self.experiment.data)
+        earlier = {n: self._fingerprint(outer, n) for n in readable}
+        fingerprint = fingerprint_of(stage, outer.seed, outer.rows, earlier, self.experiment.task)
+        if self.ran.get(folder, fingerprint) != fingerprint:
+            raise ValueError(
+                f"stage {outer.name!r} ran {name!r} inside it before with another configuration: "
+                "give each its own name."
+            )
+        workspace = Workspace(
+            name,
+            folder,
+            outer.seed,
+            outer.rows,
+            {n: outer.stages[n] for n in outer.stages} | {name: stage},
+            outer.display,
+            outer.tensorboard and outer.tensorboard / name,
+            outer.stopping,
+            outer.profile and outer.profile / name,
+            task=outer.task,
+            folders={n: outer.stage_folder(n) for n in readable},
+            run_inside=self.run,
+        )
+        configs: Configs = {n: self._config(outer, n) for n in readable}
+        if finished(folder, fingerprint) is None:
+            check_one(name, stage, configs, outer.rows)
+        self.configs[folder] = planned(stage, configs, outer.rows, folder, fingerprint)
+        if outer.stopping() and not hosts.several():
+            raise KeyboardInterrupt(f"stopped before {outer.name}/{name}; start again to go on")
+        title = f"{outer.folder.name}/{name}"
+        metrics = run_stage(stage, workspace, fingerprint, title)
+        self.ran[folder] = fingerprint
+        outer.stages[name] = stage
+        outer.folders[name] = folder
+        return metrics
+
+    def _fingerprint(self, outer: Workspace, name: str) -> str:
+        return self.ran.get(outer.stage_folder(name)) or self.fingerprints[name]
+
+    def _config(self, outer: Workspace, name: str) -> Any:
+        folder = outer.stage_folder(name)
+        if folder in self.configs:
+            return self.configs[folder]
+        return planned(outer.stages[name], {}, outer.rows, folder, self._fingerprint(outer, name))
+
+
+def _follow(stage: Any, workspace: Workspace, fingerprint: str) -> dict[str, Any]:
+    """What every process but the first does: takes part in trainings, and waits for all else.
+
+    Files say what the first one does, so the hosts share a file system. If it dies, JAX ends the
     others too.
     """
 
-    def of_this(file: str) -> bool:
-        found = _read(workspace.folder / file)
-        return found is not None and found["fingerprint"] == fingerprint
+    def exists(file: str) -> bool:
+        record = read_record(workspace.folder / file)
+        return record is not None and record["fingerprint"] == fingerprint
 
     def wait_for(file: str) -> None:
-        while not of_this(file):
+        while not exists(file):
             if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped while the first host was at {workspace.name}")
             time.sleep(0.1)
 
     wait_for("config.json")
-    if getattr(stage, "on_all_hosts", False) and not of_this("done.json"):
+    if getattr(stage, "on_all_hosts", False) and not exists("done.json"):
         stage.run(workspace)
     wait_for("done.json")
+    return read_record(workspace.folder / "done.json")["metrics"]
 
 
 def _display(folder: pathlib.Path) -> Display:
@@ -139,50 +258,18 @@ def _display(folder: pathlib.Path) -> Display:
     return Display(console=Console(quiet=True))
 
 
-def _make_room(folder: pathlib.Path, fingerprint: str) -> None:
-    """An empty folder, or the unfinished one of this very configuration.
-
-    What another configuration left is put aside in `replaced/`, and taken back when that
-    configuration returns: a changed mind costs no training.
-    """
-    left = _read(folder / "config.json")
-    if left is not None and left["fingerprint"] != fingerprint:
-        aside = folder.parent / "replaced" / f"{folder.name}-{left['fingerprint']}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.parent.mkdir(exist_ok=True)
-        os.replace(folder, aside)
-    elif left is None and folder.exists():
-        shutil.rmtree(folder)  # cut off before its first line: nothing is in it
-    back = folder.parent / "replaced" / f"{folder.name}-{fingerprint}"
-    if back.exists() and not folder.exists():
-        os.replace(back, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _fingerprint(stage: Any, seed: int, rows: Rows | None, earlier: dict[str, str]) -> str:
-    """Changes whenever the stage would give something else."""
-    content = {
-        "format": FORMAT,
-        "kind": type(stage).__name__,
-        "settings": dataclasses.asdict(stage),
-        **({"depends": stage.depends()} if hasattr(stage, "depends") else {}),
-        "seed": seed,
-        "data": None if rows is None else rows.fingerprint,
-        "inputs": [earlier[name] for name in stage.inputs()],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _announce(rows: Rows, display: Display) -> None:
-    told = rows.describe()
+def _announce(rows: Rows, display: Display, data: Any) -> None:
+    description = rows.describe()
     display.say(
         f"data: {rows.corpus} from {rows.origin}; tokenizer: {rows.tokenizer.origin}; "
-        f"{told['rows']['train']} training rows of {told['length']} tokens"
+        f"{description['rows']['train']} training rows of {description['length']} tokens"
     )
     if rows.embedded:
+        # Where it was chosen, nothing else was looked for, and there is nothing to give.
+        chosen = getattr(data, "origin", "") == "embedded"
         display.say(
-            f"NOT {rows.wanted}: neither a folder nor the hub had it, so this runs on the embedded "
-            "prose of the Python documentation. Give --config.data.dir=FOLDER for the real text."
+            f"NOT {rows.dataset.expected}: this runs on a stand-in, {rows.corpus}"
+            + ("." if chosen else ". Give --config.data.dir=FOLDER for the real text.")
         )
 
 
@@ -201,20 +288,3 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
                 f"another run is working in {folder}. Wait for it, or choose another --workdir."
             ) from None
         yield
-
-
-def write_json(content: Any, file: pathlib.Path) -> None:
-    """Atomically: a kill leaves the old file or the new one."""
-    unfinished = file.with_name(f".{file.name}.tmp")
-    with open(unfinished, "w") as stream:
-        json.dump(content, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, file)
-
-
-def _read(file: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None

@@ -17,9 +17,10 @@ from jaxkd.metrics import text as metrics
 from jaxkd.metrics.metric import description
 from jaxkd.metrics.text import References, normalised
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.evaluate import check_at_least, check_names, check_splits, task_of
+from jaxkd.stages.evaluate import check_at_least, check_names, check_splits
 from jaxkd.stages.generate import check_pairs, check_rows, writer
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import load_model
+from jaxkd.stages.task import task_of
 
 Normalise = Callable[[str], str] | None
 
@@ -112,7 +113,7 @@ class Decode:
         if not data.ctc:
             check_rows(self.batch_size)
 
-    def check_opened(self, rows: Any) -> None:
+    def check_config(self, configs: dict[str, Any], rows: Any) -> None:
         """Raise ValueError for what the opened data cannot give, before any stage runs."""
         check_splits(self.splits, rows)
 
@@ -122,7 +123,6 @@ class Decode:
             raise ValueError(
                 f"stage {workspace.name!r} decodes, and the task {task.name!r} has no decoder."
             )
-        self.check_opened(workspace.rows)
         beams = {"beam": self.beam}
         if self.greedy:
             # "true": the first end token ends the text, which is what greedy means.

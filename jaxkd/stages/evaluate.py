@@ -10,8 +10,9 @@ from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.metrics.metric import description
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.training import load_model
-from jaxkd.tasks.task import Task, task_for
+from jaxkd.stages.models import load_model
+from jaxkd.stages.task import task_of
+from jaxkd.tasks.task import Task
 
 OVER_A_VOCABULARY = ("masked_lm", "causal_lm", "seq2seq", "continuation")
 CLASSES = ("classification", "multi_task")
@@ -46,7 +47,7 @@ class Evaluate:
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("chunk", self.chunk, 0)
 
-    def check_opened(self, rows: Any) -> None:
+    def check_config(self, configs: dict[str, Any], rows: Any) -> None:
         """Raise ValueError for what the opened data cannot give, before any stage runs."""
         check_splits(self.splits, rows)
         if self.chunk and rows.form not in OVER_A_VOCABULARY:
@@ -62,7 +63,6 @@ class Evaluate:
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         rows, task = workspace.rows, task_of(workspace)
-        self.check_opened(rows)
         display = workspace.display
         display.start(workspace.name, len(self.models) * len(self.splits))
         lines = {split: self._baselines(rows, split) for split in self.splits}
@@ -145,13 +145,14 @@ class Evaluate:
         rows: Any,
     ) -> dict[str, Any]:
         """By student and split: rows it gets wrong and its teacher, evaluated too, right."""
-        texts_of = getattr(rows, "texts", None)
         shown: dict[str, Any] = {}
         for (name, split), predicted in written.items():
             teacher = written.get((models[name]["teacher"], split))
             if teacher is not None:
-                texts = texts_of(split) if callable(texts_of) else None
-                errors = examples.student_errors(predicted, teacher, task.labels, texts)
+                errors = examples.student_errors(predicted, teacher, task.labels)
+                numbers = [each["index"] for each in errors["examples"]]
+                for each, texts in zip(errors["examples"], rows.texts(split, numbers), strict=True):
+                    each["text"] = " | ".join(texts)
                 shown.setdefault(name, {})[split] = errors
         return shown
 
@@ -160,15 +161,7 @@ def _predict(
     rows: Any, split: str, model: Any, params: Any, batch_size: int
 ) -> examples.Predictions:
     batches = rows.batches(split, batch_size)
-    index = getattr(batches, "numbers", None)
-    if index is None:
-        index = examples.row_order(rows.splits[split], batches.rows)
-    return examples.predict(model, params, batches, index)
-
-
-def task_of(workspace: Workspace) -> Task:
-    """The experiment's task, or the one its data asks for."""
-    return getattr(workspace, "task", None) or task_for(workspace.rows)
+    return examples.predict(model, params, batches, batches.order)
 
 
 def check_splits(splits: tuple[str, ...], rows: Any) -> None:

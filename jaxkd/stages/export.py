@@ -8,7 +8,7 @@ from jaxkd.export.formats import Format, HuggingFace, Onnx
 from jaxkd.models.families import Config
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import load_model
 
 
 def _both() -> dict[str, Format]:
@@ -44,15 +44,17 @@ class Export:
         for each in self._written().values():
             each.check()
 
-    def check_config(self, config: Config) -> None:
-        """Raise ValueError if a format cannot hold such a model."""
-        for each in self._written().values():
-            each.check(config)
+    def check_config(self, configs: dict[str, Config | None], rows: Any) -> None:
+        """Raise ValueError if a format cannot hold the model, before any training."""
+        config = configs.get(self.model)
+        if config is not None:
+            for each in self._written().values():
+                each.check(config)
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         source = workspace.stage_folder(self.model)
         config, params = load_model(source, workspace.display.say)
-        self.check_config(config)
+        self.check_config({self.model: config}, workspace.rows)
         checked: dict[str, Any] = {}
         for name, each in self._written().items():
             folder = workspace.folder / name

@@ -1,4 +1,4 @@
-"""Let a teacher write a target for every source of the training split, once, and keep them all."""
+"""Decode a teacher's targets of the whole training split once, and store them."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -8,19 +8,21 @@ import numpy as np
 
 from jaxkd.checkpoint import teacher_store as store
 from jaxkd.checkpoint.teacher_store import Field, Store
-from jaxkd.core.batch import Batch
+from jaxkd.core.ranges import field
+from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.pairs import PairRows, Pairs
-from jaxkd.decode.beam import Beam, Decoded, searcher
-from jaxkd.decode.ctc import n_best_of
+from jaxkd.decode.beam import Beam, searcher
+from jaxkd.decode.ctc_writer import ctc_decoder
 from jaxkd.decode.rows import as_fields, decode_rows
+from jaxkd.decode.suppressed import suppressed_tokens
 from jaxkd.models import families
-from jaxkd.models.model import forward
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runtime import hosts
 from jaxkd.stages.label import origin
+from jaxkd.stages.models import check_stage_model, load_model
+from jaxkd.stages.plans import check_head
 from jaxkd.stages.shards import raise_if_stopping, write_shards
-from jaxkd.stages.training import check_head, check_tokenizer, load_model, suppressed_tokens
 from jaxkd.train.placement import replicated
 
 
@@ -33,8 +35,10 @@ class Generate:
 
     teacher: str = "teacher"
     beam: Beam = dataclasses.field(default_factory=lambda: Beam(width=5, n_best=5))
-    batch_size: int = 64  # sources at a time
-    shard_rows: int = 2048  # sources a file; what is finished of a cut-off stage stays
+    # Fills batches up; a hypothesis depends on its own row alone, but for rounding.
+    batch_size: int = field(64, at_least=1, result=False)  # sources at a time
+    # Sources a file. In the fingerprint: finished files of an interrupted stage are kept.
+    shard_rows: int = field(2048, at_least=1)
 
     reads_text: ClassVar[bool] = True
     on_all_hosts: ClassVar[bool] = True
@@ -44,17 +48,13 @@ class Generate:
 
     def check(self) -> None:
         self.beam.check()
-        for name in ("batch_size", "shard_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         check_rows(self.batch_size)
 
     def check_among(self, earlier: dict[str, Any], data: Any) -> None:
         check_pairs(data)
         if data.ctc:
             raise ValueError(
-                "data.ctc: targets of models that name labels at places are made by a Label "
-                "stage of kind 'hypotheses'."
+                "data.ctc: targets of CTC models are made by a Label stage of kind 'hypotheses'."
             )
         if self.beam.max_tokens > data.write:
             raise ValueError(
@@ -62,11 +62,15 @@ class Generate:
                 f"{data.write} tokens."
             )
 
+    def check_config(self, configs: dict[str, Any], rows: Rows) -> None:
+        """Raise ValueError unless the teacher predicts what the data has as targets."""
+        if configs.get(self.teacher) is not None:
+            check_head(self.teacher, configs[self.teacher], rows)
+
     def run(self, workspace: Workspace) -> dict[str, Any]:
         rows = workspace.rows
         config, params = load_model(workspace.stage_folder(self.teacher), workspace.display.say)
-        check_head(self.teacher, config, rows)
-        check_tokenizer(workspace, self.teacher, config)
+        check_stage_model(workspace, self.teacher, config)
         write, params = writer(config, params, rows, self.beam)
         splits = rows.splits["train"]
         folder, fields = workspace.folder / "store", self.fields(config)
@@ -74,7 +78,7 @@ class Generate:
 
         def shard(number: int, chosen: np.ndarray) -> None:
             part = splits[chosen]
-            made = decode_rows(
+            decoded = decode_rows(
                 write,
                 params,
                 lambda some: rows.sources(part[some]),
@@ -82,9 +86,9 @@ class Generate:
                 batch_size=self.batch_size,
                 before=lambda: raise_if_stopping(workspace),
             )
-            arrays = as_fields(made)
-            told = store.hashes(rows.sources(part))
-            examples = ((told[i], {k: v[i] for k, v in arrays.items()}) for i in range(len(part)))
+            arrays = as_fields(decoded)
+            hashes = store.hashes(rows.sources(part))
+            examples = ((hashes[i], {k: v[i] for k, v in arrays.items()}) for i in range(len(part)))
             store.write_shard(folder, number, fields, examples)
 
         count = len(splits)
@@ -99,7 +103,7 @@ class Generate:
         return {"examples": count, "hypotheses": self.beam.n_best, "megabytes": each * count / 1e6}
 
     def fields(self, config: families.Config) -> dict[str, Field]:
-        """How the arrays of an example are written."""
+        """Shapes and dtypes of the arrays stored for each example."""
         n, most = self.beam.n_best, self.beam.max_tokens
         return {
             "tokens": store.ids_of(config.vocabulary, n, most),
@@ -112,42 +116,26 @@ class Generate:
 def writer(
     config: families.Config, params: Any, rows: PairRows, beam: Beam, devices: int = 0
 ) -> tuple[Any, Any]:
-    """A search for these rows over so many local devices (0: all), and the parameters it takes."""
+    """A search for these rows, and the parameters it takes.
+
+    Args:
+      devices: local devices it runs on; 0: all.
+    """
     if rows.ctc:
-        return ctc_decoder(config, params, beam, rows.columns)
+        return ctc_decoder(config, params, beam, rows.source_columns)
     model = families.build(config)
-    known, suppress_tokens = rows.tokenizer, suppressed_tokens(rows, config)
+    tokenizer = rows.tokenizer
     search = searcher(
-        model, config, beam, eos_ids=[known.sep], pad=known.pad, suppress_tokens=suppress_tokens,
+        model, config, beam, eos_ids=[tokenizer.sep], pad=tokenizer.pad,
+        suppress_tokens=suppressed_tokens(tokenizer, config.vocabulary),
         devices=devices or jax.local_device_count(),
     )  # fmt: skip
     arranged = model.arrange(params)
     return search, jax.device_put(arranged) if devices == 1 else replicated(arranged)
 
 
-def ctc_decoder(config: families.Config, params: Any, beam: Beam, room: int) -> tuple[Any, Any]:
-    """The same of a model that names a label or nothing at each place; a beam of one is greedy.
-
-    Args:
-      room: labels a text has room for, whatever places a batch has.
-    """
-    model = families.build(config)
-
-    @jax.jit
-    def places(params: Any, batch: Batch) -> Any:
-        return jax.nn.log_softmax(forward(model, params, batch).logits)
-
-    def write(params: Any, batch: Batch) -> Decoded:
-        told = jax.device_get(places(params, batch))
-        mask, how = np.asarray(batch.mask), dict(width=beam.width, n=beam.n_best, room=room)
-        tokens, lengths, scores = n_best_of(told, mask, **how)
-        return Decoded(tokens, lengths, scores, scores)
-
-    return write, model.arrange(params)
-
-
 def check_rows(batch_size: int) -> None:
-    """Raise ValueError unless so many rows divide over the devices here."""
+    """Raise ValueError unless the rows of a batch divide evenly over the local devices."""
     if batch_size % jax.local_device_count():
         raise ValueError(
             f"batch_size is {batch_size}; it must be a multiple of the "
@@ -156,7 +144,7 @@ def check_rows(batch_size: int) -> None:
 
 
 def check_pairs(data: Any) -> None:
-    """Raise ValueError unless there is something to read and something to write."""
+    """Raise ValueError unless the data has sources and targets."""
     if not isinstance(data, Pairs):
         raise ValueError(
             f"data is {type(data).__name__}: only Pairs have a source to read and a target to "
@@ -165,22 +153,22 @@ def check_pairs(data: Any) -> None:
 
 
 def made_from(workspace: Workspace, teacher: str) -> dict[str, Any]:
-    """What generated targets hang on."""
+    """What generated targets depend on."""
     return origin(workspace, teacher, Masking())
 
 
 def hypotheses(workspace: Workspace, stage: str) -> dict[str, np.ndarray]:
-    """All that a `Generate` stage wrote, [rows, N, ...] by name.
+    """The arrays that a `Generate` stage stored, [rows, N, ...] by name.
 
     Raises:
-      FileNotFoundError, ValueError: as `data.store.Store` says.
+      FileNotFoundError, ValueError: as `checkpoint.teacher_store.Store`.
     """
-    found = Store(
+    stored = Store(
         workspace.stage_folder(stage) / "store",
         made_from(workspace, workspace.stages[stage].teacher),
     )
     rows, parts = workspace.rows.splits["train"], []
     for start in range(0, len(rows), 4096):
         part = rows[start : start + 4096]
-        parts.append(found.read(start + np.arange(len(part)), workspace.rows.sources(part)))
-    return {name: np.concatenate([part[name] for part in parts]) for name in found.fields}
+        parts.append(stored.read(start + np.arange(len(part)), workspace.rows.sources(part)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in stored.fields}

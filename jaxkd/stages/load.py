@@ -1,19 +1,29 @@
-"""Where an experiment's first model comes from: one somebody trained, or random weights."""
+"""A pretrained model: read by name, its classes put in the data's order, its vocabulary trimmed."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.data.rows.base import Rows
 from jaxkd.distil.student import trim_vocabulary
-from jaxkd.models import families
-from jaxkd.models.bert import Config as Bert
 from jaxkd.models.config import DTYPES
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.student import leave
-from jaxkd.stages.training import depends_on, open_model
+from jaxkd.stages.models import (
+    align_labels,
+    check_vocabulary,
+    depends_on,
+    is_stage,
+    open_model,
+    read_config,
+    save_model,
+    unnamed,
+)
+
+REGRESSION = ("LABEL_0",)  # transformers' name of the one output of a regression
 
 
 @dataclasses.dataclass
@@ -22,8 +32,9 @@ class Load:
 
     name: str = ""  # HuggingFace folder, hub id, or the folder of a stage of ours
     head: str = ""  # put this head on it; empty: the one it has
+    labels: tuple[str, ...] = ()  # names of its classes, in its order; empty: as it says
     trim: bool = False  # keep only the tokens the data keeps (data.trim)
-    compute: str = ""  # what its products are computed in, float32 or bfloat16; empty: as it says
+    compute: str = ""  # dtype of its products, float32 or bfloat16; empty: as it says
 
     def inputs(self) -> tuple[str, ...]:
         return ()
@@ -40,68 +51,100 @@ class Load:
         if self.compute and self.compute not in DTYPES:
             raise ValueError(f"compute={self.compute!r}. {did_you_mean(self.compute, DTYPES)}")
 
+    def plan(self, configs: dict[str, Config | None], rows: Rows | None) -> Config | None:
+        """The config of a local folder; None for a hub id, which is read when it is loaded."""
+        config = read_config(self.name, self.head)
+        if config is None:
+            return None
+        changes: dict[str, Any] = {"compute": self.compute} if self.compute else {}
+        if self.trim and rows is not None and rows.kept is not None:
+            changes["vocabulary"] = len(rows.kept)
+        if rows is not None and config.head == rows.head and rows.form == "classification":
+            # A head that is drawn gets the classes of the data; one that is stored must have them.
+            stored = read_config(self.name)
+            drawn = stored is None or stored.head != config.head or unnamed(config.labels)
+            agree = {x.casefold() for x in config.labels} == {x.casefold() for x in rows.labels}
+            if self.labels or agree or drawn:
+                changes["labels"] = tuple(rows.labels)
+        if rows is not None and rows.form == "regression" and config.head == rows.head:
+            stored = read_config(self.name)
+            if stored is None or stored.head != config.head:
+                changes["labels"] = REGRESSION
+        return dataclasses.replace(config, **changes)
+
+    def check_config(self, configs: dict[str, Config | None], rows: Rows | None) -> None:
+        """Raise ValueError if a local model's token ids are not those of the data it predicts."""
+        config = self.plan(configs, rows)
+        if config is None or rows is None or self.trim or config.head != rows.head:
+            return
+        check_vocabulary(self.name, config, _vocabulary(pathlib.Path(self.name)), rows)
+
     def run(self, workspace: Workspace) -> dict[str, Any]:
-        config, params = open_model(
-            self.name, workspace.display.say, head=self.head, seed=workspace.seed
-        )
+        say = workspace.display.say
+        config, params = self._open(workspace)
         if self.compute:
             config = dataclasses.replace(config, compute=self.compute)
             config.check()
-        tokenizer.fetch(self.name, workspace.folder, workspace.display.say)
+        rows = workspace.rows
+        if rows is not None and rows.form == "classification" and config.head == rows.head:
+            config, params = align_labels(self.name, config, params, rows.labels, say)
+        tokenizer.fetch(self.name, workspace.folder, say)
         if self.trim:
             config, params = trim_to_data(workspace, config, params)
-        return leave(workspace, config, params)
+        return save_model(workspace, config, params)
+
+    def _open(self, workspace: Workspace) -> tuple[Config, Params]:
+        """The model with its classes named; a head that the source lacks has those of the data."""
+        drawn: list[str] = []
+        options = {"head": self.head, "seed": workspace.seed}
+        config, params = open_model(self.name, drawn.append, labels=self.labels, **options)
+        rows, labels = workspace.rows, self.labels
+        classifies = config.head == "sequence_classification"
+        if drawn and classifies and rows is not None and not labels:
+            labels = REGRESSION if rows.form == "regression" else tuple(rows.labels)
+            if labels and len(labels) != len(config.labels):
+                drawn.clear()
+                config, params = open_model(self.name, drawn.append, labels=labels, **options)
+        for message in drawn:
+            workspace.display.say(message)
+        if labels and classifies:
+            config = dataclasses.replace(config, labels=tuple(labels))
+        return config, params
+
+
+def _vocabulary(folder: pathlib.Path) -> dict[str, int] | None:
+    """Tokens and ids of the tokenizer of a stage or of a HuggingFace folder; None if it has none."""
+    if is_stage(folder):
+        return tokenizer.vocabulary(folder)
+    if not any((folder / file).is_file() for file in tokenizer.VOCABULARIES):
+        return None
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(folder).get_vocab()
 
 
 def trim_to_data(workspace: Workspace, config: Config, params: Params) -> tuple[Config, Params]:
-    """The model over the data's tokens; the stage gets the data's tokenizer for its own.
+    """The model over the data's tokens; the stage gets the data's tokenizer.
 
     Raises:
-      ValueError: if the data is not trimmed, or the model calls its tokens something else.
+      ValueError: if the data is not trimmed, or the model has other ids for its tokens.
     """
     kept = None if workspace.rows is None else workspace.rows.kept
     if kept is None:
         raise ValueError(
-            f"stage {workspace.name!r} is to keep the data's tokens alone, and the data keeps all: "
+            f"stage {workspace.name!r} has trim=True, and the data keeps all its tokens: "
             "set --config.data.trim=True."
         )
     names = {i: token for token, i in (tokenizer.vocabulary(workspace.folder) or {}).items()}
-    wanted = workspace.rows.tokenizer.fast.convert_ids_to_tokens(range(len(kept)))
-    unlike = [token for i, token in zip(kept, wanted, strict=True) if names.get(int(i)) != token]
-    if unlike or config.vocabulary <= kept.max():
+    tokens = workspace.rows.tokenizer.fast.convert_ids_to_tokens(range(len(kept)))
+    different = [token for i, token in zip(kept, tokens, strict=True) if names.get(int(i)) != token]
+    if different or config.vocabulary <= kept.max():
         raise ValueError(
-            f"stage {workspace.name!r}: {len(unlike)} of the data's {len(kept)} tokens ({unlike[:3]}) "
+            f"stage {workspace.name!r}: {len(different)} of the data's {len(kept)} tokens "
+            f"({different[:3]}) "
             "have another id in the model's tokenizer: give the data the model's, "
             "--config.data.tokenizer=NAME."
         )
     tokenizer.write(workspace.rows.tokenizer, workspace.folder)
     shorter = dataclasses.replace(config, vocabulary=len(kept), pad=workspace.rows.tokenizer.pad)
     return shorter, trim_vocabulary(params, kept)
-
-
-@dataclasses.dataclass
-class Draw:
-    """Random weights of a given shape."""
-
-    model: Config = dataclasses.field(default_factory=Bert)
-    fit: bool = False  # as many tokens as the data's tokenizer has, and that tokenizer
-
-    def inputs(self) -> tuple[str, ...]:
-        return ()
-
-    def depends(self) -> Any:
-        return families.describe(self.model)["family"]
-
-    def check(self) -> None:
-        self.model.check()
-
-    def run(self, workspace: Workspace) -> dict[str, Any]:
-        config = self.model
-        if self.fit:
-            if workspace.rows is None:
-                raise ValueError(
-                    f"stage {workspace.name!r}: fit=True, and the experiment has no data."
-                )
-            config = dataclasses.replace(config, vocabulary=workspace.rows.tokenizer.vocab_size)
-            tokenizer.write(workspace.rows.tokenizer, workspace.folder)
-        return leave(workspace, config, families.build(config).init(workspace.seed, workspace.name))

@@ -14,7 +14,7 @@ from jaxkd.checkpoint.series import check_space
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runtime import hosts
 
-WAIT = 0.2  # seconds between two looks for what other hosts write
+WAIT = 0.2  # seconds between two looks for shards of other hosts
 
 
 def write_shards(
@@ -26,21 +26,21 @@ def write_shards(
     shard_rows: int,
     example_bytes: int,
 ) -> int:
-    """Write this host's part of the shards that lack; the first host then waits for the others.
+    """Write this host's part of the missing shards; the first host then waits for the others.
 
     Args:
-      write: is given a shard's number and the numbers of its rows; may raise.
-    Returns: how many shards there are; on the first host all are then there.
+      write: called with a shard's number and the numbers of its rows; may raise.
+    Returns: the number of shards; on the first host all of them then exist.
     Raises:
-      OSError: if the disk has no room for what lacks.
+      OSError: if the disk has no room for the missing shards.
       KeyboardInterrupt: if the run is to stop; what is finished is kept.
     """
     shards = -(-examples // shard_rows)
-    lacking = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
-    check_space(folder, example_bytes * shard_rows * len(lacking))
-    mine = share_of(lacking, jax.process_index(), jax.process_count())
-    workspace.display.start(workspace.name, shards, shards - len(lacking))
-    for done, number in enumerate(mine, shards - len(lacking) + 1):
+    missing = [i for i in range(shards) if not store.shard_file(folder, i).is_file()]
+    check_space(folder, example_bytes * shard_rows * len(missing))
+    own = share_of(missing, jax.process_index(), jax.process_count())
+    workspace.display.start(workspace.name, shards, shards - len(missing))
+    for done, number in enumerate(own, shards - len(missing) + 1):
         write(number, np.arange(number * shard_rows, min(examples, (number + 1) * shard_rows)))
         workspace.display.step(done, {})
     workspace.display.stop()
@@ -56,10 +56,10 @@ def raise_if_stopping(workspace: Workspace) -> None:
         raise KeyboardInterrupt("stopped within a shard; start again to go on from it")
 
 
-def share_of(lacking: Sequence[int], host: int, hosts: int) -> list[int]:
-    """The shards a host is to write: by their numbers, as hosts may not see the same ones lacking.
+def share_of(missing: Sequence[int], host: int, hosts: int) -> list[int]:
+    """The shards a host writes: by their numbers, as hosts may not see the same ones missing.
 
     >>> share_of([0, 1, 2, 3], host=0, hosts=2), share_of([1, 2, 3], host=1, hosts=2)
     ([0, 2], [1, 3])
     """
-    return [number for number in lacking if number % hosts == host]
+    return [number for number in missing if number % hosts == host]

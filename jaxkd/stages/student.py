@@ -1,19 +1,17 @@
-"""Where students come from: a pruned teacher, or random weights of the same shape."""
+"""Students cut from a teacher: fewer blocks, or fewer heads and channels."""
 
 import dataclasses
 from typing import Any, ClassVar
 
-from jaxkd.checkpoint.series import Series
-from jaxkd.core.tree import parameter_count
+from jaxkd.core.ranges import field
+from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.masking import Masking
 from jaxkd.distil.student import kept_blocks, prune
 from jaxkd.distil.width import choose, importance, narrowed, prune_width
 from jaxkd.models import families
-from jaxkd.models.model import Params
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
-from jaxkd.stages.pretrain import start
-from jaxkd.stages.training import check_tokenizer, load_model
+from jaxkd.stages.models import check_vocabulary, load_model, save_model
 
 
 @dataclasses.dataclass
@@ -27,7 +25,14 @@ class Prune:
         return (self.source,)
 
     def check(self) -> None:
-        kept_blocks(1000, self.keep)
+        kept_blocks(1000, self.keep)  # the number of blocks is not known yet
+
+    def plan(self, configs: dict[str, Any], rows: Rows | None) -> families.Config | None:
+        """The config of the shorter model; ValueError for blocks that the source lacks."""
+        config = configs.get(self.source)
+        if config is None:
+            return None
+        return families.with_layers(config, len(kept_blocks(config.layers, self.keep)))
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         config, params = load_model(
@@ -36,19 +41,19 @@ class Prune:
         kept = kept_blocks(config.layers, self.keep)
         shorter = families.with_layers(config, len(kept))
         tokenizer.keep(workspace.stage_folder(self.source), workspace.folder)
-        return {"kept": kept} | leave(workspace, shorter, prune(params, kept))
+        return {"kept": kept} | save_model(workspace, shorter, prune(params, kept))
 
 
 @dataclasses.dataclass
 class PruneWidth:
-    """Keep the heads, feed-forward channels and hidden channels that matter on some of the text."""
+    """Keep the heads and channels that matter most on some batches of the training split."""
 
     source: str  # stage whose model is pruned
-    heads: int = 0  # to keep, of each block; 0: all
-    feed_forward: int = 0  # channels to keep, of each block; 0: all
-    width: int = 0  # hidden channels to keep; 0: all
-    batches: int = 8  # of the training split, to see what matters
-    batch_size: int = 16
+    heads: int = field(0, at_least=0)  # to keep, of each block; 0: all
+    feed_forward: int = field(0, at_least=0)  # channels to keep, of each block; 0: all
+    width: int = field(0, at_least=0)  # hidden channels to keep; 0: all
+    batches: int = field(8, at_least=1)  # of the training split, to measure what matters
+    batch_size: int = field(16, at_least=1)  # rows of each of them
 
     reads_text: ClassVar[bool] = True
 
@@ -56,70 +61,30 @@ class PruneWidth:
         return (self.source,)
 
     def check(self) -> None:
-        if self.batches < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"batches={self.batches}, batch_size={self.batch_size}: what matters is seen on at "
-                "least one row."
-            )
         if not (self.heads or self.feed_forward or self.width):
-            raise ValueError("nothing is pruned: give heads, feed_forward or width what to keep.")
+            raise ValueError(
+                "heads, feed_forward and width are all 0, so nothing is pruned: give at least one "
+                "of them the number to keep."
+            )
+
+    def plan(self, configs: dict[str, Any], rows: Rows | None) -> families.Config | None:
+        """The config of the narrower model; errors as `distil.width.narrowed`."""
+        config = configs.get(self.source)
+        if config is None:
+            return None
+        return narrowed(config, self.heads, self.feed_forward, self.width)
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         config, params = load_model(workspace.stage_folder(self.source), workspace.display.say)
         narrow = narrowed(config, self.heads, self.feed_forward, self.width)
-        check_tokenizer(workspace, self.source, config)
+        own = tokenizer.vocabulary(workspace.stage_folder(self.source))
+        check_vocabulary(self.source, config, own, workspace.rows)
         feed = workspace.rows.training(
             seed=workspace.seed, batch_size=self.batch_size, masking=Masking(smoothing=0.0)
         )
-        shown = (feed[i] for i in range(self.batches))
+        calibration = (feed[i] for i in range(self.batches))
         model = families.build(config)
-        kept = choose(config, narrow, importance(model, model.arrange(params), shown))
+        kept = choose(config, narrow, importance(model, model.arrange(params), calibration))
         tokenizer.keep(workspace.stage_folder(self.source), workspace.folder)
-        chosen = {"kept_heads": [list(map(int, of)) for of in kept.heads]}
-        return chosen | leave(workspace, narrow, prune_width(config, params, kept))
-
-
-@dataclasses.dataclass
-class Initialise:
-    """Random weights: a shape of its own, or another stage's with fewer blocks."""
-
-    like: str = ""  # stage whose shape is taken, where `model` is none
-    layers: int = 2
-    model: families.Config | None = None
-    unigram_bias: bool = True  # start the output bias at the log frequency of each token
-
-    reads_text: ClassVar[bool] = True
-
-    def inputs(self) -> tuple[str, ...]:
-        return (self.like,) if self.like else ()
-
-    def depends(self) -> Any:
-        return None if self.model is None else families.describe(self.model)["family"]
-
-    def check(self) -> None:
-        if bool(self.like) == (self.model is not None):
-            raise ValueError(
-                f"like is {self.like!r} and model {self.model}: give one of the two, a stage whose "
-                "shape is taken or a shape."
-            )
-        if self.layers < 1:
-            raise ValueError(f"layers is {self.layers}; it must be at least 1.")
-        if self.model is not None:
-            self.model.check()
-
-    def run(self, workspace: Workspace) -> dict[str, Any]:
-        shape = self.model
-        if shape is None:
-            config, _ = load_model(
-                workspace.stage_folder(self.like), workspace.display.say, on_host=True
-            )
-            shape = families.with_layers(config, self.layers)
-        tokenizer.write(workspace.rows.tokenizer, workspace.folder)
-        return leave(workspace, *start(shape, workspace, self.unigram_bias))
-
-
-def leave(workspace: Workspace, config: families.Config, params: Params) -> dict[str, Any]:
-    """Save a model that is not trained; returns what done.json says of it."""
-    series = Series(workspace.folder / "checkpoint", warn=workspace.display.say)
-    series.save(0, params, families.describe(config))
-    return {"layers": config.layers, "parameters": parameter_count(params)}
+        numbers = {"kept_heads": [list(map(int, of)) for of in kept.heads]}
+        return numbers | save_model(workspace, narrow, prune_width(config, params, kept))

@@ -2,15 +2,15 @@
 
 import dataclasses
 import fnmatch
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import optax
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.ranges import check as check_ranges
+from jaxkd.core.ranges import field
 from jaxkd.core.tree import is_stacked, map_named, named
-from jaxkd.models import axes
 
 DECAYS = ("linear", "cosine", "constant")
 
@@ -19,30 +19,17 @@ DECAYS = ("linear", "cosine", "constant")
 class AdamW:
     """The optimiser of a stage; learning rates are per update."""
 
-    learning_rate: float = 1e-3  # at the end of warm-up
-    warmup: float = 0.1  # share of the updates
-    decay: str = "linear"  # to zero at the last update; or cosine, constant
-    b1: float = 0.9
-    b2: float = 0.98
-    epsilon: float = 1e-6
-    weight_decay: float = 0.01  # of matrices; not of biases and norms
-    clip: float = 1.0  # global norm of the gradient; 0 does not clip
+    learning_rate: float = field(1e-3, above=0)  # at the end of warm-up
+    warmup: float = field(0.1, at_least=0, below=1)  # share of the updates
+    decay: str = field("linear", one_of=DECAYS)  # to zero at the last update; or cosine, constant
+    b1: float = field(0.9, at_least=0, below=1)  # decay of the mean of gradients
+    b2: float = field(0.98, at_least=0, below=1)  # decay of the mean of their squares
+    epsilon: float = field(1e-6, above=0)  # added to the root of that mean
+    weight_decay: float = field(0.01, at_least=0)  # of matrices; biases and norms have none
+    clip: float = field(1.0, at_least=0)  # global norm of the gradient; 0 does not clip
 
     def check(self) -> None:
-        if self.decay not in DECAYS:
-            raise ValueError(f"optimiser.decay={self.decay!r}. {did_you_mean(self.decay, DECAYS)}")
-        ranges = {  # field -> whether its value is allowed, in words
-            "learning_rate": (0 < self.learning_rate < math.inf, "above 0"),
-            "warmup": (0 <= self.warmup < 1, "a share of the steps: at least 0 and below 1"),
-            "b1": (0 <= self.b1 < 1, "at least 0 and below 1"),
-            "b2": (0 <= self.b2 < 1, "at least 0 and below 1"),
-            "epsilon": (0 < self.epsilon < math.inf, "above 0"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
-            "clip": (0 <= self.clip < math.inf, "at least 0, and 0 does not clip"),
-        }
-        for name, (allowed, words) in ranges.items():
-            if not allowed:
-                raise ValueError(f"optimiser.{name} is {getattr(self, name)}; it is {words}.")
+        check_ranges(self, "optimiser")
 
     def schedule(self, steps: int) -> optax.Schedule:
         """The learning rate of update 0 .. steps - 1."""
@@ -63,15 +50,14 @@ class AdamW:
         """The optax chain for these parameters; `freeze` names those that must not change.
 
         Raises:
-          ValueError: if a pattern of `freeze` matches no parameter, or a parameter has no row in
-            models/axes.py.
+          ValueError: if a pattern of `freeze` fits no parameter.
         """
         self.check()
         names = list(named(params))
         for pattern in freeze:
             if not fnmatch.filter(names, pattern):
                 raise ValueError(
-                    f"freeze={pattern!r} matches no parameter. {did_you_mean(pattern, names)}"
+                    f"freeze={pattern!r} fits no parameter. {did_you_mean(pattern, names)}"
                     + " With scan_layers all blocks are one." * any(map(is_stacked, names))
                 )
         labels = map_named(
@@ -85,10 +71,10 @@ class AdamW:
             eps=self.epsilon,
             weight_decay=self.weight_decay,
             mask=lambda tree: map_named(
-                lambda name, leaf: axes.is_matrix(axes.axes(name, leaf.ndim)),
+                lambda name, leaf: leaf.ndim - is_stacked(name) > 1 and not name.endswith("bias"),
                 tree,
             ),
         )
-        # Clipped inside: frozen parameters are not part of the norm.
+        # Clipped inside: what does not learn has no part in the norm.
         free = optax.chain(optax.clip_by_global_norm(self.clip), adamw) if self.clip else adamw
         return optax.partition({"free": free, "frozen": optax.set_to_zero()}, labels)

@@ -12,7 +12,7 @@ import pytest
 from jaxkd import losses
 from jaxkd.distil import objective
 from jaxkd.distil.layer_map import pairs
-from jaxkd.distil.layer_terms import side_by_side
+from jaxkd.distil.layer_terms import concatenated_heads
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.terms import (
     AttentionMaps,
@@ -69,7 +69,7 @@ def test_hidden_states_of_the_pairs_are_compared_through_the_matrix(layer_map, o
     np.testing.assert_allclose(found, np.mean(wanted), rtol=1e-5)
 
 
-def test_two_teacher_layers_to_one_are_set_side_by_side():
+def test_two_teacher_layers_to_one_are_set_concatenated_heads():
     batch = tiny.batch()
     student, teacher = ran(batch)
     found, own = told(HiddenStates(layer_map="both"), student, teacher, batch)
@@ -137,7 +137,9 @@ def test_relations_are_minilms():
     batch = tiny.batch()
     student, teacher = ran(batch)
     found, _ = told(Relations(heads=2), student, teacher, batch)
-    both = [[side_by_side(outputs.qkv[-1], n) for n in range(3)] for outputs in (student, teacher)]
+    both = [
+        [concatenated_heads(outputs.qkv[-1], n) for n in range(3)] for outputs in (student, teacher)
+    ]
     wanted = 0.0
     for a, b in ((0, 1), (2, 2)):
         values = losses.relation_kl(
@@ -181,7 +183,7 @@ def test_relations_of_decoders_leave_out_what_comes_later():
 
 def test_shared_keys_count_once_for_each_head_that_uses_them():
     query, shared = jnp.arange(16.0).reshape(1, 4, 2, 2), jnp.arange(8.0).reshape(1, 2, 2, 2)
-    merged = side_by_side((query, shared, shared), 1)
+    merged = concatenated_heads((query, shared, shared), 1)
     np.testing.assert_array_equal(merged[0, 0], [0, 1, 0, 1, 4, 5, 4, 5])
 
 

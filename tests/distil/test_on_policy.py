@@ -137,7 +137,9 @@ def test_however_the_batch_is_split_the_words_are_the_same(way):
 
 
 def test_a_share_is_a_share():
-    with pytest.raises(ValueError, match="on_policy.share is 1.5; a share is between 0 and 1"):
+    with pytest.raises(
+        ValueError, match="on_policy.share is 1.5; it must be at least 0 and at most 1"
+    ):
         OnPolicy(share=1.5).check()
     with pytest.raises(ValueError, match="top_p"):
         dataclasses.replace(OnPolicy(), top_p=0.0).check()

@@ -15,8 +15,7 @@ from jaxkd.checkpoint.series import Series
 from jaxkd.runs import runner
 from jaxkd.runs.experiment import Report
 from jaxkd.stages.export import Export
-from jaxkd.stages.pretrain import check_vocabulary
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import check_vocabulary, load_model
 from jaxkd.train import loop
 from jaxkd.train.loop import NotFinite
 from jaxkd.train.optimiser import AdamW
@@ -55,14 +54,21 @@ def finished(folder) -> dict[str, str]:
 
 def test_a_run_leaves_what_the_readme_says(run, corpus, cache):
     folder = run()
-    assert set(finished(folder)) == {"teacher", "student_init", "student", "evaluate"}
+    assert set(finished(folder)) == {
+        "teacher_init",
+        "teacher",
+        "student_init",
+        "student",
+        "evaluate",
+    }
     for file in ("results.json", "report.md", "report.html", "log.txt"):
         assert (folder / file).stat().st_size > 100
     newest = Series(folder / "0/student/checkpoint").latest()
     assert newest.name == "00000008"
     parts = {p.name for p in newest.iterdir() if p.is_dir()}
     assert parts == {"embed", "block_00", "head", "model", "state", "data"}
-    assert layerwise.load_json(newest, "data") == {"next_index": 8}
+    position = layerwise.load_json(newest, "data")
+    assert position["next_index"] == 8 and len(position["validation_losses"]) == 2
 
     teacher_config, teacher = load_model(folder / "0/teacher")
     _, student_init = load_model(folder / "0/student_init")
@@ -96,7 +102,7 @@ def test_a_second_run_does_nothing_and_a_changed_option_only_what_hangs_on_it(ru
     )
     assert student["student"] > before["student"] and student["evaluate"] > before["evaluate"]
     teacher = finished(run(teacher_steps=10, student_steps=6))
-    assert all(teacher[stage] > student[stage] for stage in teacher)
+    assert all(teacher[stage] > student[stage] for stage in set(teacher) - {"teacher_init"})
     # Back again: what the first run computed was put aside, not thrown away.
     assert finished(run()) == before
 
@@ -122,7 +128,7 @@ def test_a_misspelt_or_later_stage_is_an_error_before_any_work(run, corpus, tmp_
 @pytest.mark.parametrize(
     "change, told",
     [
-        (lambda e: setattr(e.stages["teacher"].model, "heads", 3), "not divisible by 3 heads"),
+        (lambda e: setattr(e.stages["teacher_init"].model, "heads", 3), "not divisible by 3 heads"),
         (lambda e: setattr(e.stages["teacher"], "batch_size", 12), "does not divide over 8 device"),
         (lambda e: setattr(e.stages["teacher"], "layer_drop", 1.0), "layer_drop is 1.0"),
         (lambda e: setattr(e.stages["teacher"], "steps", 0), "steps is 0"),
@@ -143,13 +149,14 @@ def test_settings_that_cannot_work_are_named_before_any_work(corpus, change, tol
 
 def test_a_model_too_small_for_the_tokenizer_is_named(corpus, cache):
     tokenizer = small.experiment(corpus).data.open(cache).tokenizer
-    config = small.experiment(corpus).stages["teacher"].model
+    rows = small.experiment(corpus).data.open(cache)
+    config = small.experiment(corpus).stages["teacher_init"].model
     config.vocabulary = tokenizer.vocab_size - 1
     told = f"has {config.vocabulary} token embeddings, .* has {tokenizer.vocab_size} tokens"
     with pytest.raises(ValueError, match=told):
-        check_vocabulary(config, tokenizer)
+        check_vocabulary("teacher", config, None, rows)
     config.vocabulary += 64  # rows of padding are fine
-    check_vocabulary(config, tokenizer)
+    check_vocabulary("teacher", config, None, rows)
 
 
 def test_two_runs_in_one_folder_are_refused(run, tmp_path):
@@ -200,14 +207,14 @@ def test_a_polite_stop_is_heeded_between_stages_and_between_models(corpus, cache
             cache=cache, stopping=stopping,
         )  # fmt: skip
 
-    with pytest.raises(KeyboardInterrupt, match="stopped before teacher; start again"):
+    with pytest.raises(KeyboardInterrupt, match="stopped before teacher_init; start again"):
         go(Stops(0))
     # asked once before each stage, after each of 12 + 8 steps, and before each evaluated model
-    before_evaluation = 4 + 12 + 8
+    before_evaluation = 5 + 12 + 8
     with pytest.raises(KeyboardInterrupt, match="stopped before student was evaluated"):
         go(Stops(before_evaluation + 1))
     done = finished(tmp_path / "small-test")
-    assert set(done) == {"teacher", "student_init", "student"}
+    assert set(done) == {"teacher_init", "teacher", "student_init", "student"}
     go()
     assert finished(tmp_path / "small-test") | done == finished(tmp_path / "small-test")
 
@@ -218,8 +225,8 @@ def test_a_scan_over_layers_trains_stops_and_resumes_as_the_loop_does(corpus, ca
 
     def go(name, scan, stopping=lambda: False):
         experiment = small.experiment(corpus)
-        experiment.stages["teacher"].model.scan_layers = scan
-        experiment.stages = {"teacher": experiment.stages["teacher"]}
+        experiment.stages["teacher_init"].model.scan_layers = scan
+        experiment.stages = {n: experiment.stages[n] for n in ("teacher_init", "teacher")}
         experiment.report = Report()
         return runner.run(
             experiment, name=name, variant="test", command="pytest", workdir=tmp_path,
@@ -257,7 +264,7 @@ def test_a_sharded_training_has_no_array_whole_on_a_device(
 
     def go(workdir, stopping=lambda: False):
         experiment = small.experiment(corpus, teacher_steps=2)
-        experiment.stages["teacher"].model.scan_layers = scan
+        experiment.stages["teacher_init"].model.scan_layers = scan
         del experiment.stages["evaluate"]
         experiment.stages["student"].parallel = "sharded"
         experiment.report = Report()

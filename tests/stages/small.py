@@ -7,10 +7,10 @@ from configs import recipes
 from jaxkd.data.rows.text import MaskedText
 from jaxkd.models.bert import Config
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.student import Prune
+from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
 
@@ -39,16 +39,16 @@ def experiment(
         title="Small: does everything run?",
         data=MaskedText(dir=str(corpus), tokenizer="trained", trained_size=256, length=16),
         stages={
-            "teacher": Pretrain(
+            "teacher_init": Initialise(
                 model=Config(
                     layers=2, width=16, heads=2, feed_forward=32, max_length=16,
                     dropout=0.1, attention_dropout=0.1,
                 ),
-                steps=teacher_steps, **often, **settings,
             ),
+            "teacher": Train(source="teacher_init", steps=teacher_steps, **often, **settings),
             "student_init": Prune(source="teacher"),
-            "student": Distil(
-                teacher="teacher", student="student_init", terms=recipes.distilbert(),
+            "student": Train(
+                teacher="teacher", source="student_init", terms=recipes.distilbert(),
                 steps=student_steps, freeze=("embed/position",), **often,
             ),
             "evaluate": Evaluate(models=("teacher", "student"), batch_size=8),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxkd.core.batch import Batch
+from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam
 from jaxkd.decode.ctc import n_best
@@ -20,13 +21,13 @@ from jaxkd.models.model import forward
 from jaxkd.runs import runner
 from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.generate import Generate
+from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.label import Label
-from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.models import load_model
 from jaxkd.stages.student import Prune
-from jaxkd.stages.training import load_model
+from jaxkd.stages.train import Train
 
 STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
 LABEL = dict(teacher="teacher", kind="hypotheses", n=3, width=4, batch_size=8)
@@ -46,7 +47,8 @@ def experiment(**stages) -> Experiment:
         attention_dropout=0.0,
     )  # fmt: skip
     first = {
-        "teacher": Pretrain(model=model, steps=4, unigram_bias=False, **STEPS),
+        "teacher_init": Initialise(model=model, unigram_bias=False),
+        "teacher": Train(source="teacher_init", steps=4, **STEPS),
         "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Spelt", data=data(), stages=first | stages)
@@ -66,12 +68,12 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(workspace):
-    student = dict(teacher="teacher", student="student_init", steps=3, **STEPS)
+    student = dict(teacher="teacher", source="student_init", steps=3, **STEPS)
     return run(
         workspace,
         spelt=Label(**LABEL),
-        frames=Distil(terms={"ctc": CtcLabels(), "frames": FrameTargets()}, **student),
-        hypotheses=Distil(
+        frames=Train(terms={"ctc": CtcLabels(), "frames": FrameTargets()}, **student),
+        hypotheses=Train(
             terms={"ctc": CtcLabels(), "hypotheses": CtcHypotheses()}, labels="spelt", **student
         ),
         evaluate=Evaluate(models=("teacher", "hypotheses"), splits=("test",), batch_size=10),
@@ -95,7 +97,7 @@ def places(folder, rows, name="teacher"):
 def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(workspace, whole):
     """Written out again from the teacher itself, a row at a time, for the first batch."""
     rows = data().open(workspace / "cache")
-    feed = rows.training(seed=0, batch_size=8, masking=Pretrain().masking)
+    feed = rows.training(seed=0, batch_size=8, masking=Masking())
     batch = feed[0]
     _, params = load_model(whole / "student_init")
     config, _ = load_model(whole / "student_init")
@@ -120,7 +122,7 @@ def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(workspace, who
     assert first["step"] == 2  # a window of two steps; so the first alone, by a run of one step
     again = run(
         workspace, "one step", spelt=Label(**LABEL),
-        one=Distil(teacher="teacher", student="student_init", labels="spelt", steps=1,
+        one=Train(teacher="teacher", source="student_init", labels="spelt", steps=1,
                    terms={"hypotheses": CtcHypotheses()}, **STEPS),
     )  # fmt: skip
     told = json.loads((again / "one" / "metrics.jsonl").read_text().splitlines()[0])
@@ -161,23 +163,23 @@ def test_the_loss_is_nats_a_label(workspace, whole):
     assert {"kl", "agreement"} <= set(told["hypotheses"]["splits"]["test"])
 
 
-STUDENT = dict(teacher="teacher", student="student_init", steps=1, **STEPS)
+STUDENT = dict(teacher="teacher", source="student_init", steps=1, **STEPS)
 
 
 @pytest.mark.parametrize(
     "stages, said",
     [
-        (dict(s=Distil(terms={"a": CtcHypotheses()}, **STUDENT)), "what a teacher spelt before"),
-        (dict(s=Distil(terms={"a": SoftTargets()}, **STUDENT)), "do not fit data.ctc=True"),
-        (dict(s=Distil(terms={"a": CtcLabels()}, on_policy=OnPolicy(share=0.5), **STUDENT)),
-         "no words of its own"),
+        (dict(s=Train(terms={"a": CtcHypotheses()}, **STUDENT)), "need stored hypotheses of the teacher"),
+        (dict(s=Train(terms={"a": SoftTargets()}, **STUDENT)), "do not fit data.ctc=True"),
+        (dict(s=Train(terms={"a": CtcLabels()}, on_policy=OnPolicy(share=0.5), **STUDENT)),
+         "no samples of its own"),
         (dict(spelt=Label(**(LABEL | {"kind": "states"}))), "hypotheses are of CTC data"),
         (dict(spelt=Label(**LABEL),
-              s=Distil(terms={"a": SoftTargets()}, labels="spelt", **STUDENT)),
+              s=Train(terms={"a": SoftTargets()}, labels="spelt", **STUDENT)),
          r"\['a'\] do not fit data.ctc=True"),
         (dict(spelt=Label(**LABEL),
-              s=Distil(terms={"a": FrameTargets()}, labels="spelt", **STUDENT)),
-         r"terms \['a'\]: of stored hypotheses only"),
+              s=Train(terms={"a": FrameTargets()}, labels="spelt", **STUDENT)),
+         r"terms \['a'\]: stored hypotheses serve only"),
         (dict(spelt=Label(**(LABEL | {"n": 5}))), "a beam of width=4 finds no more"),
         (dict(g=Generate(teacher="teacher", batch_size=8)), "made by a Label stage of kind"),
     ],

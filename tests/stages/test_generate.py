@@ -21,10 +21,9 @@ from jaxkd.runs import runner
 from jaxkd.runs.experiment import Reference, Report
 from jaxkd.stages.choose import Choose, drawn
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fine_tune import FineTune
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import load_model
+from jaxkd.stages.train import Train
 from tests.stages.written import ROWS, STEPS, experiment, generate
 
 
@@ -51,9 +50,9 @@ def whole(workspace):
         best=Choose(source="generated"),
         closest=Choose(source="generated", how="closest"),
         every=Choose(source="generated", how="n_best"),
-        student=FineTune(source="student_init", targets="best", steps=3, **STEPS),
-        both=Distil(
-            teacher="teacher", student="student_init", targets="closest", steps=3, chunk=32,
+        student=Train(source="student_init", targets="best", steps=3, **STEPS),
+        both=Train(
+            teacher="teacher", source="student_init", targets="closest", steps=3, chunk=32,
             terms={"kd": SoftTargets(), "ce": HardLabels()}, **STEPS,
         ),
         evaluate=Evaluate(models=("teacher", "student"), splits=("test",), batch_size=8),
@@ -173,7 +172,7 @@ def test_a_student_learns_the_chosen_targets(workspace, whole):
     def given(e):
         return dataclasses.replace(e, data=Given(**dataclasses.asdict(e.data)))
 
-    stages = dict(student=FineTune(source="student_init", steps=3, **STEPS))
+    stages = dict(student=Train(source="student_init", steps=3, **STEPS))
     by_hand = run(workspace, "by hand", change=given, **stages)
     # Its teacher learned other targets: the student is to start from the same as before.
     shutil.rmtree(by_hand / "student_init" / "checkpoint")
@@ -228,7 +227,7 @@ def test_both_measures_of_a_model_stand_in_the_results(whole):
         (dict(generated=generate(beam=Beam(max_tokens=65))), "room for data.write=64"),
         (dict(generated=generate(batch_size=12)), "must be a multiple of the 8 devices"),
         (dict(best=Choose(source="teacher")), "is no Generate stage"),
-        (dict(student=FineTune(source="student_init", targets="teacher")), "is no Choose stage"),
+        (dict(student=Train(source="student_init", targets="teacher")), "is no Choose stage"),
         (dict(generated=generate(), c=Choose(how="bset")), "Did you mean 'best'"),
         (dict(decode=Decode(models=("teacher",), metrics=("blue",))), "Did you mean 'bleu'"),
     ],

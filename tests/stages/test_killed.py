@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import load_model
 from tests.stages import small
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,17 +8,18 @@ import jax
 import numpy as np
 import pytest
 
+from jaxkd.core import ranges
 from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.text import CausalText, MaskedText
 from jaxkd.distil.terms import CosineHidden, HardLabels, SoftTargets
 from jaxkd.models.llama import Config as Llama
 from jaxkd.runs import runner
 from jaxkd.runs.experiment import Experiment
-from jaxkd.stages.distil import Distil
+from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.label import Label
-from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.models import load_model
 from jaxkd.stages.student import Prune
-from jaxkd.stages.training import load_model
+from jaxkd.stages.train import Train
 from tests.stages import small
 
 STEPS = dict(steps=6, batch_size=8, log_every=2, save_every=4, evaluate_rows=8, chunk=16)
@@ -32,7 +33,8 @@ def experiment(corpus, **stages) -> Experiment:
     )
     text = dict(dir=str(corpus), tokenizer="trained", trained_size=256, length=33, rows=24)
     first = {
-        "teacher": Pretrain(model=model, **(STEPS | dict(steps=1))),
+        "teacher_init": Initialise(model=model),
+        "teacher": Train(source="teacher_init", **(STEPS | dict(steps=1))),
         "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Stored", data=CausalText(**text), stages=first | stages)
@@ -53,8 +55,10 @@ def run(workspace, *, workdir="runs", change=lambda e: e, **stages):
     )  # fmt: skip
 
 
-def learn(**given) -> Distil:
-    return Distil(terms={k: dataclasses.replace(v) for k, v in TERMS.items()}, **(STEPS | given))
+def learn(**given) -> Train:
+    own = {name: dataclasses.replace(term) for name, term in TERMS.items()}
+    given = dict(source="student_init", teacher="teacher", terms=own) | STEPS | given
+    return Train(**given)
 
 
 @pytest.mark.slow
@@ -124,9 +128,8 @@ def test_rows_that_are_masked_anew_are_not_stored(workspace):
         text = MaskedText(dir=str(workspace / "corpus"), tokenizer="trained", length=16, rows=8)
         labels = experiment.stages["labels"]
         stages = small.experiment(workspace / "corpus", teacher_steps=1).stages
-        return dataclasses.replace(
-            experiment, data=text, stages={"teacher": stages["teacher"], "labels": labels}
-        )
+        first = {name: stages[name] for name in ("teacher_init", "teacher")}
+        return dataclasses.replace(experiment, data=text, stages=first | {"labels": labels})
 
     with pytest.raises(ValueError, match="masking.fixed is False"):
         run(workspace, workdir="masked", change=masked, labels=Label())
@@ -138,29 +141,30 @@ def test_rows_that_are_masked_anew_are_not_stored(workspace):
 @pytest.mark.parametrize(
     "stage, said",
     [
-        (Label(kind="state"), "kind='state'. Did you mean 'states'"),
+        (Label(kind="state"), "kind is 'state'; Did you mean 'states'"),
         (
-            Distil(labels="labels", teacher_dtype="int8", terms=TERMS),
+            learn(labels="labels", teacher_dtype="int8", terms=TERMS),
             "a stored teacher is not held in memory",
         ),
-        (Distil(teacher_dtype="int4", terms=TERMS), "teacher_dtype='int4'"),
+        (learn(teacher_dtype="int4", terms=TERMS), "teacher_dtype is 'int4'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(workspace, tmp_path, stage, said):
     with pytest.raises(ValueError, match=said):
+        ranges.check(stage)
         stage.check()
 
 
 @pytest.mark.parametrize(
     "student, said",
     [
-        (Distil(labels="labels", terms={"cos": CosineHidden()}), "look into the teacher's layers"),
+        (learn(labels="labels", terms={"cos": CosineHidden()}), "look into the teacher's layers"),
         (
-            Distil(labels="student_init", terms=TERMS),
+            learn(labels="student_init", terms=TERMS),
             "labels='student_init': that is no Label stage",
         ),
         (
-            Distil(labels="labels", teacher="student_init", terms=TERMS),
+            learn(labels="labels", teacher="student_init", terms=TERMS),
             "no Label stage of the teacher",
         ),
     ],

@@ -15,7 +15,7 @@ import pytest
 
 from jaxkd.checkpoint.teacher_store import Store
 from jaxkd.data.rows.masking import Masking
-from jaxkd.stages.training import load_model
+from jaxkd.stages.models import load_model
 from tests.stages import small, written
 
 ROOT = pathlib.Path(__file__).parents[2]

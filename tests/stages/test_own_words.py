@@ -22,11 +22,11 @@ from jaxkd.runs.experiment import Experiment, Workspace
 from jaxkd.stages import choose
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.generate import Generate
-from jaxkd.stages.pretrain import Pretrain
+from jaxkd.stages.initialise import Initialise
+from jaxkd.stages.models import load_model
 from jaxkd.stages.student import Prune
-from jaxkd.stages.training import load_model
+from jaxkd.stages.train import Train
 
 STEPS = dict(batch_size=8, log_every=1, save_every=3, evaluate_every=100, evaluate_rows=8)
 GKD = {"jensen_shannon": Divergence(kind="jensen_shannon")}
@@ -55,7 +55,8 @@ def experiment(workspace, **stages) -> Experiment:
         shares=(1.0,), joined=" So:",
     )  # fmt: skip
     first = {
-        "teacher": Pretrain(model=model, steps=3, **STEPS),
+        "teacher_init": Initialise(model=model),
+        "teacher": Train(source="teacher_init", steps=3, **STEPS),
         "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Own words", data=data, stages=first | stages)
@@ -68,11 +69,11 @@ def run(workspace, workdir="runs", stopping=lambda: False, **stages):
     ) / "0"  # fmt: skip
 
 
-def learner(**changes) -> Distil:
+def learner(**changes) -> Train:
     given = dict(
-        teacher="teacher", student="student_init", terms=GKD, steps=6, on_policy=OnPolicy(share=0.5)
+        teacher="teacher", source="student_init", terms=GKD, steps=6, on_policy=OnPolicy(share=0.5)
     )
-    return Distil(**(given | STEPS | changes))
+    return Train(**(given | STEPS | changes))
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ from jaxkd.models.marian import Config as Marian
 from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.generate import Generate
+from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.label import Label
-from jaxkd.stages.pretrain import Pretrain
 from jaxkd.stages.student import Prune
+from jaxkd.stages.train import Train
 
 STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
 ROWS = 20
@@ -21,7 +22,8 @@ def experiment(**stages) -> Experiment:
     )  # fmt: skip
     pairs = dict(source="embedded", trained_size=300, read=64, write=64, rows=ROWS, shares=(1.0,))
     first = {
-        "teacher": Pretrain(model=model, steps=4, **STEPS),
+        "teacher_init": Initialise(model=model),
+        "teacher": Train(source="teacher_init", steps=4, **STEPS),
         "student_init": Prune(source="teacher"),
     }
     return Experiment(title="Written", data=Pairs(**pairs), stages=first | stages)

@@ -13,6 +13,9 @@ from jaxkd.train import loop
 from jaxkd.train.log import MetricLog
 
 
+MASK = np.array([[True, True, False], [True, False, False]])
+
+
 class Feed:
     """Batch k is k; remembers where it was started."""
 
@@ -22,7 +25,7 @@ class Feed:
 
     def __next__(self):
         self.at += 1
-        return Batch(tokens=np.full((2, 3), self.at - 1), mask=None)
+        return Batch(tokens=np.full((2, 3), self.at - 1), mask=MASK)
 
     def get_state(self):
         return {"next_index": self.at}
@@ -34,6 +37,9 @@ class Run:
     validation: object = staticmethod(lambda done: 1.0 / done)
     loss: object = staticmethod(lambda k: float(k))
     stop_at: int | None = None
+    count: object = staticmethod(lambda k: 1.0)
+    check: object = staticmethod(lambda batch: None)
+    on_log: object = staticmethod(lambda values: None)
 
     def go(self, done=0, losses=()):
         self.logged, self.saved, self.improved = [], [], []
@@ -42,14 +48,20 @@ class Run:
         def step(state, teacher, batch):
             k = int(batch.tokens[0, 0])
             self.now = k + 1
-            return state + 1, {"loss": Mean(jnp.float32(self.loss(k)), jnp.float32(1))}
+            count = self.count(k)
+            return state + 1, {"loss": Mean(jnp.float32(self.loss(k)), jnp.float32(count))}
+
+        def log(done, split, values):
+            self.logged.append((done, split, values["loss"]))
+            self.on_log(values)
 
         hooks = loop.Hooks(
-            log=lambda done, split, values: self.logged.append((done, split, values["loss"])),
+            log=log,
             save=lambda done, state, position: self.saved.append((done, state, position)),
             evaluate=lambda done, state: {"loss": self.validation(done)},
             improved=lambda done, state: self.improved.append(done),
             stopping=lambda: self.now == self.stop_at,
+            check=self.check,
         )
         return loop.run(step, done, None, Feed(), self.plan, hooks, done=done, losses=list(losses))
 
@@ -70,7 +82,10 @@ def test_each_step_is_logged_once_in_the_mean_of_its_window():
 def test_checkpoints_hold_the_state_and_the_position_of_their_step():
     run = Run(PLAN)
     run.go()
-    assert run.saved == [(k, k, {"next_index": k}) for k in (4, 5, 8, 10)]
+    losses = {4: [], 5: [1 / 5], 8: [1 / 5], 10: [1 / 5, 1 / 10]}
+    assert run.saved == [
+        (k, k, {"next_index": k, "validation_losses": losses[k]}) for k in (4, 5, 8, 10)
+    ]
 
 
 def test_a_resumed_run_logs_what_the_uninterrupted_one_logs():
@@ -101,7 +116,7 @@ def test_a_stop_saves_the_step_it_is_at():
     run = Run(PLAN, stop_at=7)
     with pytest.raises(KeyboardInterrupt, match="after step 7"):
         run.go()
-    assert run.saved[-1] == (7, 7, {"next_index": 7})
+    assert run.saved[-1] == (7, 7, {"next_index": 7, "validation_losses": [1 / 5]})
 
 
 def test_the_log_forgets_what_will_be_run_again_and_a_line_cut_off(tmp_path):
@@ -118,6 +133,49 @@ def test_the_log_forgets_what_will_be_run_again_and_a_line_cut_off(tmp_path):
         2.0,
         3.0,
     ]
+
+
+def test_a_damaged_line_is_dropped_alone_and_said(tmp_path):
+    said = []
+    log = MetricLog(tmp_path / "metrics.jsonl", warn=said.append)
+    for step in (2, 4, 6):
+        log.write(step, "train", {"loss": step / 2})
+    lines = log.file.read_bytes().splitlines(keepends=True)
+    for damage in (b"\xff\xfe\n", b"[1, 2]\n", b'{"loss": 1.0}\n'):
+        log.file.write_bytes(lines[0] + damage + lines[2])
+        said.clear()
+        log.rewind(6)
+        assert [row["step"] for row in log.rows()] == [2, 6]
+        assert len(said) == 1 and "metrics.jsonl: 1 damaged lines" in said[0]
+
+
+def test_the_speed_counts_tokens_and_no_padding():
+    run = Run(loop.Plan(steps=4, log_every=4, save_every=4))
+    speeds = []
+    run.on_log = lambda values: speeds.append(values)
+    run.go()
+    (row,) = (v for v in speeds if "step_seconds" in v)
+    tokens = row["tokens_per_second"] * row["step_seconds"]
+    assert tokens == pytest.approx(3)  # of 6, see MASK
+
+
+def test_sums_of_a_window_are_exact_beyond_float32():
+    """2^24 + 1 has no float32: added there, the second count is lost."""
+    run = Run(loop.Plan(steps=2, log_every=2, save_every=2), count=lambda k: [2.0**24, 1.0][k])
+    run.go()
+    (loss,) = (loss for _, split, loss in run.logged if split == "train")
+    assert loss == 1 / (2**24 + 1)  # totals 0 and 1
+
+
+def test_a_batch_that_cannot_be_learned_stops_before_its_step():
+    def refuse(batch):
+        if batch.tokens[0, 0] == 2:
+            raise ValueError("no")
+
+    run = Run(PLAN, check=refuse)
+    with pytest.raises(ValueError, match="no"):
+        run.go()
+    assert run.now == 2
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
