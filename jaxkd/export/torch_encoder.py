@@ -1,4 +1,4 @@
-"""BERT, DistilBERT, RoBERTa and ALBERT in torch, with our parameters' names: the bridge to ONNX.
+"""BERT, DistilBERT, RoBERTa and ALBERT in torch, with our parameters' names, for ONNX.
 
 Written for inference and for the tracing ONNX exporter at opset 13: attention by hand (its fused
 form needs opset 14), no dropout, nothing that depends on the traced batch or length.
@@ -23,6 +23,7 @@ from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
 
+FAMILIES = ("bert", "distilbert", "roberta", "albert")
 # Added to the scores of padding: exp(-1e4) is 0 in float32, and -1e4 is finite in float16 too.
 PADDING_BIAS = -1e4
 
@@ -51,7 +52,7 @@ ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class Embed(nn.Module):
-    """Token + position + segment A, normalised; projected where the model is wider."""
+    """Token + position + segment, normalised; projected where the model is wider."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -65,10 +66,13 @@ class Embed(nn.Module):
             self.widen = nn.Linear(width, config.width)
         self.config = config
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # -> [B, L, D]
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor | None
+    ) -> torch.Tensor:  # -> [B, L, D]
         hidden = self.token(tokens)
         if self.config.segments:
-            hidden = hidden + self.segment.weight[0]
+            first = self.segment.weight[0]
+            hidden = hidden + (first if segments is None else self.segment(segments))
         if self.config.position_offset:
             counted = mask.to(torch.int64)
             hidden = hidden + self.position(
@@ -98,12 +102,12 @@ class Block(nn.Module):
 
     def forward(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """[B, L, D] and the bias [B, 1, 1, S] of the attention scores -> [B, L, D]."""
-        mixed = self.attention["output"](self._mix(hidden, bias))
-        hidden = self.attention_norm(hidden + mixed)
+        output = self.attention["output"](self._context(hidden, bias))
+        hidden = self.attention_norm(hidden + output)
         inner = self.activation(self.feed_forward["expand"](hidden))
         return self.norm(hidden + self.feed_forward["contract"](inner))
 
-    def _mix(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def _context(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         def project(name: str) -> torch.Tensor:
             flat = self.attention[name](hidden)
             split = flat.reshape(flat.shape[0], -1, self.heads, self.key_width)
@@ -111,8 +115,8 @@ class Block(nn.Module):
 
         query, key, value = project("query"), project("key"), project("value")
         scores = (query * self.key_width**-0.5) @ key.transpose(2, 3) + bias  # [B, H, L, S]
-        mixed = torch.softmax(scores, dim=-1) @ value
-        return mixed.permute(0, 2, 1, 3).reshape_as(hidden)
+        context = torch.softmax(scores, dim=-1) @ value
+        return context.permute(0, 2, 1, 3).reshape_as(hidden)
 
 
 class MaskedLmHead(nn.Module):
@@ -129,7 +133,8 @@ class MaskedLmHead(nn.Module):
     def forward(self, hidden: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
         hidden = self.norm(self.activation(self.transform(hidden)))
         # On two axes this becomes Gemm(transB=1), which shares the embedding's tensor; on three
-        # it would be a MatMul with a second, transposed copy of it in the file.
+        # it would be a MatMul with a second, transposed copy of it in the file. onnx_model.py makes
+        # Transpose and MatMul of the Gemm.
         logits = functional.linear(hidden.flatten(0, 1), token, self.bias)
         return logits.reshape(*hidden.shape[:2], self.vocabulary)
 
@@ -166,25 +171,26 @@ HEADS = {
 
 
 class Encoder(nn.Module):
-    """The whole model: `forward(tokens, mask)` gives the logits."""
+    """The whole model: `forward(tokens, mask, segments)` gives the logits."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embed = Embed(config)
-        own = 1 if config.shared_blocks else config.layers
-        self.blocks = nn.ModuleList([Block(config) for _ in range(own)])
-        self.turns = config.layers // own  # how often the list is gone through
+        distinct = 1 if config.shared_blocks else config.layers
+        self.blocks = nn.ModuleList([Block(config) for _ in range(distinct)])
+        self.repeats = config.layers // distinct  # how often the list is applied
         self.head = HEADS[config.head](config)
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Tokens [B, L] int64 and mask [B, L] (bool, or 1 = counts) -> logits.
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Tokens [B, L] int64, mask [B, L] (bool, or 1 = counts), segments (None: all 0) -> logits.
 
-        Segments are all A. Logits at padding mean nothing; in a row of padding alone they differ
-        from the JAX model's.
+        Logits at padding mean nothing; in a row of padding alone they differ from the JAX model's.
         """
         bias = (1.0 - mask.to(torch.float32))[:, None, None, :] * PADDING_BIAS
-        hidden = self.embed(tokens, mask)
-        for _ in range(self.turns):
+        hidden = self.embed(tokens, mask, segments)
+        for _ in range(self.repeats):
             for block in self.blocks:
                 hidden = block(hidden, bias)
         return self.head(hidden, self.embed.token.weight)
@@ -192,33 +198,37 @@ class Encoder(nn.Module):
 
 def can_export(config: families.Config) -> bool:
     """Whether the bridge has that family, and that head of it."""
-    return isinstance(config, Config) and config.head in HEADS
+    return families.describe(config)["family"] in FAMILIES and config.head in HEADS
+
+
+def check_export(config: families.Config) -> None:
+    """Raise ValueError unless the bridge has that family and that head of it."""
+    if not can_export(config):
+        raise ValueError(
+            f"ONNX export writes encoders ({', '.join(FAMILIES)}) with one of the heads "
+            f"{', '.join(HEADS)}; found {config.family} with the head {config.head}. Save it as a "
+            "HuggingFace folder instead: --config.stages.export.skip=\"('onnx',)\"."
+        )
 
 
 def to_torch(config: families.Config, params: Params) -> Encoder:
     """The torch model of our parameters, copied, in float32 whatever `config.compute` says.
 
     Raises:
-      ValueError: if the config cannot be built, the parameters are not of its shapes, or it is no
-        encoder with one of HEADS.
+      ValueError: if the config cannot be built, the parameters are not of its shapes, or it is
+        none of FAMILIES with one of HEADS.
     """
-    if not can_export(config):
-        raise ValueError(
-            f"ONNX export writes encoders (bert, distilbert, roberta, albert) with one of the "
-            f"heads {', '.join(HEADS)}; found {config.family} with the head {config.head}. Save it "
-            "as a HuggingFace folder instead: "
-            "--config.stages.export.formats=\"('huggingface',)\"."
-        )
+    check_export(config)
     families.check_shapes(families.build(config), params, "params")
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         model = Encoder(config)
-    tensors = dict(_torchs(name, np.asarray(leaf)) for name, leaf in named(params).items())
+    tensors = dict(_tensor(name, np.asarray(leaf)) for name, leaf in named(params).items())
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _torchs(name: str, array: np.ndarray) -> tuple[str, torch.Tensor]:
-    """The name and the tensor as torch's own modules have them."""
+def _tensor(name: str, array: np.ndarray) -> tuple[str, torch.Tensor]:
+    """The name and the tensor as torch's modules have them."""
     path, _, last = name.replace("/", ".").rpartition(".")
     if last == "kernel":
         path, array = f"{path}.weight", array.T

@@ -1,4 +1,4 @@
-"""Whether an exported model computes what ours does: the same logits, at several shapes."""
+"""Whether an exported model does what ours does: the same logits, tokens and classes."""
 
 import dataclasses
 import functools
@@ -12,21 +12,36 @@ import numpy as np
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
-from jaxkd.export.onnx_model import extra
+from jaxkd.data.tokenizers.open_folder import VOCABULARIES
+from jaxkd.data.tokenizers.tokenizer import folder_tokenizer
+from jaxkd.export.onnx_model import extra, input_names
+from jaxkd.export.texts import CLASSIFIES, WRITES, TextModel, decoder
 from jaxkd.models import bert, families, seq2seq
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params, forward
 
-# tokens, mask (int64 [B, L]) -> logits [B, L, V] or [B, C], or a bare model's last hidden states
-Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# input_ids, attention_mask, token_type_ids (int64 [B, L]) -> logits [B, L, V] or [B, C], or a bare
+# model's last hidden states
+Logits = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 LONGEST = 512  # tokens
 LARGEST = 2**27  # logits
+WRITTEN = 3  # tokens of a generation that is compared
+# Of generation_config.json, what a comparison of greedy tokens obeys.
+OBEYED = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+)
 
 
 class ExportMismatch(RuntimeError):
-    """An exported model does not compute what ours does."""
+    """An exported model does not do what ours does."""
 
 
 def verify_onnx(
@@ -37,7 +52,8 @@ def verify_onnx(
     Ours is the float32 model whatever `config.compute` says, its products in full precision on
     accelerators too. Compared are two batch sizes by two lengths (the longest the model takes is
     one, up to LONGEST and what fits into memory), rows of different lengths, and only where the
-    mask is True; `tolerance` is absolute.
+    mask is True; `tolerance` is absolute. Tokens are random, segments too where there are two, and
+    the padding id is among them inside a row, unless the model counts positions by it.
 
     Raises:
       ExportMismatch: says at which shape, row, position and token they differ, and by how much.
@@ -50,8 +66,8 @@ def verify_onnx(
         file.read_bytes(), options, providers=["CPUExecutionProvider"]
     )
 
-    def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        return session.run(["logits"], {"tokens": tokens, "mask": mask})[0]
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        return session.run(["logits"], inputs)[0]
 
     compared = _compare(run, config, params, tolerance, seed, origin=f"{file} in onnxruntime")
     header = onnx.load(file)
@@ -65,76 +81,106 @@ def verify_folder(
 ) -> dict[str, Any]:
     """Open a HuggingFace folder as a user would, with transformers and torch, and compare.
 
-    What is compared, and what is raised, is as in `verify_onnx`; FileNotFoundError if there is no
-    such folder (transformers would look for it on the hub).
+    Logits are compared as in `verify_onnx`. A model that writes text must write our tokens,
+    greedily, with the folder's generation_config.json: its end, forced and suppressed tokens are
+    ours then. A classifier beside a tokenizer must give our scores for a text, by class name, in
+    transformers' pipeline.
+
+    Raises:
+      ExportMismatch: as `verify_onnx`, or says which tokens or scores differ.
+      FileNotFoundError: if there is no such folder (transformers would look for it on the hub).
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; jaxkd.hub.folder.save writes one.")
     torch, transformers = extra("torch"), extra("transformers")
     logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would be drawn over the run's own
     try:
         settings = transformers.AutoConfig.from_pretrained(folder)
-        model = getattr(transformers, settings.architectures[0]).from_pretrained(folder).eval()
+        model = getattr(transformers, settings.architectures[0]).from_pretrained(folder)
+        model = model.eval().float()
     finally:
-        if shown:
+        if bars:
             logging.enable_progress_bar()
 
-    def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
         with torch.no_grad():
-            inputs = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
+            tensors = {name: torch.tensor(array) for name, array in inputs.items()}
             if isinstance(config, seq2seq.Config):
-                inputs["decoder_input_ids"] = torch.tensor(_written(tokens))
-            told = model(**inputs)
-        found = told.logits if hasattr(told, "logits") else told.last_hidden_state
-        return found.float().numpy()
+                tensors["decoder_input_ids"] = torch.tensor(_decoder_tokens(inputs["input_ids"]))
+            outputs = model(**tensors)
+        logits = outputs.logits if hasattr(outputs, "logits") else outputs.last_hidden_state
+        return logits.float().numpy()
 
-    compared = _compare(run, config, params, tolerance, seed, origin=f"{folder} in transformers")
+    origin = f"{folder} in transformers"
+    compared = _compare(run, config, params, tolerance, seed, origin=origin)
+    if config.head in WRITES:
+        compared |= _compare_writing(model, config, params, seed, origin)
+    has_tokenizer = any((folder / name).is_file() for name in VOCABULARIES)
+    if config.head == CLASSIFIES and has_tokenizer:
+        compared |= _compare_classes(folder, model, config, params, seed, origin)
     return compared | {"transformers": transformers.__version__, "torch": torch.__version__}
 
 
 def _compare(
     run: Logits, config: Config, params: Params, tolerance: float, seed: int, *, origin: str
 ) -> dict[str, Any]:
+    computed = config.compute
     config = dataclasses.replace(config, compute="float32")
     description = json.dumps(families.describe(config))
     worst, shapes = 0.0, []
     fits = LARGEST // (3 * config.vocabulary)
     longest = max(1, min(config.positions_for_tokens, LONGEST, fits))
     # transformers finds the last token by the padding id; without one it takes single whole rows.
-    whole_only = config.pad < 0 and config.head == "sequence_classification"
+    whole_only = config.pad < 0 and config.head == CLASSIFIES
     for length in sorted({(longest + 1) // 2, longest}):
-        ids = np.delete(np.arange(config.vocabulary), [config.pad] if config.pad >= 0 else [])
-        tokens = numpy_stream(seed, "verify", length).choice(ids, size=(3, length))
         used = np.array([[length], [length - length // 3], [length - length // 2]])
         mask = np.arange(length) < used
-        tokens = np.where(mask, tokens, max(config.pad, 0))
+        tokens = _tokens(config, mask, numpy_stream(seed, "verify", length))
+        inputs = {"input_ids": tokens, "attention_mask": mask.astype(np.int64)}
         batch = Batch(tokens=tokens.astype(np.int32), mask=mask)
+        if "token_type_ids" in input_names(config):
+            segments = (np.arange(length) >= used // 2) & mask
+            inputs["token_type_ids"] = segments.astype(np.int64)
+            batch = dataclasses.replace(batch, segments=segments.astype(np.int32))
         compared = mask
         if isinstance(config, seq2seq.Config):
-            written = _written(tokens)
+            written = _decoder_tokens(tokens)
             compared = np.ones(written.shape, bool)
             batch = dataclasses.replace(
                 batch, decoder_tokens=written.astype(np.int32), decoder_mask=compared
             )
         with jax.default_matmul_precision("highest"):  # accelerators round to 10 bits and fewer
-            wanted = np.asarray(_ours(description, params, batch))
+            expected = np.asarray(_ours(description, params, batch))
         # all, and a ragged one alone
         for rows in (slice(0, 1),) if whole_only else (slice(0, 3), slice(1, 2)):
             shape = tokens[rows].shape
             where = f"{origin}, batch {shape[0]}, length {length}"
             try:
-                found = run(tokens[rows], mask[rows].astype(np.int64))
+                exported = run({name: array[rows] for name, array in inputs.items()})
             except Exception as error:  # onnxruntime's and torch's kinds: it does not run there
                 raise ExportMismatch(f"{where}: does not run: {error}") from error
-            worst = max(worst, _difference(found, wanted[rows], compared[rows], tolerance, where))
+            difference = _difference(exported, expected[rows], compared[rows], tolerance, where)
+            worst = max(worst, difference)
             shapes.append(list(shape))
-    return {"max_abs_difference": worst, "shapes": shapes}
+    precision = {"precision": "float32", "compute": computed}
+    return {"max_abs_difference": worst, "shapes": shapes} | precision
 
 
-def _written(tokens: np.ndarray) -> np.ndarray:
-    """What an encoder-decoder has said so far, when it is compared: any tokens, and a few."""
+def _tokens(config: Config, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random tokens, int64, of which one inside each row is padding where that is legal."""
+    ids = np.delete(np.arange(config.vocabulary), [config.pad] if config.pad >= 0 else [])
+    tokens = rng.choice(ids, size=mask.shape)
+    # RoBERTa counts positions by the padding id, in transformers; ours counts by the mask.
+    by_padding = getattr(config, "positions_follow_padding", False)
+    if config.pad >= 0 and not by_padding and mask.shape[1] > 2:
+        tokens[:, 1] = config.pad  # never the last: a decoder classifies by the last that is none
+    return np.where(mask, tokens, max(config.pad, 0))
+
+
+def _decoder_tokens(tokens: np.ndarray) -> np.ndarray:
+    """What an encoder-decoder has written so far, when it is compared: any tokens, and a few."""
     return tokens[:, : (tokens.shape[1] + 1) // 2]
 
 
@@ -148,22 +194,92 @@ def _ours(description: str, params: Params, batch: Batch) -> jax.Array:
     return outputs.hidden[-1] if bare else outputs.logits
 
 
+def _compare_writing(
+    model: Any, config: Config, params: Params, seed: int, origin: str
+) -> dict[str, Any]:
+    """Greedy tokens of two random rows; raises ExportMismatch if any differs."""
+    torch, transformers = extra("torch"), extra("transformers")
+    room = config.positions_for_tokens - WRITTEN
+    if room < 1:
+        return {}
+    config = dataclasses.replace(config, compute="float32")
+    mask = np.ones((2, min(5, room)), bool)
+    tokens = _tokens(config, mask, numpy_stream(seed, "verify writing", mask.shape[1]))
+    own = {key: getattr(model.generation_config, key, None) for key in OBEYED}
+    words = [word for word in model.generation_config.bad_words_ids or [] if len(word) == 1]
+    limits = dict(do_sample=False, num_beams=1, max_new_tokens=WRITTEN)
+    if own["pad_token_id"] is None:
+        own["pad_token_id"] = max(config.pad, 0)
+    settings = transformers.GenerationConfig(**own, bad_words_ids=words or None, **limits)
+    with torch.no_grad():
+        generated = model.generate(
+            input_ids=torch.tensor(tokens),
+            attention_mask=torch.tensor(mask.astype(np.int64)),
+            generation_config=settings,
+        ).numpy()
+    skipped = 1 if isinstance(config, seq2seq.Config) else tokens.shape[1]
+    with jax.default_matmul_precision("highest"):
+        batch = Batch(tokens=tokens.astype(np.int32), mask=mask)
+        arranged = families.build(config).arrange(params)
+        decoded = jax.device_get(decoder(config, WRITTEN)(arranged, batch))
+    for row, (ours, length) in enumerate(zip(decoded.tokens, decoded.lengths, strict=True)):
+        expected = ours[0, : length[0]].tolist()
+        exported = generated[row, skipped : skipped + len(expected)].tolist()
+        after = generated[row, skipped + len(expected) :]
+        if exported != expected or (after != own["pad_token_id"]).any():
+            raise ExportMismatch(
+                f"{origin}: for {tokens[row].tolist()} it writes "
+                f"{generated[row, skipped:].tolist()}, ours {expected} (greedily, {WRITTEN} tokens "
+                "at most). Its generation_config.json or its weights are not the model's."
+            )
+    return {"written_tokens": int(decoded.lengths.sum())}
+
+
+def _compare_classes(
+    folder: pathlib.Path, model: Any, config: Config, params: Params, seed: int, origin: str
+) -> dict[str, Any]:
+    """A pipeline's scores of a text by class name; raises ExportMismatch if they differ."""
+    transformers = extra("transformers")
+    known = folder_tokenizer(folder)
+    count = config.positions_for_tokens - known.fast.num_special_tokens_to_add()
+    ids = sorted(set(known.fast.get_vocab().values()) - known.special_ids)
+    if count < 1 or not ids:
+        return {}
+    chosen = numpy_stream(seed, "verify classes", 0).choice(ids, size=min(8, count))
+    text = known.decode(chosen.tolist())
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=known.fast)
+    answer = pipeline(text, top_k=None, truncation=True, max_length=config.positions_for_tokens)
+    exported = {entry["label"]: entry["score"] for entry in answer}
+    float32 = dataclasses.replace(config, compute="float32")
+    with jax.default_matmul_precision("highest"):
+        (expected,) = TextModel(float32, params, known).classify([text])
+    wrong = exported.keys() != expected.keys() or any(
+        not abs(exported[label] - expected[label]) <= 1e-3 * max(1.0, abs(expected[label]))
+        for label in expected
+    )
+    if wrong:
+        raise ExportMismatch(
+            f"{origin}: its pipeline says {exported} of {text!r}, ours {expected}."
+        )
+    return {"classified": text}
+
+
 def _difference(
-    found: np.ndarray, wanted: np.ndarray, mask: np.ndarray, tolerance: float, where: str
+    exported: np.ndarray, expected: np.ndarray, mask: np.ndarray, tolerance: float, where: str
 ) -> float:
     """The largest difference where the mask is True; raises ExportMismatch above the tolerance."""
-    if found.shape != wanted.shape:
-        raise ExportMismatch(f"{where}: logits are {found.shape}, ours are {wanted.shape}.")
+    if exported.shape != expected.shape:
+        raise ExportMismatch(f"{where}: logits are {exported.shape}, ours are {expected.shape}.")
     with np.errstate(invalid="ignore"):  # inf - inf is nan, which the next lines are about
-        counted = mask[..., None] if found.ndim == 3 else True
-        difference = np.where(counted, np.abs(found - wanted), 0.0)
-    difference[np.isnan(found) | np.isnan(wanted)] = np.nan  # also in padding
+        counted = mask[..., None] if exported.ndim == 3 else True
+        difference = np.where(counted, np.abs(exported - expected), 0.0)
+    difference[np.isnan(exported) | np.isnan(expected)] = np.nan  # also in padding
     at = np.unravel_index(np.argmax(difference), difference.shape)  # the first nan, if any
     if not difference[at] <= tolerance:
-        axes = ("row", "position", "token") if found.ndim == 3 else ("row", "class")
-        place = ", ".join(f"{axis} {int(i)}" for axis, i in zip(axes, at, strict=True))
+        axes = ("row", "position", "token") if exported.ndim == 3 else ("row", "class")
+        position = ", ".join(f"{axis} {int(i)}" for axis, i in zip(axes, at, strict=True))
         raise ExportMismatch(
-            f"{where}: the logit of {place} is {found[at]}, "
-            f"ours is {wanted[at]}; they differ by {difference[at]}, allowed is {tolerance}."
+            f"{where}: the logit of {position} is {exported[at]}, "
+            f"ours is {expected[at]}; they differ by {difference[at]}, allowed is {tolerance}."
         )
     return float(difference[at])

@@ -33,7 +33,8 @@ FAMILY = Family(
             "AlbertForMaskedLM",
             {"head/transform": "predictions.dense", "head/norm": "predictions.LayerNorm"},
             {"head/bias": "predictions.bias"},
-            ("albert.pooler.*", "predictions.decoder.*", "sop_classifier.*"),
+            ("albert.pooler.*", "sop_classifier.*"),
+            copies=bert.copies("predictions.decoder", "albert", "predictions.bias"),
         ),
         "sequence_classification": Head(
             "AlbertForSequenceClassification",
@@ -44,9 +45,10 @@ FAMILY = Family(
             {"head/classify": "classifier"},
             ignored=("albert.pooler.*",),
         ),
-        "bare": Head("AlbertModel", {"head/pool": "albert.pooler"}),
+        "bare": Head("AlbertModel", {"head/pool": "albert.pooler"}, optional=bert.POOLER),
     },
     ignored=("albert.embeddings.position_ids",),
+    absent={"hidden_size": 4096, "num_attention_heads": 64, "intermediate_size": 16384},
     also={"AlbertForPreTraining": "masked_lm"},
 )
 FAMILIES = (FAMILY,)

@@ -45,6 +45,14 @@ BODY = {
     "blocks/{i}/feed_forward/contract": f"{_LAYER}.output.dense",
     "blocks/{i}/norm": f"{_LAYER}.output.LayerNorm",
 }
+POOLER = ("head/pool/kernel", "head/pool/bias")  # drawn where a bare model was saved without
+
+
+def copies(decoder: str, prefix: str, bias: str) -> dict[str, str]:
+    """The vocabulary head's matrix and bias, which old files hold twice."""
+    token = f"{prefix}.{BODY['embed/token']}.weight"
+    return {f"{decoder}.weight": token, f"{decoder}.bias": bias}
+
 
 FAMILY = Family(
     model_type="bert",
@@ -61,9 +69,9 @@ FAMILY = Family(
                 "head/norm": "cls.predictions.transform.LayerNorm",
             },
             {"head/bias": "cls.predictions.bias"},
-            # next-sentence prediction, which masked language modelling has no use for; then the
-            # token embedding and the bias again
-            ("bert.pooler.*", "cls.seq_relationship.*", "cls.predictions.decoder.*"),
+            # next-sentence prediction, which masked language modelling has no use for
+            ("bert.pooler.*", "cls.seq_relationship.*"),
+            copies=copies("cls.predictions.decoder", "bert", "cls.predictions.bias"),
         ),
         "sequence_classification": Head(
             "BertForSequenceClassification",
@@ -74,7 +82,7 @@ FAMILY = Family(
             {"head/classify": "classifier"},
             ignored=("bert.pooler.*",),
         ),
-        "bare": Head("BertModel", {"head/pool": "bert.pooler.dense"}),
+        "bare": Head("BertModel", {"head/pool": "bert.pooler.dense"}, optional=POOLER),
     },
     ignored=("bert.embeddings.position_ids",),  # 0 .. max_length - 1, stored by old versions
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},

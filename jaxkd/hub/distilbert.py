@@ -48,7 +48,7 @@ FAMILY = Family(
             "DistilBertForMaskedLM",
             {"head/transform": "vocab_transform", "head/norm": "vocab_layer_norm"},
             {"head/bias": "vocab_projector.bias"},
-            ("vocab_projector.weight",),  # the token embedding again
+            copies={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
         ),
         "sequence_classification": Head(
             "DistilBertForSequenceClassification",

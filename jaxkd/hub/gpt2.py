@@ -1,6 +1,7 @@
 """GPT-2 under HuggingFace's names; queries, keys and values are one tensor there."""
 
 from jaxkd.hub.family import Family, Head
+from jaxkd.hub.generation import TOKENS
 from jaxkd.models.activations import ACTIVATIONS
 from jaxkd.models.gpt2 import Config
 
@@ -45,7 +46,11 @@ FAMILY = Family(
         "head/norm": "ln_f",
     },
     heads={
-        "causal_lm": Head("GPT2LMHeadModel", {"head/output": "lm_head"}, ignored=("lm_head.*",)),
+        "causal_lm": Head(
+            "GPT2LMHeadModel",
+            {"head/output": "lm_head"},
+            copies={"lm_head.weight": "transformer.wte.weight"},
+        ),
         "sequence_classification": Head(
             "GPT2ForSequenceClassification", {"head/classify": "score"}
         ),
@@ -53,11 +58,13 @@ FAMILY = Family(
     },
     ignored=("transformer.h.*.attn.bias", "transformer.h.*.attn.masked_bias"),  # the causal mask
     untransposed=("blocks/*",),  # a "Conv1D" keeps [in, out]
-    read=lambda found: {"feed_forward": found.get("n_inner") or 4 * found.get("n_embd", 768)},
+    absent={"bos_token_id": 50256, "eos_token_id": 50256},
+    read=lambda stored: {"feed_forward": stored.get("n_inner") or 4 * stored.get("n_embd", 768)},
     write=lambda config: {
         "n_inner": config.feed_forward,
         "embd_pdrop": config.dropout,
         "pad_token_id": None if config.pad < 0 else config.pad,
+        **{key: config.generation.get(key) for key in TOKENS},
     },
 )
 FAMILIES = (FAMILY,)

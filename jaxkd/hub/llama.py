@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.hub.family import Family, Head
+from jaxkd.hub.generation import TOKENS
 from jaxkd.models.activations import ACTIVATIONS
 from jaxkd.models.decoder import Config as Decoder
 from jaxkd.models.llama import Config
@@ -59,7 +60,11 @@ BODY = ATTENTION | {
 def heads(name: str) -> dict[str, Head]:
     """The heads of a decoder whose classes in transformers begin with `name`."""
     return {
-        "causal_lm": Head(f"{name}ForCausalLM", {"head/output": "lm_head"}, ignored=("lm_head.*",)),
+        "causal_lm": Head(
+            f"{name}ForCausalLM",
+            {"head/output": "lm_head"},
+            copies={"lm_head.weight": "model.embed_tokens.weight"},
+        ),
         "sequence_classification": Head(
             f"{name}ForSequenceClassification", {"head/classify": "score"}
         ),
@@ -67,56 +72,58 @@ def heads(name: str) -> dict[str, Head]:
     }
 
 
-def read(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What needs more than one key; absent keys mean what transformers takes them to mean."""
-    ours: dict[str, Any] = {"tied": bool(found.get("tie_word_embeddings", False))}
-    if found.get("num_key_value_heads") == found["num_attention_heads"]:
-        ours["kv_heads"] = 0
-    width = found["hidden_size"] // found["num_attention_heads"]
-    if found.get("head_dim", width) in (width, None):
-        ours["head_width"] = 0
-    return ours | _read_rope(found)
+def read(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that need more than one key."""
+    fields: dict[str, Any] = {"tied": bool(stored.get("tie_word_embeddings", False))}
+    if stored.get("num_key_value_heads") in (stored["num_attention_heads"], None):
+        fields["kv_heads"] = 0
+    width = stored["hidden_size"] // stored["num_attention_heads"]
+    if stored.get("head_dim", width) in (width, None):
+        fields["head_width"] = 0
+    return fields | _read_rope(stored)
 
 
-def _read_rope(found: Mapping[str, Any]) -> dict[str, Any]:
+def _read_rope(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Rotary settings, as transformers 5 writes them or as older ones did."""
-    told = dict(found.get("rope_scaling") or {}) | dict(found.get("rope_parameters") or {})
-    theta = told.get("rope_theta", found.get("rope_theta", 10000.0))
-    kind = told.get("rope_type", told.get("type", "default"))
+    rope = dict(stored.get("rope_scaling") or {}) | dict(stored.get("rope_parameters") or {})
+    theta = rope.get("rope_theta", stored.get("rope_theta", 10000.0))
+    kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in KINDS:
         raise ValueError(
             f"config.json: rope_type={kind!r} is not implemented. {did_you_mean(kind, KINDS)}"
         )
-    ours = {"rope": kind, "rope_theta": float(theta)}
-    if told.get("partial_rotary_factor", 1.0) != 1.0:
+    fields = {"rope": kind, "rope_theta": float(theta)}
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(
             "config.json: partial_rotary_factor="
-            f"{told['partial_rotary_factor']} is not implemented; supported: 1.0."
+            f"{rope['partial_rotary_factor']} is not implemented; supported: 1.0."
         )
-    return ours | {field: told[key] for field, key in _SCALING.items() if key in told}
+    return fields | {field: rope[key] for field, key in _SCALING.items() if key in rope}
 
 
 def write(config: Decoder) -> dict[str, Any]:
-    """What `read` reads, for transformers of either age."""
-    told: dict[str, Any] = {"rope_type": config.rope}
+    """What `read` reads, for transformers of either age, and the tokens of a text's two ends."""
+    rope: dict[str, Any] = {"rope_type": config.rope}
     if config.rope != "default":
-        told["factor"] = config.rope_factor
+        rope["factor"] = config.rope_factor
     if config.rope == "llama3":
-        told |= {key: getattr(config, field) for field, key in _SCALING.items()}
-    old = {"rope_theta": config.rope_theta, "rope_scaling": told if len(told) > 1 else None}
+        rope |= {key: getattr(config, field) for field, key in _SCALING.items()}
+    old = {"rope_theta": config.rope_theta, "rope_scaling": rope if len(rope) > 1 else None}
     width = config.head_width or config.width // config.heads
     return old | {
-        "rope_parameters": told | {"rope_theta": config.rope_theta},
+        "rope_parameters": rope | {"rope_theta": config.rope_theta},
         "head_dim": width,
         "num_key_value_heads": config.kv_heads or config.heads,
         "pad_token_id": None if config.pad < 0 else config.pad,
+        # null where nobody named one: an absent key would mean the family's, of another vocabulary
+        **{key: config.generation.get(key) for key in TOKENS},
     }
 
 
-def _read(found: Mapping[str, Any]) -> dict[str, Any]:
-    bias = bool(found.get("attention_bias", False))
-    ours = {"attention_bias": bias, "output_bias": bias}
-    return read(found) | ours | {"feed_forward_bias": bool(found.get("mlp_bias", False))}
+def _read(stored: Mapping[str, Any]) -> dict[str, Any]:
+    bias = bool(stored.get("attention_bias", False))
+    fields = {"attention_bias": bias, "output_bias": bias}
+    return read(stored) | fields | {"feed_forward_bias": bool(stored.get("mlp_bias", False))}
 
 
 def _write(config: Config) -> dict[str, Any]:
@@ -134,6 +141,13 @@ FAMILY = Family(
     prefix="model",
     body=BODY,
     heads=heads("Llama"),
+    absent={
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
     ignored=("model.layers.*.self_attn.rotary_emb.inv_freq",),  # computed from the config
     read=_read,
     write=_write,

@@ -7,10 +7,18 @@ from jaxkd.hub.family import Family
 from jaxkd.hub.llama import ATTENTION, BODY, FIXED, KEYS, LAYER, heads, read, write
 from jaxkd.models import qwen2, qwen2_moe, qwen3
 
+_ABSENT = {  # of Qwen2 and Qwen3
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 22016,
+}
 
-def _read3(found: Mapping[str, Any]) -> dict[str, Any]:
-    bias = bool(found.get("attention_bias", False))
-    return read(found) | {"attention_bias": bias, "output_bias": bias}
+
+def _read3(stored: Mapping[str, Any]) -> dict[str, Any]:
+    bias = bool(stored.get("attention_bias", False))
+    return read(stored) | {"attention_bias": bias, "output_bias": bias}
 
 
 QWEN2 = Family(
@@ -21,6 +29,7 @@ QWEN2 = Family(
     prefix="model",
     body=BODY,
     heads=heads("Qwen2"),
+    absent=_ABSENT,
     read=read,
     write=write,
 )
@@ -36,6 +45,7 @@ QWEN3 = Family(
         "blocks/{i}/attention/key_norm": f"{LAYER}.self_attn.k_norm",
     },
     heads=heads("Qwen3"),
+    absent=_ABSENT | {"head_dim": 128, "max_position_embeddings": 32768},
     read=_read3,
     write=lambda config: write(config) | {"attention_bias": config.attention_bias},
 )
@@ -65,6 +75,12 @@ QWEN2_MOE = Family(
         "blocks/{i}/experts/shared_gate": f"{LAYER}.mlp.shared_expert_gate",
     },
     heads=heads("Qwen2Moe"),
+    absent={
+        "hidden_size": 2048,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "max_position_embeddings": 32768,
+    },
     read=read,
     write=write,
 )

@@ -35,24 +35,36 @@ FIXED = {
     "static_position_embeddings": (False, True),  # old files; the family says which
     "quantization_config": (None,),
 }
-# tokens appear under these names too
+# other names of the token embedding in files
 TIED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 
 
-def _block(side: str, theirs: str) -> dict[str, str]:
-    at, names = f"{theirs}.layers.{{i}}", {}
-    for ours, name in {"attention": "self_attn", "cross": "encoder_attn"}.items():
-        if ours == "attention" or theirs == "decoder":
+# absent keys of both families
+_LARGE = {
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "decoder_layers": 12,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+}
+
+
+def _block(side: str, stack: str) -> dict[str, str]:
+    layer, names = f"{stack}.layers.{{i}}", {}
+    for module, name in {"attention": "self_attn", "cross": "encoder_attn"}.items():
+        if module == "attention" or stack == "decoder":
             for part in ("query", "key", "value"):
-                names[f"{ours}/{part}"] = f"{at}.{name}.{part[0]}_proj"
-            names[f"{ours}/output"] = f"{at}.{name}.out_proj"
-            names[f"{ours}_norm"] = f"{at}.{name}_layer_norm"
+                names[f"{module}/{part}"] = f"{layer}.{name}.{part[0]}_proj"
+            names[f"{module}/output"] = f"{layer}.{name}.out_proj"
+            names[f"{module}_norm"] = f"{layer}.{name}_layer_norm"
     names |= {
-        "feed_forward/expand": f"{at}.fc1",
-        "feed_forward/contract": f"{at}.fc2",
-        "norm": f"{at}.final_layer_norm",
+        "feed_forward/expand": f"{layer}.fc1",
+        "feed_forward/contract": f"{layer}.fc2",
+        "norm": f"{layer}.final_layer_norm",
     }
-    return {f"{side}/{{i}}/{ours}": name for ours, name in names.items()}
+    return {f"{side}/{{i}}/{path}": name for path, name in names.items()}
 
 
 BODY = {
@@ -62,20 +74,20 @@ BODY = {
 }
 
 
-def _read(found: Mapping[str, Any]) -> dict[str, Any]:
-    theirs = {"encoder_heads": "encoder_attention_heads", "encoder_feed_forward": "encoder_ffn_dim"}
+def _read(stored: Mapping[str, Any]) -> dict[str, Any]:
+    keys = {"encoder_heads": "encoder_attention_heads", "encoder_feed_forward": "encoder_ffn_dim"}
     decoders = ("decoder_attention_heads", "decoder_ffn_dim")
-    ours = {
-        field: found[key]
-        for (field, key), decoder in zip(theirs.items(), decoders, strict=True)
-        if found.get(key) is not None and found[key] != found.get(decoder)
+    fields = {
+        field: stored[key]
+        for (field, key), decoder in zip(keys.items(), decoders, strict=True)
+        if stored.get(key) is not None and stored[key] != stored.get(decoder)
     }
-    if found.get("decoder_vocab_size") not in (None, found.get("vocab_size")):
+    if stored.get("decoder_vocab_size") not in (None, stored.get("vocab_size")):
         raise ValueError(
-            f"config.json: decoder_vocab_size={found['decoder_vocab_size']!r} is not implemented; "
-            f"supported: {found.get('vocab_size')!r}, the vocab_size."
+            f"config.json: decoder_vocab_size={stored['decoder_vocab_size']!r} is not implemented; "
+            f"supported: {stored.get('vocab_size')!r}, the vocab_size."
         )
-    return ours
+    return fields
 
 
 def _write(config: Any) -> dict[str, Any]:
@@ -84,12 +96,14 @@ def _write(config: Any) -> dict[str, Any]:
             f"{config.family}: source_vocabulary={config.source_vocabulary}, and what transformers "
             "opens has one vocabulary for both sides. Set it to 0, or keep checkpoints of ours."
         )
-    inner = config.encoder()
+    encoder = config.encoder()
     return {
-        "encoder_attention_heads": inner.heads,
-        "encoder_ffn_dim": inner.feed_forward,
+        "encoder_attention_heads": encoder.heads,
+        "encoder_ffn_dim": encoder.feed_forward,
         "is_encoder_decoder": True,
-        "forced_eos_token_id": config.end,
+        # null where the source forces none: absent keys mean that the last token is the end token
+        "forced_eos_token_id": config.generation.get("forced_eos_token_id"),
+        "bos_token_id": config.generation.get("bos_token_id"),
         "use_cache": True,
     }
 
@@ -101,6 +115,7 @@ def _family(
     ending: str,
     body: dict[str, str],
     *ignored: str,
+    absent: Mapping[str, Any],
 ) -> Family:
     return Family(
         model_type=kind,
@@ -114,9 +129,11 @@ def _family(
                 architecture,
                 arrays={"head/bias": "final_logits_bias"},
                 optional=("head/bias",),  # then it is zero
+                copies=dict.fromkeys(TIED, "model.shared.weight"),
             ),
         },
-        ignored=(*TIED, *ignored),
+        ignored=ignored,
+        absent=absent,
         read=_read,
         write=_write,
         also={f"{architecture.removesuffix(ending)}Model": "seq2seq_lm"},
@@ -130,6 +147,13 @@ MARIAN = _family(
     "MTModel",
     {},
     "model.*coder.embed_positions.weight",  # the sinusoids, stored by old versions
+    absent=_LARGE
+    | {
+        "activation_function": "gelu",
+        "max_position_embeddings": 1024,
+        "scale_embedding": False,
+        "forced_eos_token_id": 0,
+    },
 )
 BART = _family(
     "bart",
@@ -137,11 +161,12 @@ BART = _family(
     "BartForConditionalGeneration",
     "ForConditionalGeneration",
     {
-        f"{ours}embed/{leaf}": f"{theirs}.{name}"
-        for ours, theirs in {"encoder/": "encoder", "": "decoder"}.items()
+        f"{part}embed/{leaf}": f"{stack}.{name}"
+        for part, stack in {"encoder/": "encoder", "": "decoder"}.items()
         for leaf, name in {"position": "embed_positions", "norm": "layernorm_embedding"}.items()
     },
     "model.encoder.version",
     "model.decoder.version",
+    absent=_LARGE | {"bos_token_id": 0, "forced_eos_token_id": 2},
 )
 FAMILIES = (MARIAN, BART)

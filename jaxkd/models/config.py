@@ -36,6 +36,12 @@ class Config:
     head: str = "bare"  # one of known_heads
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
     classifier_dropout: float = 0.1  # before a classifier
+    # What a HuggingFace folder says besides the shape, kept so that it can be written again.
+    problem_type: str = ""  # of a classifier (see hub/family.py); empty: by its labels
+    # Defaults of `generate` in transformers' words: token ids, beams (see hub/generation.py). No
+    # part of the shape: configs that differ in it alone are equal.
+    generation: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    pooling: str = dataclasses.field(default="", compare=False)  # see hub/sentence_transformers.py
 
     # Belong to the family; no checkpoint can change them.
     family: ClassVar[str] = ""  # its name in families.FAMILIES

@@ -5,16 +5,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from jaxkd.data.tokenizers.open_folder import VOCABULARIES, open_folder
+from jaxkd.data.tokenizers.saving import save_tokenizer
+from jaxkd.hub.sentence_transformers import transformer_folder
+
 FOLDER = "tokenizer"  # in a stage's folder
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "source.spm",
-)
 
 
 def keep(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -29,16 +24,23 @@ def write(tokenizer: Any, target: pathlib.Path) -> None:
 
 
 def fetch(name: str, target: pathlib.Path, warn: Callable[[str], Any]) -> None:
-    """Write the tokenizer of a model somebody named into a stage's folder, if it has one."""
-    import transformers
+    """Write the tokenizer of a model somebody named into a stage's folder, if it has one.
 
+    Raises:
+      ValueError: if it has one that cannot be read.
+    """
     source = pathlib.Path(name)
     if (source / FOLDER).is_dir():
         return keep(source, target)
-    # Without a vocabulary transformers would make one up, of the special tokens alone.
-    if source.is_dir() and not any((source / file).is_file() for file in VOCABULARIES):
-        return warn(f"{name} has no tokenizer (none of {', '.join(VOCABULARIES)})")
-    transformers.AutoTokenizer.from_pretrained(name).save_pretrained(target / FOLDER)
+    if source.is_dir():
+        source = transformer_folder(source)
+        # Without a vocabulary transformers would make one up, of the special tokens alone.
+        if not any((source / file).is_file() for file in VOCABULARIES):
+            return warn(f"{name} has no tokenizer (none of {', '.join(VOCABULARIES)})")
+        return save_tokenizer(open_folder(source, masked=False), target / FOLDER)
+    import transformers
+
+    save_tokenizer(transformers.AutoTokenizer.from_pretrained(name), target / FOLDER)
 
 
 def saver(folder: pathlib.Path, rows: Any) -> Callable[[pathlib.Path], Any] | None:
@@ -52,6 +54,4 @@ def vocabulary(folder: pathlib.Path) -> dict[str, int] | None:
     """Tokens and their ids of the tokenizer in a stage's folder; None if it has none."""
     if not (folder / FOLDER).is_dir():
         return None
-    import transformers
-
-    return transformers.AutoTokenizer.from_pretrained(folder / FOLDER).get_vocab()
+    return open_folder(folder / FOLDER, masked=False).get_vocab()

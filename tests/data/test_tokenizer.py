@@ -14,8 +14,9 @@ import transformers
 
 import jaxkd
 from jaxkd.data.sources.embedded import embedded_documents
-from jaxkd.data.tokenizers import tokenizer as module
-from jaxkd.data.tokenizers.tokenizer import open_tokenizer, train_vocabulary
+from jaxkd.data.tokenizers import open_folder as module
+from jaxkd.data.tokenizers.tokenizer import open_tokenizer
+from jaxkd.data.tokenizers.wordpiece import train_vocabulary
 
 DATA = pathlib.Path(os.environ.get("JAXKD_DATA", ""))
 BERT = DATA / "tokenizers" / "bert-base-uncased"
@@ -160,7 +161,7 @@ def test_a_name_the_hub_denies_is_an_error_and_no_reason_to_train(tmp_path, monk
 def test_training_is_the_same_in_every_process(tmp_path):
     code = """
 import json
-from jaxkd.data.tokenizers.tokenizer import train_vocabulary
+from jaxkd.data.tokenizers.wordpiece import train_vocabulary
 from jaxkd.data.sources.embedded import embedded_documents
 print(json.dumps(train_vocabulary(embedded_documents()["test"], 2000)))
 """

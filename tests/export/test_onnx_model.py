@@ -42,7 +42,10 @@ def random_batch(rows, length):
 
 def run_onnx(file, tokens, mask):
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"tokens": tokens, "mask": mask})[0]
+    return session.run(
+        ["logits"],
+        {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(tokens)},
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +124,10 @@ def test_the_file_declares_opset_13_ir_7_and_free_batch_and_length(file):
     values = {v.name: v.type.tensor_type for v in [*model.graph.input, *model.graph.output]}
     dims = {name: [d.dim_param or d.dim_value for d in t.shape.dim] for name, t in values.items()}
     free = ["batch", "length"]
-    assert dims == {"tokens": free, "mask": free, "logits": [*free, CONFIG.vocabulary]}
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    assert dims == dict.fromkeys(names, free) | {"logits": [*free, CONFIG.vocabulary]}
     integer, real = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
-    assert [values[name].elem_type for name in dims] == [integer, integer, real]
+    assert [values[name].elem_type for name in dims] == [integer, integer, integer, real]
 
 
 def test_the_file_holds_no_operator_that_tensorrt_8_0_does_not_know(file):

@@ -1,4 +1,4 @@
-"""A subword vocabulary that gives any text back as it was: byte pairs merged, no byte unknown."""
+"""A subword vocabulary from which any text is decoded as it was: byte pairs, no byte unknown."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ def train_subwords(texts: Iterable[str], size: int, special: Sequence[str]) -> A
     least = BYTES + len(special)
     if size < least:
         raise ValueError(f"data.trained_size is {size}; a vocabulary of subwords needs {least}.")
-    found = tokenizers.Tokenizer(tokenizers.models.BPE())
-    found.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
-    found.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=list(special),
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    found.train_from_iterator(texts, trainer)
-    return found
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

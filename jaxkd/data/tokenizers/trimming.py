@@ -8,16 +8,16 @@ from jaxtyping import Int
 
 
 def used_tokens(
-    counts: Int[np.ndarray, " V"], special: Sequence[int], tokens: Sequence[str]
+    counts: Int[np.ndarray, " V"], special: Sequence[int], tokens: Sequence[str | None]
 ) -> Int[np.ndarray, " kept"]:
     """Ids to keep, ascending: tokens that occur, special ones, and single characters.
 
     Characters, alone or continuing a word (`##x`), spell what the corpus does not know, which
-    would become [UNK] without them.
+    would become [UNK] without them. A token is None where no token has that id.
     """
     keep = counts > 0
     keep[list(special)] = True
-    keep |= np.array([len(token.removeprefix("##")) == 1 for token in tokens])
+    keep |= np.array([len((token or "").removeprefix("##")) == 1 for token in tokens])
     return np.flatnonzero(keep).astype(np.int32)
 
 
@@ -30,25 +30,25 @@ def trim_wordpiece(rules: str, kept: Int[np.ndarray, " kept"]) -> str:
     Raises:
       ValueError: for another kind of tokenizer, or if a special token is not kept.
     """
-    told = json.loads(rules)
-    if told["model"]["type"] != "WordPiece":
+    settings = json.loads(rules)
+    if settings["model"]["type"] != "WordPiece":
         raise ValueError(
-            f"the tokenizer's model is {told['model']['type']}; only a WordPiece vocabulary can be "
-            "trimmed."
+            f"the tokenizer's model is {settings['model']['type']}; only a WordPiece vocabulary "
+            "can be trimmed."
         )
     new = {int(old): i for i, old in enumerate(kept)}
-    vocabulary = told["model"]["vocab"]
-    told["model"]["vocab"] = {t: new[i] for t, i in vocabulary.items() if i in new}
-    for token in told["added_tokens"]:
+    vocabulary = settings["model"]["vocab"]
+    settings["model"]["vocab"] = {t: new[i] for t, i in vocabulary.items() if i in new}
+    for token in settings["added_tokens"]:
         if token["id"] not in new:
             raise ValueError(f"the special token {token['content']} must be kept.")
         token["id"] = new[token["id"]]
-    processor = told.get("post_processor") or {}
+    processor = settings.get("post_processor") or {}
     for pair in ("sep", "cls"):
         if pair in processor:
             processor[pair][1] = new[processor[pair][1]]
     for token in (processor.get("special_tokens") or {}).values():
         token["ids"] = [new[i] for i in token["ids"]]
-    if (told.get("padding") or {}).get("pad_id") is not None:
-        told["padding"]["pad_id"] = new[told["padding"]["pad_id"]]
-    return json.dumps(told, ensure_ascii=False)
+    if (settings.get("padding") or {}).get("pad_id") is not None:
+        settings["padding"]["pad_id"] = new[settings["padding"]["pad_id"]]
+    return json.dumps(settings, ensure_ascii=False)

@@ -1,0 +1,57 @@
+"""Label names of a classifier that is loaded for data with names of its own."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd.models.model import Params
+
+_UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
+
+
+def match_labels(
+    name: str, stored: Sequence[str], labels: Sequence[str], warn: Callable[[str], Any]
+) -> list[int]:
+    """For each of `labels` the class of the checkpoint; [] if the names are not the same.
+
+    Names are compared without case. Classes without names (LABEL_0 ..) stay in their order.
+    `warn` is told of all but equal names in equal order.
+
+    >>> match_labels("m", ("positive", "negative"), ("Negative", "Positive"), lambda message: None)
+    [1, 0]
+    """
+    known = {label.casefold(): number for number, label in enumerate(stored)}
+    wanted = [label.casefold() for label in labels]
+    if [label.casefold() for label in stored] == wanted:
+        return list(range(len(labels)))
+    if any(all(_UNNAMED.fullmatch(label) for label in side) for side in (stored, labels)):
+        warn(
+            f"{name}: its classes are {list(stored)}, taken in this order for {list(labels)}; "
+            "check that they mean the same"
+        )
+        return list(range(len(labels)))
+    if len(known) == len(stored) and known.keys() == set(wanted):
+        warn(f"{name}: its classes {list(stored)} are reordered to {list(labels)}")
+        return [known[label] for label in wanted]
+    warn(f"{name}: its classes are {list(stored)}, not {list(labels)}: a new classifier is drawn")
+    return []
+
+
+def reorder_classes(
+    params: Params, order: Sequence[int], fresh: Mapping[str, Any] | None
+) -> Params:
+    """The classifier's classes in another order, or drawn anew if `fresh` is given."""
+    classify = params["head"]["classify"]
+    if fresh is None:
+        changed = {leaf: array[..., np.array(order)] for leaf, array in classify.items()}
+    else:
+        changed = {
+            leaf: (np.asarray if isinstance(array, np.ndarray) else jnp.asarray)(
+                fresh[f"head/classify/{leaf}"], array.dtype
+            )
+            for leaf, array in classify.items()
+        }
+    return params | {"head": params["head"] | {"classify": changed}}
