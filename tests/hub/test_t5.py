@@ -178,7 +178,7 @@ def test_cached_decoding_is_the_whole_at_once():
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_tokens_are_those_of_transformers_generate(beams, tmp_path):
-    model = reference("plain", tmp_path)
+    model = reference("1.1", tmp_path)
     settings, params = folder.load(str(tmp_path))
     given, built = batch(), families.build(settings)
     with torch.no_grad():
@@ -188,6 +188,8 @@ def test_tokens_are_those_of_transformers_generate(beams, tmp_path):
             num_beams=beams,
             max_new_tokens=20,  # further than the largest distance with a bucket of its own
             do_sample=False,
+            # transformers 5.23 makes its cache for the encoder's layers, and these are fewer.
+            use_cache=False,
         ).numpy()[:, 1:]
     beam = Beam(width=beams, max_tokens=20)
     # Few tokens at a time, so that columns of the cache are removed in between.
