@@ -15,7 +15,19 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
 from jaxkd.data.tokenizers.open_folder import SETTINGS
 from jaxkd.data.tokenizers.saving import limit_length
-from jaxkd.hub import albert, bert, distilbert, generation, gpt2, llama, qwen, roberta, seq2seq
+from jaxkd.hub import (
+    albert,
+    bert,
+    distilbert,
+    generation,
+    gpt2,
+    llama,
+    modernbert,
+    qwen,
+    roberta,
+    seq2seq,
+    t5,
+)
 from jaxkd.hub.family import Family
 from jaxkd.hub.labels import match_labels, reorder_classes
 from jaxkd.hub.sentence_transformers import read_pooling, transformer_folder, write_pooling
@@ -26,7 +38,7 @@ from jaxkd.models.model import Params
 
 HUB: dict[str, Family] = {  # model_type -> its keys and names
     family.model_type: family
-    for module in (bert, distilbert, roberta, albert, gpt2, llama, qwen, seq2seq)
+    for module in (bert, distilbert, roberta, albert, modernbert, gpt2, llama, qwen, seq2seq, t5)
     for family in module.FAMILIES
 }
 CONFIGS = ("config.json", generation.FILE, "modules.json", "*_Pooling/config.json")
@@ -213,6 +225,7 @@ def save(
         known = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         merged = generation.tokens_of(known) | dict(config.generation)
         config = dataclasses.replace(config, generation=merged)
+    config, params = config.for_hub(params)
     described = family.to_hub(config)
     exported = family.table(config.head).export(params)
     tensors = {family.stored(name, config.head): array for name, array in exported.items()}

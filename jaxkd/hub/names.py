@@ -91,7 +91,9 @@ class Table:
                 joined.setdefault(tensor.name, {})[tensor.part] = array
                 if len(joined[tensor.name]) == tensor.parts:
                     parts = [joined[tensor.name][i] for i in range(tensor.parts)]
-                    tensors[tensor.name] = np.concatenate(parts, tensor.axis)
+                    # concatenate keeps the order of transposed parts; files have rows in order
+                    whole = np.concatenate(parts, tensor.axis)
+                    tensors[tensor.name] = np.ascontiguousarray(whole)
             else:
                 tensors[tensor.name] = np.ascontiguousarray(array)
         return tensors

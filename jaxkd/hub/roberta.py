@@ -42,7 +42,10 @@ def _family(model_type: str, name: str, vocabulary: int = 30522) -> Family:
             "max_position_embeddings": 512,
             "type_vocab_size": 2,
             "layer_norm_eps": 1e-12,
+            "pad_token_id": 1,
         },
+        # transformers counts positions from the padding id; on writing, Config.for_hub moves rows.
+        read=lambda stored: {"position_offset": stored["pad_token_id"] + 1},
     )
 
 

@@ -126,7 +126,7 @@ class Block(nn.Module):
         return norm(hidden + drop(out, "feed_forward"), "norm"), inside
 
 
-def build(config: Config, embed: Any = Embed, block: Any = Block) -> Model:
+def build(config: Any, embed: Any = Embed, block: Any = Block) -> Model:
     """An encoder of these modules, each block of its own shape (`config.block`)."""
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them

@@ -70,7 +70,7 @@ class SequenceHead(Head):
         self, hidden: Array, token: Array, mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B C"]:
         hidden = self.final(hidden)
-        if self.config.pooling == "cls":
+        if self.config.classifier_pooling == "cls":
             return self.classify(hidden[:, 0], train)
         counted = mask[..., None]
         mean = jnp.sum(jnp.where(counted, hidden, 0), 1) / jnp.maximum(jnp.sum(counted, 1), 1)
@@ -117,7 +117,7 @@ class Config(config.Config):
     feed_forward_bias: bool = False
     classifier_bias: bool = False
     decoder_bias: bool = True
-    pooling: str = "cls"  # or "mean", of a sequence classifier
+    classifier_pooling: str = "cls"  # or "mean", of a sequence classifier
     head_activation: str = "gelu"
     attention_norm: bool = True  # of one block; the first has none
 
@@ -162,7 +162,7 @@ class Config(config.Config):
 
     def check(self) -> None:
         super().check()
-        self.one_of("pooling", ("cls", "mean"))
+        self.one_of("classifier_pooling", ("cls", "mean"))
         if self.global_every < 1 or self.window < 1:
             raise ValueError(
                 f"modernbert: global_every is {self.global_every} and window {self.window}; both "

@@ -18,6 +18,9 @@ from jaxkd.models import axes
 # Source: Shoeybi et al. (2019), arXiv:1909.08053.
 CUT = frozenset({"HK", "GK", "F", "I", "J", "V"})
 
+_ARRAYS = "kernel|token|position|segment|relative|output|gate|expand|contract"
+_INT8 = rf"(/(?:{_ARRAYS}))/(?:values|scale)$"
+
 
 def mesh_of(devices: Sequence[jax.Device], tensor: int = 1) -> Mesh:
     """Rows of a batch are cut over the first axis, blocks over the second.
@@ -74,7 +77,7 @@ def _cut(name: str, ndim: int) -> int | None:
     if not ndim:  # a counter
         return None
     # An int8 array and its scale have the axes of the parameter they stand for.
-    letters = axes.axes(re.sub(r"(?<=/(kernel|output|token))/(values|scale)$", "", name), ndim)
+    letters = axes.axes(re.sub(_INT8, r"\1", name), ndim)
     return next((i for i, letter in enumerate(letters) if letter in CUT), None)
 
 

@@ -11,6 +11,7 @@ import transformers
 
 from jaxkd.core.batch import Batch
 from jaxkd.decode.beam import Beam, kept_columns, searcher
+from jaxkd.decode.sample import greedy
 from jaxkd.hub import folder
 from jaxkd.models import families
 from jaxkd.models.model import forward
@@ -111,6 +112,18 @@ def test_as_many_columns_are_kept_as_the_row_that_sees_most():
     shown[0, 0, ::2] = shown[0, 1, 1::50] = True  # 50 and 2 columns
     shown[1, :, :10] = True
     assert kept_columns(jnp.array(shown)) == 64  # 52, in steps of 32
+
+
+@pytest.mark.parametrize("early", ["true", "false", "never"])
+def test_a_beam_of_one_is_greedy_however_it_stops(early):
+    """With "never" and a penalty above 0, a longer hypothesis could replace the greedy one."""
+    model, config, params = small("marian")
+    beam = Beam(width=1, max_tokens=20, length_penalty=3.0, early_stopping=early)
+    decoded = searcher(model, config, beam, eos_ids=[END, 9, 10, 11, 12])(params, rows())
+    likeliest = greedy(model, config, 20, eos_ids=[END, 9, 10, 11, 12])(params, rows())
+    assert (np.asarray(likeliest.lengths) < 20).any()
+    np.testing.assert_array_equal(decoded.tokens, likeliest.tokens)
+    np.testing.assert_array_equal(decoded.lengths, likeliest.lengths)
 
 
 CASES = [

@@ -42,3 +42,9 @@ def test_pruning_everything_in_order_is_the_same_model():
 def test_blocks_that_are_not_there_are_named(keep, told):
     with pytest.raises(ValueError, match=told):
         kept_blocks(4, keep)
+
+
+def test_a_head_that_belongs_to_a_block_is_not_pruned_in_silence():
+    params = families.build(tiny.config()).init(0) | {"exit_00": {}}
+    with pytest.raises(ValueError, match="the parameters have 'exit_00'"):
+        prune(params, [0, 2])

@@ -36,6 +36,20 @@ def test_attention_kl_is_torchs_and_zero_only_at_equality():
     chex.assert_tree_all_finite(jnp.where(MASK[:, None, None], gradient, 0.0))
 
 
+def test_attention_kl_and_its_gradient_are_finite_where_a_weight_underflows():
+    scores = jnp.array([[[[0.0, 200.0]]]])  # e^-200 is 0 in float32
+    teacher = jnp.array([[[[0.5, 0.5]]]])
+
+    def loss(scores):
+        return losses.attention_kl(jax.nn.softmax(scores), teacher).sum()
+
+    value, gradient = jax.value_and_grad(loss)(scores)
+    chex.assert_tree_all_finite((value, gradient))
+    # 0.5 log(0.5 / tiny) + 0.5 log(0.5 / 1)
+    tiny = np.finfo(np.float32).tiny
+    np.testing.assert_allclose(value, 0.5 * np.log(0.5 / tiny) + 0.5 * np.log(0.5), rtol=1e-6)
+
+
 def test_attention_squared_counts_keys_that_count():
     student, teacher = maps(0), maps(1)
     found = losses.attention_squared(student, teacher, MASK)

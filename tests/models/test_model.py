@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import stream
-from jaxkd.models import bert, families
+from jaxkd.models import bert, families, roberta
 from jaxkd.models.model import forward, keep_blocks
+from jaxkd.models.norms import layer_norm
 from tests.models import tiny
 
 CONFIG = tiny.config()
@@ -140,3 +142,39 @@ def test_a_config_survives_its_description():
     with pytest.raises(ValueError, match="Did you mean 'bert'"):
         families.from_description({"family": "brt", "config": {}})
     assert isinstance(CONFIG, bert.Config)
+
+
+def test_layer_norm_keeps_its_variance_where_the_mean_is_large():
+    rng = np.random.default_rng(0)
+    rows = (1e3 + 0.02 * rng.normal(size=(4, 64))).astype(np.float32)
+    layer = layer_norm(1e-12, jnp.float32, "norm")
+    params = layer.init(jax.random.key(0), rows)
+    exact = torch.nn.functional.layer_norm(torch.tensor(rows), (64,), eps=1e-12).numpy()
+    # Rows are only exact to 2^-14 at 1e3, a relative 0.3% of their spread, for both alike.
+    np.testing.assert_allclose(layer.apply(params, rows), exact, atol=2e-2)
+
+
+def test_robertas_positions_stay_when_its_padding_id_moves(tmp_path):
+    settings = roberta.Config(
+        vocabulary=61, layers=1, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2
+    )
+    params = families.build(settings).init(0)
+    batch = tiny.batch(length=12)
+    logits = forward(families.build(settings), params, batch).logits
+    for pad in (0, 1, 7):
+        moved = dataclasses.replace(settings, pad=pad)
+        same = forward(families.build(moved), params, batch).logits
+        np.testing.assert_array_equal(same, logits)
+        # In a HuggingFace folder positions count from the padding id: rows move with it.
+        exported, shifted = moved.for_hub(params)
+        assert exported.position_offset == pad + 1
+        families.check_shapes(families.build(exported), shifted, "exported")
+        again = forward(families.build(exported), shifted, batch).logits
+        np.testing.assert_array_equal(again, logits)
+    with pytest.raises(ValueError, match="position_offset is 0"):
+        families.build(dataclasses.replace(settings, position_offset=0))
+
+
+def test_parameters_of_another_number_of_blocks_are_refused():
+    with pytest.raises(ValueError, match="the parameters have 2 blocks, and the model 3"):
+        forward(MODEL, PARAMS | {"blocks": PARAMS["blocks"][:2]}, tiny.batch())

@@ -86,6 +86,16 @@ def test_settings_that_cannot_work_are_named():
         AdamW(learning_rate=0.0).check()
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [("clip", -1.0), ("b1", 1.0), ("b2", -0.1), ("epsilon", 0.0), ("weight_decay", -0.01),
+     ("warmup", 1.0), ("learning_rate", float("inf")), ("clip", float("nan"))],
+)  # fmt: skip
+def test_every_field_has_a_range(field, value):
+    with pytest.raises(ValueError, match=f"optimiser.{field} is {value}; it is "):
+        AdamW(**{field: value}).check()
+
+
 def test_stacked_blocks_decay_as_listed_ones_do():
     block = {
         "norm": {"scale": jnp.ones(5)},
