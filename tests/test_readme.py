@@ -3,8 +3,9 @@
 import pathlib
 
 from jaxkd.data.corpora.alfred_steps import TaskRows
-from jaxkd.data.rows.labelled import LabelledRows
-from jaxkd.data.rows.pairs import PairRows
+
+from jaxkd.data.rows.labelled_rows import LabelledRows
+from jaxkd.data.rows.pair_rows import PairRows
 from jaxkd.data.rows.text import CausalRows, MaskedRows
 from jaxkd.export.torch_encoder import can_export
 from jaxkd.hub.folder import HUB

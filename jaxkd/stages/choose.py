@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxkd.core.random import numpy_stream
 from jaxkd.core.ranges import field
-from jaxkd.data.rows.pairs import NOTHING
+from jaxkd.data.rows.pair_rows import NOTHING
 from jaxkd.metrics.text import answer_match, sentence_bleu
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.generate import Generate, hypotheses

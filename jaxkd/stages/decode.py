@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.data.rows.pairs import PairRows
+from jaxkd.data.rows.pair_rows import PairRows
 from jaxkd.decode.beam import Beam
 from jaxkd.decode.rows import decode_rows, texts_of
 from jaxkd.metrics import text as metrics

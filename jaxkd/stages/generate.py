@@ -11,7 +11,8 @@ from jaxkd.checkpoint.teacher_store import Field, Store
 from jaxkd.core.ranges import field
 from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.masking import Masking
-from jaxkd.data.rows.pairs import PairRows, Pairs
+from jaxkd.data.rows.pair_rows import PairRows
+from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam, searcher
 from jaxkd.decode.ctc_writer import ctc_decoder
 from jaxkd.decode.rows import as_fields, decode_rows

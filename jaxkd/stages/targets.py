@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from jaxkd.data.rows.pairs import PairRows
+from jaxkd.data.rows.pair_rows import PairRows
 from jaxkd.runs.experiment import Workspace
 
 FILE = "targets.npz"

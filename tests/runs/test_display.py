@@ -8,7 +8,6 @@ from rich.console import Console
 from jaxkd.report.markup import Table
 from jaxkd.runs import display as module
 from jaxkd.runs.display import Display
-from jaxkd.runs.outline import outline
 from tests.stages import small
 
 
@@ -106,7 +105,7 @@ def test_a_stage_that_ends_shows_its_main_numbers():
 
 
 def test_the_plan_counts_steps_and_the_parameters_of_drawn_models():
-    table = plan(small.experiment("x", teacher_steps=12, student_steps=8))
+    table = outline(small.experiment("x", teacher_steps=12, student_steps=8))
     rows = {row[0]: row for row in table.rows}
     assert rows["teacher"][3] == "12" and rows["student"][3] == "8"
     assert "20 training steps" in table.caption

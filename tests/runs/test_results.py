@@ -8,7 +8,7 @@ from configs import recipes
 from jaxkd.distil.terms import SquaredError
 from jaxkd.runs import results
 from jaxkd.runs.experiment import Experiment
-from jaxkd.stages.distil import Distil
+from jaxkd.stages.train import Train
 
 
 def git(folder, *words):
@@ -55,9 +55,7 @@ def test_code_installed_inside_another_project_has_no_revision_of_it(tree, monke
 
 
 def test_terms_say_their_unit_or_are_in_nats_if_they_compare_predictions():
-    student = Distil(
-        teacher="t", student="s", terms=recipes.distilbert() | {"score": SquaredError()}
-    )
+    student = Train(teacher="t", source="s", terms=recipes.distilbert() | {"score": SquaredError()})
     found = results.terms(
         Experiment(title="", data=None, stages={"student": student, "x": object()})
     )

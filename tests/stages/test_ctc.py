@@ -196,11 +196,11 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(tmp_path, sta
         (dict(write=72), "labels stand at places of the source"),
         (dict(joined=" so"), "it is not joined"),
         (
-            dict(corpus="multi30k", source="embedded", write=64, told="a b c d"),
+            dict(corpus="multi30k", origin="embedded", write=64, told="a b c d"),
             "row 1 of the train split has .* places",
         ),
         (
-            dict(corpus="multi30k", source="embedded", write=64, told="aa"),
+            dict(corpus="multi30k", origin="embedded", write=64, told="aa"),
             "has 4 labels, 1 of them equal to the one before, and 4 places",
         ),
         (dict(dir="somewhere"), "noisy_letters is made by jaxkd itself"),

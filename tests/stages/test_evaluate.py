@@ -18,12 +18,12 @@ from jaxkd.models.model import forward
 from jaxkd.runs import runner
 from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.decode import Decode
-from jaxkd.stages.distil import Distil
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fine_tune import FineTune
-from jaxkd.stages.load import Draw
+from jaxkd.stages.generate import suppressed_tokens
+from jaxkd.stages.initialise import Initialise
+from jaxkd.stages.models import load_model
 from jaxkd.stages.student import Prune
-from jaxkd.stages.training import load_model, suppressed_tokens
+from jaxkd.stages.train import Train
 from tests.stages import small, written
 
 STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
@@ -79,13 +79,13 @@ def labelled(tmp_path_factory):
         layers=2, width=16, heads=2, feed_forward=32, max_length=64, init_std=0.3,
         head="sequence_classification", labels=("negative", "positive"),
     )  # fmt: skip
-    data = Labelled(source="embedded", tokenizer="trained", trained_size=300, rows=40)
+    data = Labelled(origin="embedded", tokenizer="trained", trained_size=300, rows=40)
     stages = {
-        "drawn": Draw(model=model, fit=True),
-        "teacher": FineTune(source="drawn", steps=6, **STEPS),
+        "drawn": Initialise(model=model),
+        "teacher": Train(source="drawn", steps=6, **STEPS),
         "pruned": Prune(source="teacher"),
-        "student": Distil(
-            teacher="teacher", student="pruned", steps=2,
+        "student": Train(
+            teacher="teacher", source="pruned", steps=2,
             terms={"soft": SoftTargets(), "hard": HardLabels()}, **STEPS,
         ),
         "evaluate": Evaluate(models=("teacher", "student"), batch_size=16, predictions=True),

@@ -20,7 +20,7 @@ def experiment(**stages) -> Experiment:
         layers=2, encoder_layers=1, width=16, heads=2, feed_forward=32, max_length=64,
         init_std=0.3, dropout=0.0,
     )  # fmt: skip
-    pairs = dict(source="embedded", trained_size=300, read=64, write=64, rows=ROWS, shares=(1.0,))
+    pairs = dict(origin="embedded", trained_size=300, read=64, write=64, rows=ROWS, shares=(1.0,))
     first = {
         "teacher_init": Initialise(model=model),
         "teacher": Train(source="teacher_init", steps=4, **STEPS),

@@ -12,7 +12,6 @@ from jaxkd.core.mean import Mean
 from jaxkd.train import loop
 from jaxkd.train.log import MetricLog
 
-
 MASK = np.array([[True, True, False], [True, False, False]])
 
 

@@ -18,7 +18,8 @@ from jaxtyping import Int
 
 from jaxkd.data.corpora import alfred
 from jaxkd.data.rows.base import Data, Rows
-from jaxkd.data.rows.labelled import NO_LABEL, SHORTEST, LabelledRows
+from jaxkd.data.rows.labelled import NO_LABEL
+from jaxkd.data.rows.labelled_rows import SHORTEST, LabelledRows
 from jaxkd.data.rows.masking import Vocabulary
 from jaxkd.data.rows.survey import Survey
 from jaxkd.data.sources.embedded import embedded_documents
