@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxkd.export.onnx_model import OPSETS, check_size, export_onnx, extra
 from jaxkd.export.verify import verify_folder, verify_onnx
@@ -16,6 +16,7 @@ from jaxkd.models.model import Params
 SaveTokenizer = Callable[[pathlib.Path], Any]
 
 
+@runtime_checkable
 class Format(Protocol):
     """A way to write a model for others."""
 
