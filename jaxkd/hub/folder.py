@@ -73,7 +73,7 @@ def find(name: str) -> pathlib.Path:
             folder = fetch(*CONFIGS, *TORCH_FILES)
     except Exception as error:  # the hub raises its own, httpx's and requests' kinds
         raise FileNotFoundError(
-            f"{name!r} is no local folder and could not be had from the HuggingFace hub "
+            f"{name!r} is no folder here and could not be had from the HuggingFace hub "
             f"({type(error).__name__}). Give a folder as save_pretrained writes it, or go online "
             "once so that it is cached."
         ) from error
@@ -154,7 +154,7 @@ def load(
         origin=str(folder),
         family=kind,
         fresh=fresh,
-        warn=lambda drawn: warn(f"{name}: new parameters are drawn for {config.head}: {drawn}"),
+        warn=lambda drawn: warn(f"{name}: a new head for {config.head} is drawn: {drawn}"),
         dtype=DTYPES[dtype],
         sharding=sharding,
         on_host=on_host,
