@@ -6,8 +6,9 @@ import importlib
 import math
 import pathlib
 
-import jaxkd.stages
 import pytest
+
+import jaxkd.stages
 from configs import recipes
 from jaxkd.core import ranges
 from jaxkd.data.rows.pairs import Pairs
