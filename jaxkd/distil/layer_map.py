@@ -1,6 +1,7 @@
 """Which layers of a teacher each layer of a student learns from."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxkd.core.names import did_you_mean
 
@@ -55,7 +56,7 @@ def pairs(layer_map: str | Sequence[Sequence[int]], student: int, teacher: int) 
     return listed
 
 
-def parsed(layer_map: str | Sequence[Sequence[int]]) -> str | tuple[tuple[int, ...], ...]:
+def parsed(layer_map: Any) -> str | tuple[tuple[int, ...], ...]:
     """A name of MAPS, or the pairs of a text such as "0:0,2:4" or of nested sequences.
 
     Raises:
@@ -71,6 +72,8 @@ def parsed(layer_map: str | Sequence[Sequence[int]]) -> str | tuple[tuple[int, .
                 f"layer_map={layer_map!r} is neither a name nor pairs of layers like '0:0,2:4' "
                 f"(the student's, then the teacher's). {did_you_mean(layer_map, MAPS)}"
             ) from None
+    if not isinstance(layer_map, tuple | list):
+        raise ValueError(f"layer_map is {layer_map!r}; it is a name, or pairs like '0:0,2:4'.")
     pairs = tuple(tuple(pair) if isinstance(pair, list | tuple) else (pair,) for pair in layer_map)
     if not pairs:
         raise ValueError("layer_map is empty: there is nothing to compare.")

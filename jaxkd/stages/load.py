@@ -113,7 +113,7 @@ class Load:
 
 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int] | None:
-    """Tokens and ids of the tokenizer of a stage or of a HuggingFace folder; None if it has none."""
+    """Tokens and ids of the tokenizer in a stage or HuggingFace folder; None if it has none."""
     if is_stage(folder):
         return tokenizer.vocabulary(folder)
     if not any((folder / file).is_file() for file in tokenizer.VOCABULARIES):

@@ -104,8 +104,8 @@ class Train:
         if self.layer_drop and internal:
             raise ValueError(
                 f"layer_drop={self.layer_drop} and terms {internal}: these compare attention, "
-                "which a block that LayerDrop skips does not compute. Set layer_drop to 0, or leave "
-                "them out."
+                "which a block that LayerDrop skips does not compute. Set layer_drop to 0, or "
+                "leave them out."
             )
 
     def _check_teacher(self) -> None:

@@ -169,7 +169,7 @@ STUDENT = dict(teacher="teacher", source="student_init", steps=1, **STEPS)
 @pytest.mark.parametrize(
     "stages, said",
     [
-        (dict(s=Train(terms={"a": CtcHypotheses()}, **STUDENT)), "need stored hypotheses of the teacher"),
+        (dict(s=Train(terms={"a": CtcHypotheses()}, **STUDENT)), "need stored hypotheses"),
         (dict(s=Train(terms={"a": SoftTargets()}, **STUDENT)), "do not fit data.ctc=True"),
         (dict(s=Train(terms={"a": CtcLabels()}, on_policy=OnPolicy(share=0.5), **STUDENT)),
          "no samples of its own"),
