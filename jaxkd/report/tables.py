@@ -74,8 +74,8 @@ def make_table(
 
 
 def _cell(results: Mapping, model: str, split: str, metric: str) -> str:
-    shown = values(results, model, split, metric).values()
-    return mean_std(shown, of=len(spread.seeds(results)))
+    numbers = values(results, model, split, metric).values()
+    return mean_std(numbers, of=len(spread.seeds(results)))
 
 
 def first_split(results: Mapping) -> str:

@@ -146,14 +146,14 @@ class Evaluate:
     ) -> dict[str, Any]:
         """By student and split: rows it gets wrong and its teacher, evaluated too, right."""
         texts_of = getattr(rows, "texts", None)
-        shown: dict[str, Any] = {}
+        errors_by_student: dict[str, Any] = {}
         for (name, split), predicted in written.items():
             teacher = written.get((models[name]["teacher"], split))
             if teacher is not None:
                 texts = texts_of(split) if callable(texts_of) else None
                 errors = examples.student_errors(predicted, teacher, task.labels, texts)
-                shown.setdefault(name, {})[split] = errors
-        return shown
+                errors_by_student.setdefault(name, {})[split] = errors
+        return errors_by_student
 
 
 def _predict(
