@@ -108,7 +108,7 @@ class Evaluate:
             "primary": task.primary,
         }
         if self.predictions and task.labels:
-            result["examples"] = self._examples(models, written, task, rows)
+            result["student_errors"] = self._examples(models, written, task, rows)
         return result
 
     def _baselines(self, rows: Any, split: str) -> dict[str, float]:
