@@ -1,4 +1,4 @@
-"""What a prediction that ignores its input reaches on a split: the line models are held against."""
+"""What an answer that ignores its input reaches on a split, to compare models with."""
 
 from collections.abc import Iterable, Sequence
 

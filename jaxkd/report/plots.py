@@ -57,7 +57,7 @@ def _style(results: Mapping, model: str) -> dict:
 
 
 def _lines(results: Mapping, spec: Mapping) -> dict[str, float]:
-    """Values a curve is held against, by their legend: constant answers and the teachers.
+    """Values a curve is compared with, by their legend: constant answers and the teachers.
 
     The unigram cross-entropies, where the plot asks for them: the split's, and that of the
     positions that were evaluated (masking does not draw them evenly) where it is another. Of other

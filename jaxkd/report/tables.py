@@ -56,16 +56,13 @@ def over_seeds(results: Mapping) -> str:
 
 
 def unlike_steps(results: Mapping, models: Iterable[str]) -> str:
-    """How long each of the models was trained, where they were not trained equally long."""
-    trained: dict[str, list[str]] = {}
-    for model in models:
-        words = steps_in_words(results, model)
-        if words:
-            trained.setdefault(words, []).append(label(results, model))
-    if len(trained) < 2:
+    """Says so where the trained models were not trained equally long."""
+    trained = [step for model in models for step in spread.trained_steps(results, model)]
+    if len(set(trained)) < 2:
         return ""
-    groups = (f"{words} steps: {'; '.join(names)}" for words, names in trained.items())
-    return f" Models were trained for unlike numbers of steps ({'. '.join(groups)})."
+    return (
+        f" Models were trained for unlike numbers of steps, {min(trained):,} to {max(trained):,}."
+    )
 
 
 def make_table(
@@ -77,8 +74,8 @@ def make_table(
 
 
 def _cell(results: Mapping, model: str, split: str, metric: str) -> str:
-    shown = values(results, model, split, metric).values()
-    return mean_std(shown, of=len(spread.seeds(results)))
+    numbers = values(results, model, split, metric).values()
+    return mean_std(numbers, of=len(spread.seeds(results)))
 
 
 def first_split(results: Mapping) -> str:

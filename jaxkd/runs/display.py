@@ -151,20 +151,20 @@ def numbers_line(values: Mapping[str, Any], split: str = "") -> str:
     >>> numbers_line({"loss": 5.97, "accuracy": 0.165}, "validation")
     'validation loss 5.970  accuracy 16.5%'
     """
-    shown = []
+    parts = []
     if "loss" in values:
         name = "objective" if split == "train" else f"{split} loss".strip()
-        shown.append(f"{name} {number(values['loss'])}")
+        parts.append(f"{name} {number(values['loss'])}")
     if "tokens_per_second" in values:
-        shown.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+        parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
     if "mfu" in values:
-        shown.append(f"MFU {100 * values['mfu']:.0f}%")
+        parts.append(f"MFU {100 * values['mfu']:.0f}%")
     if "accuracy" in values:
-        shown.append(f"accuracy {100 * values['accuracy']:.1f}%")
-    if not shown:  # a decoded text's scores
+        parts.append(f"accuracy {100 * values['accuracy']:.1f}%")
+    if not parts:  # a decoded text's scores
         first = [(k, v) for k, v in values.items() if not k.startswith("latency")][:3]
-        shown = [f"{name.replace('_', ' ')} {number(value)}" for name, value in first]
-    return "  ".join(shown)
+        parts = [f"{name.replace('_', ' ')} {number(value)}" for name, value in first]
+    return "  ".join(parts)
 
 
 def described_line(
@@ -176,14 +176,14 @@ def described_line(
     ...                {"mcc": {"title": "MCC"}, "accuracy": {"title": "accuracy", "unit": "%"}})
     'MCC 0.500, accuracy 90.00%'
     """
-    shown = []
+    parts = []
     for name, about in described.items():
-        if name in numbers and about.get("columns", "all") == "all" and len(shown) < most:
+        if name in numbers and about.get("columns", "all") == "all" and len(parts) < most:
             unit = about.get("unit", "")
             value = numbers[name] * (100 if unit == "%" else 1)
             space = " " if unit and unit != "%" else ""
-            shown.append(f"{about['title']} {number(value)}{space}{unit}")
-    return ", ".join(shown)
+            parts.append(f"{about['title']} {number(value)}{space}{unit}")
+    return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:

@@ -39,7 +39,7 @@ def collect(
 
     A stage's numbers are what its `run` returned, as its done.json has them. Known keys:
     "models" {model: {"splits": {split: {metric: number}}, ...}}, "metrics" {metric: description}
-    (metrics/metric.py), "primary" (a metric's name) and "examples" {model: {split: ...}}.
+    (metrics/metric.py), "primary" (a metric's name) and "student_errors" {model: {split: ...}}.
     """
     stages: dict[str, Any] = {}
     models: dict[str, Any] = {}
@@ -65,7 +65,7 @@ def collect(
                 collected |= numbers
             metrics |= result.get("metrics", {})
             primary = primary or result.get("primary", "")
-            for model, by_split in result.get("examples", {}).items():
+            for model, by_split in result.get("student_errors", {}).items():
                 examples.setdefault(model, {})[seed] = by_split
             if (at / "metrics.jsonl").exists():
                 lines = list(MetricLog(at / "metrics.jsonl").rows())

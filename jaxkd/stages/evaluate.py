@@ -108,7 +108,7 @@ class Evaluate:
             "primary": task.primary,
         }
         if self.predictions and task.labels:
-            result["examples"] = self._examples(models, written, task, rows)
+            result["student_errors"] = self._examples(models, written, task, rows)
         return result
 
     def _baselines(self, rows: Any, split: str) -> dict[str, float]:
@@ -145,7 +145,7 @@ class Evaluate:
         rows: Any,
     ) -> dict[str, Any]:
         """By student and split: rows it gets wrong and its teacher, evaluated too, right."""
-        shown: dict[str, Any] = {}
+        errors_by_student: dict[str, Any] = {}
         for (name, split), predicted in written.items():
             teacher = written.get((models[name]["teacher"], split))
             if teacher is not None:
@@ -153,8 +153,8 @@ class Evaluate:
                 numbers = [each["index"] for each in errors["examples"]]
                 for each, texts in zip(errors["examples"], rows.texts(split, numbers), strict=True):
                     each["text"] = " | ".join(texts)
-                shown.setdefault(name, {})[split] = errors
-        return shown
+                errors_by_student.setdefault(name, {})[split] = errors
+        return errors_by_student
 
 
 def _predict(

@@ -38,15 +38,15 @@ def batches(order, size=4):
 
 def test_predictions_are_those_of_each_row_alone_in_the_splits_order():
     order = np.array([9, 3, 0, 2, 1, 7, 8, 5, 6, 4])
-    found = examples.predict(MODEL, PARAMS, batches(order), order)
-    assert found.index.tolist() == list(range(10))
+    predictions = examples.predict(MODEL, PARAMS, batches(order), order)
+    assert predictions.index.tolist() == list(range(10))
     for i in range(10):
         one = Batch(tokens=jnp.array(ROWS[i : i + 1]), mask=jnp.ones((1, 6), bool))
         alone = forward(MODEL, PARAMS, one).logits[0]
-        np.testing.assert_allclose(found.scores[i], alone, atol=1e-5)
-    assert found.labelled.tolist() == [True] * 9 + [False]
-    assert found.labels[:9].tolist() == LABELS[:9].tolist()
-    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
+        np.testing.assert_allclose(predictions.scores[i], alone, atol=1e-5)
+    assert predictions.labelled.tolist() == [True] * 9 + [False]
+    assert predictions.labels[:9].tolist() == LABELS[:9].tolist()
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, rtol=1e-6)
 
 
 def test_rows_are_recognised_in_another_order_and_strangers_refused():

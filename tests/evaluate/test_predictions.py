@@ -57,15 +57,15 @@ def test_a_few_positions_at_a_time_give_the_same(chunk):
 
 
 def test_metrics_over_targets_never_see_more_than_a_chunk_of_logits():
-    seen = []
+    shapes = []
 
     def values(student, teacher, labels):
-        seen.append(student.shape)
+        shapes.append(student.shape)
         return measures.LOSS.values(student, teacher, labels)
 
     watched = dataclasses.replace(measures.LOSS, values=values)
     make_evaluate(MODEL, None, (watched,), chunk=3)(PARAMS, None, BATCHES[:1])
-    assert seen and all(shape == (3, 61) for shape in seen)
+    assert shapes and all(shape == (3, 61) for shape in shapes)
 
 
 def test_evaluation_does_not_drop_anything():
@@ -143,7 +143,7 @@ def test_ctc_counts_labels_and_rows_as_its_loss_and_decoding_do():
     logits = forward(model, PARAMS, batch).logits.astype(jnp.float32)
     cost = optax.ctc_loss(logits, 1.0 - mask, labels, 1.0 * (labels == 0))
     np.testing.assert_allclose(numbers["loss"], float(cost[:2].sum()) / 3, rtol=1e-6)
-    theirs = forward(model, OTHER, batch).logits
-    p, q = (jax.nn.log_softmax(x.astype(jnp.float32)) for x in (theirs, logits))
+    teacher = forward(model, OTHER, batch).logits
+    p, q = (jax.nn.log_softmax(x.astype(jnp.float32)) for x in (teacher, logits))
     kl = jnp.sum(jnp.exp(p) * (p - q), -1)[mask].mean()
     np.testing.assert_allclose(numbers["kl"], float(kl), rtol=1e-4)

@@ -43,12 +43,12 @@ def test_correlations_and_errors_of_scores_are_scipys_and_numpys():
     scores, teacher = rng.normal(size=(2, 30, 1)).astype(np.float32)
     labels, mask = rng.random(30).astype(np.float32) * 5, rng.random(30) < 0.8
     x, y = scores[mask, 0], labels[mask]
-    find = lambda m: number(m, scores, labels, mask, teacher)  # noqa: E731
-    assert find(classes.PEARSON) == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-6)
-    assert find(classes.SPEARMAN) == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-12)
-    assert find(classes.MSE) == pytest.approx(np.mean((x - y) ** 2), rel=1e-6)
+    score = lambda m: number(m, scores, labels, mask, teacher)  # noqa: E731
+    assert score(classes.PEARSON) == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-6)
+    assert score(classes.SPEARMAN) == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-12)
+    assert score(classes.MSE) == pytest.approx(np.mean((x - y) ** 2), rel=1e-6)
     expected = np.mean((x - teacher[mask, 0]) ** 2)
-    assert find(classes.MSE_TO_TEACHER) == pytest.approx(expected, rel=1e-6)
+    assert score(classes.MSE_TO_TEACHER) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_metric_describes_itself_for_the_results_file():

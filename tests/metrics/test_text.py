@@ -7,15 +7,15 @@ import sacrebleu
 
 from jaxkd.metrics import text
 
-WRITTEN = ["the cat is on the mat", "a dog , running fast", "nothing"]
-RIGHT = [["there is a cat on the mat", "the cat is on a mat"], ["a dog runs fast"], ["all"]]
+TEXTS = ["the cat is on the mat", "a dog , running fast", "nothing"]
+REFERENCES = [["there is a cat on the mat", "the cat is on a mat"], ["a dog runs fast"], ["all"]]
 
 
 def test_bleu_takes_the_best_of_several_references():
     padded = [["there is a cat on the mat", "a dog runs fast", "all"],
               ["the cat is on a mat", None, None]]  # fmt: skip
-    assert text.bleu(WRITTEN, RIGHT) == pytest.approx(sacrebleu.corpus_bleu(WRITTEN, padded).score)
-    assert text.bleu(WRITTEN, RIGHT) > text.bleu(WRITTEN, [each[:1] for each in RIGHT])
+    assert text.bleu(TEXTS, REFERENCES) == pytest.approx(sacrebleu.corpus_bleu(TEXTS, padded).score)
+    assert text.bleu(TEXTS, REFERENCES) > text.bleu(TEXTS, [each[:1] for each in REFERENCES])
 
 
 def test_sentence_bleu_is_lin_and_ochs():
@@ -29,16 +29,16 @@ def test_sentence_bleu_is_lin_and_ochs():
 
 def test_rouge_by_hand():
     """a b c | a c d: two of three words; no pair of words; the longest common sequence is a c."""
-    found = text.rouge(["a b c"], [["a c d"]])
-    assert found == pytest.approx({"rouge1": 2 / 3, "rouge2": 0.0, "rougeL": 2 / 3})
+    scores = text.rouge(["a b c"], [["a c d"]])
+    assert scores == pytest.approx({"rouge1": 2 / 3, "rouge2": 0.0, "rougeL": 2 / 3})
     best = text.rouge(["a b c"], [["a c d", "a b c"]])
     assert best == pytest.approx(dict.fromkeys(text.ROUGE, 1.0))
 
 
 def test_chrf_is_sacrebleus():
-    first = [each[:1] for each in RIGHT]
-    expected = sacrebleu.corpus_chrf(WRITTEN, [[each[0] for each in first]]).score
-    assert text.chrf(WRITTEN, first) == pytest.approx(expected)
+    first = [each[:1] for each in REFERENCES]
+    expected = sacrebleu.corpus_chrf(TEXTS, [[each[0] for each in first]]).score
+    assert text.chrf(TEXTS, first) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_a_perfect_copy_has_bleu_100_however_short_its_texts(words):
 
 def test_bleu_of_texts_of_four_words_or_more_is_sacrebleus_own():
     """Only orders that no text reaches are left out: nothing else changes."""
-    expected = sacrebleu.corpus_bleu(WRITTEN, [[each[0] for each in RIGHT]]).score
-    assert text.bleu(WRITTEN, [each[:1] for each in RIGHT]) == pytest.approx(expected)
+    expected = sacrebleu.corpus_bleu(TEXTS, [[each[0] for each in REFERENCES]]).score
+    assert text.bleu(TEXTS, [each[:1] for each in REFERENCES]) == pytest.approx(expected)
     assert text.bleu(["a b c d", "x"], [["a b c d"], ["x"]]) == 100.0
 
 

@@ -17,11 +17,11 @@ def test_markup_in_a_cell_stays_text(render):
         assert [line.count("|") for line in lines] == [3, 3, 3]
         assert not any("](" in line for line in lines)
     else:
-        shown: list[str] = []
+        cells: list[str] = []
         parser = html.parser.HTMLParser()
-        parser.handle_data = shown.append
+        parser.handle_data = cells.append
         parser.feed(written)
-        assert "".join(shown).count(nasty) == 4
+        assert "".join(cells).count(nasty) == 4
 
 
 def test_columns_of_numbers_are_set_right():

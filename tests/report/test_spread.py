@@ -60,9 +60,9 @@ def test_differences_pair_equal_seeds_only(results):
     seeds["0"]["validation"]["loss"] = 6.5
     del seeds["1"]
     results["models"]["student_plain"]["seeds"]["0"]["validation"]["loss"] = 6.25
-    found = spread.paired(results, {"model": "student_robust", "baseline": "student_plain"})
-    assert found["0"] == 0.25
-    assert list(found) == ["0", "2"]
+    differences = spread.paired(results, {"model": "student_robust", "baseline": "student_plain"})
+    assert differences["0"] == 0.25
+    assert list(differences) == ["0", "2"]
 
 
 def test_a_step_logged_again_after_a_resume_counts_once_with_its_last_value(results):

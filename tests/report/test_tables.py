@@ -178,7 +178,7 @@ def test_references_of_fractions_are_shown_in_percent(results):
 
 
 @pytest.mark.parametrize(
-    "data, shown",
+    "data, visible",
     [
         ({"corpus": "WikiText-2", "wanted": "WikiText-2"}, True),
         ({"corpus": "ALFRED, both", "expected_corpus": "ALFRED"}, True),
@@ -186,9 +186,9 @@ def test_references_of_fractions_are_shown_in_percent(results):
         ({"corpus": "WikiText-2", "wanted": "WikiText-2", "embedded": True}, False),
     ],
 )
-def test_an_originals_numbers_stand_beside_its_own_corpus_only(results, data, shown):
+def test_an_originals_numbers_stand_beside_its_own_corpus_only(results, data, visible):
     results["data"] = data
-    assert bool(tables.references(results).rows) == shown
+    assert bool(tables.references(results).rows) == visible
 
 
 def test_seconds_are_summed_over_stages_and_seeds(results):

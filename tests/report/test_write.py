@@ -23,7 +23,7 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.fetched: list[str] = []
-        self.shown: dict[str, list[str]] = {}
+        self.text: dict[str, list[str]] = {}
         self.feed(text)
         self.close()
         assert self.open == []
@@ -32,14 +32,14 @@ class Page(html.parser.HTMLParser):
         self.fetched += [v for k, v in attributes if k in {"src", "href", "srcset", "data"}]
         if tag not in VOID:
             self.open.append(tag)
-            self.shown.setdefault(tag, []).append("")
+            self.text.setdefault(tag, []).append("")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
         for tag in set(self.open):
-            self.shown[tag][-1] += data
+            self.text[tag][-1] += data
 
 
 def test_report_is_two_pages_and_a_plot_a_file(results, tmp_path):
@@ -65,7 +65,7 @@ def test_html_nests_and_needs_no_other_file(results, tmp_path):
     assert len(page.fetched) == 3
     assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
     assert not re.search(r"https?:|url\(|@import", text)
-    assert page.shown["h1"] == page.shown["title"] == [results["title"]]
+    assert page.text["h1"] == page.text["title"] == [results["title"]]
 
 
 def test_markdown_and_html_have_the_same_tables(results, tmp_path):
@@ -81,12 +81,12 @@ def test_embedded_text_is_loud_in_title_banner_and_every_caption(results, tmp_pa
     markdown, text = (path.read_text() for path in write.write(results, tmp_path)[:2])
     page = Page(text)
     loud = "EMBEDDED TEXT, NOT WIKITEXT-2"
-    assert markdown.startswith(f"# {loud}") and page.shown["title"][0].startswith(loud)
-    assert page.shown["h1"][0].startswith(loud)
+    assert markdown.startswith(f"# {loud}") and page.text["title"][0].startswith(loud)
+    assert page.text["h1"][0].startswith(loud)
     assert sentences.banner(results) in markdown and sentences.banner(results) in text
-    assert len(page.shown["caption"]) == len(page.shown["table"]) == 9  # no references
+    assert len(page.text["caption"]) == len(page.text["table"]) == 9  # no references
     assert all(
-        caption.startswith(tables.embedded_warning(results)) for caption in page.shown["caption"]
+        caption.startswith(tables.embedded_warning(results)) for caption in page.text["caption"]
     )
     assert markdown.count(f"*{tables.embedded_warning(results)}") == 9
     assert sentences.banner(results) in write.summary(results)
@@ -112,14 +112,14 @@ def test_readme_table_has_the_numbers_of_the_results(results):
             ("accuracy [%]", "accuracy", 100),
             ("agreement with teacher [%]", "agreement", 100),
         ):
-            found = [s["validation"].get(metric) for s in model["seeds"].values()]
-            if None in found:
+            numbers = [s["validation"].get(metric) for s in model["seeds"].values()]
+            if None in numbers:
                 assert cells[name] == "–"
                 continue
             mean, std = map(float, cells[name].split(" ± "))
             last_digit = 10.0 ** -len(cells[name].split(" ± ")[0].split(".")[1])
-            assert abs(mean - scale * np.mean(found)) <= last_digit / 2 + 1e-9
-            assert abs(std - scale * np.std(found, ddof=1)) <= last_digit / 2 + 1e-9
+            assert abs(mean - scale * np.mean(numbers)) <= last_digit / 2 + 1e-9
+            assert abs(std - scale * np.std(numbers, ddof=1)) <= last_digit / 2 + 1e-9
 
 
 def test_originals_are_placed_by_the_datas_own_unigram_line(results):
@@ -155,7 +155,7 @@ def test_findings_claim_no_difference_when_the_interval_contains_zero(results):
 def test_integer_seeds_straight_from_a_run_give_the_same_report(results, tmp_path):
     from_file = write.summary(results)
     for model in results["models"].values():
-        model["seeds"] = {int(seed): found for seed, found in model["seeds"].items()}
+        model["seeds"] = {int(seed): splits for seed, splits in model["seeds"].items()}
     assert write.summary(results) == from_file
 
 
@@ -173,7 +173,7 @@ def test_special_characters_of_the_title_are_escaped(results, tmp_path):
     results["report"] = {}  # no plots to wait for
     results["title"] = "a < b & <script>alert(1)</script>"
     markdown, text = (path.read_text() for path in write.write(results, tmp_path)[:2])
-    assert Page(text).shown["h1"] == [results["title"]]
+    assert Page(text).text["h1"] == [results["title"]]
     assert "<script" not in text and "<script" not in markdown.replace("\\<", "")
 
 
@@ -198,15 +198,17 @@ def test_plots_of_one_title_do_not_overwrite_each_other(results, tmp_path):
     assert names[-1] == "students-objective-over-steps-2.png"
 
 
-def test_command_line_renders_beside_the_results_or_where_told(results, tmp_path, capsys):
+def test_command_line_renders_beside_the_results_or_where_the_command_says(
+    results, tmp_path, capsys
+):
     path = tmp_path / "results.json"
     results["report"] = {}
     path.write_text(json.dumps(results))
     command.main([str(path)])
     assert write.summary(results) in capsys.readouterr().out
-    command.main([str(path), str(tmp_path / "there")])
-    here, there = tmp_path / "report.html", tmp_path / "there" / "report.html"
-    assert here.read_bytes() == there.read_bytes()
+    command.main([str(path), str(tmp_path / "other")])
+    first, second = tmp_path / "report.html", tmp_path / "other" / "report.html"
+    assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize(

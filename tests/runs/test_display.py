@@ -28,7 +28,7 @@ def clock(monkeypatch):
     return clock
 
 
-def shown(width=80, **options):
+def screen(width=80, **options):
     stream = io.StringIO()
     return Display(console=Console(file=stream, width=width, highlight=False, **options)), stream
 
@@ -46,7 +46,7 @@ def test_time_left_excludes_compilation(clock, tmp_path):
 
 
 def test_a_resumed_stage_goes_by_its_own_speed(clock):
-    display, _ = shown()
+    display, _ = screen()
     display.start("student", 100, done=60)
     clock.now = 50.0
     display.step(61, {})
@@ -64,7 +64,7 @@ def test_objective_and_validation_loss_are_named_and_both_stay(clock, tmp_path):
 
 
 def test_decoding_says_which_model_and_its_score(clock):
-    display, stream = shown()
+    display, stream = screen()
     display.start("decode", 2)
     clock.now = 99.0
     display.step(1, {"bleu_beam": 33.93, "latency_beam": 4.0}, about="teacher, test, beam")
@@ -73,7 +73,7 @@ def test_decoding_says_which_model_and_its_score(clock):
 
 @pytest.mark.parametrize("width", [60, 100])
 def test_a_table_fits_the_terminal_and_loses_no_cell(width):
-    display, stream = shown(width=width)
+    display, stream = screen(width=width)
     header = ("model", "parameters", "validation loss [nats]", "agreement with teacher [%]")
     rows = tuple(
         (f"a student with a rather long name {i}", "4,751,802", "5.972 ± 0.023", "83.7 ± 3.8")
@@ -87,7 +87,7 @@ def test_a_table_fits_the_terminal_and_loses_no_cell(width):
 
 
 def test_a_stage_that_ends_shows_its_main_numbers():
-    display, stream = shown(width=200)
+    display, stream = screen(width=200)
     described = {
         "loss": {"title": "loss", "unit": "nats"},
         "accuracy": {"title": "accuracy", "unit": "%"},

@@ -40,7 +40,7 @@ def test_a_clean_tree_is_its_commit(tree):
 @pytest.mark.parametrize(
     "file", ["experiments/one.py", "notes.txt", "experiments/new.py", "configs/new.py"]
 )
-def test_any_changed_file_and_any_new_python_file_is_told(tree, file):
+def test_any_changed_file_and_any_new_python_file_is_marked(tree, file):
     (tree / file).parent.mkdir(exist_ok=True)
     (tree / file).write_text("changed")
     assert results.revision() == git(tree, "rev-parse", "--short=12", "HEAD") + "+"
@@ -56,9 +56,9 @@ def test_code_installed_inside_another_project_has_no_revision_of_it(tree, monke
 
 def test_terms_say_their_unit_or_are_in_nats_if_they_compare_predictions():
     student = Train(teacher="t", source="s", terms=recipes.distilbert() | {"score": SquaredError()})
-    found = results.terms(
+    described = results.terms(
         Experiment(title="", data=None, stages={"student": student, "x": object()})
     )
-    units = {name: each["unit"] for name, each in found["student"].items()}
+    units = {name: each["unit"] for name, each in described["student"].items()}
     assert units["soft_targets"] == "nats" and units["cosine"] == "" and units["score"] == ""
-    assert list(found) == ["student"]
+    assert list(described) == ["student"]

@@ -171,7 +171,7 @@ def test_greedy_takes_the_likeliest_token_until_the_end(decoded):
     model = families.build(config)
     part = rows.splits["test"]
     batch = jax.tree.map(jnp.array, rows.sources(part))
-    barred = list(suppressed_tokens(rows, config))
+    suppressed = list(suppressed_tokens(rows, config))
     tokens = np.full((len(part), 10), rows.tokenizer.cls, np.int32)
     tokens = np.concatenate([tokens[:, :1], np.full_like(tokens, rows.tokenizer.pad)], 1)
     step = jax.jit(
@@ -183,7 +183,7 @@ def test_greedy_takes_the_likeliest_token_until_the_end(decoded):
     )  # fmt: skip
     for i in range(10):
         logits = np.array(step(tokens)[:, i])
-        logits[:, barred] = -np.inf
+        logits[:, suppressed] = -np.inf
         tokens[:, i + 1] = logits.argmax(1)
     expected = []
     for row in tokens[:, 1:]:

@@ -55,12 +55,12 @@ def test_every_part_of_several_predictions_has_its_accuracy():
     targets, mask = jnp.array([[0, 0], [1, 0]]), jnp.array([[True, False], [True, True]])
     batch = Batch(tokens=targets, mask=mask, targets=targets, target_mask=mask)
 
-    def find(name):
+    def number(name):
         metric = task.metric(name)
         return metric.finish(on_host(metric.state(Outputs(logits, ()), None, batch)))
 
-    assert find("accuracy_a") == 0.5 and find("accuracy_b") == 1.0  # one of two; one of one
-    assert find("accuracy") == pytest.approx(2 / 3)
+    assert number("accuracy_a") == 0.5 and number("accuracy_b") == 1.0  # one of two; one of one
+    assert number("accuracy") == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_f1_is_that_of_the_class_called_positive(labels, positive):
     targets, mask = jnp.array([1, 0, 0, 0]), jnp.ones(4, bool)
     batch = Batch(tokens=targets[:, None], mask=mask[:, None], targets=targets, target_mask=mask)
     metric = glue("MRPC", labels).metric("f1")
-    found = metric.finish(on_host(metric.state(Outputs(logits, ()), None, batch)))
+    f1 = metric.finish(on_host(metric.state(Outputs(logits, ()), None, batch)))
     # predicted 1 1 0 1, true 1 0 0 0; of class 1: 1 right, 2 false: 2/(2+2); of class 0: 2/(2+2)
     by_hand = {1: 2 * 1 / (2 * 1 + 2 + 0), 0: 2 * 1 / (2 * 1 + 0 + 2)}
-    np.testing.assert_allclose(found, by_hand[positive])
+    np.testing.assert_allclose(f1, by_hand[positive])
