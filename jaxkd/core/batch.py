@@ -27,7 +27,7 @@ class Batch:
     segments: Any = None  # [B, L] int32, sentence A or B; None means all A
     decoder_tokens: Any = None  # [B, T] int32, what an encoder-decoder has said so far
     decoder_mask: Any = None  # [B, T] bool, False on padding
-    taught: Any = None  # what a teacher said of it before (stored_targets.py), each array [B, ...]
+    stored_targets: Any = None  # a teacher's stored outputs (stored_targets.py), [B, ...]
 
     @property
     def last_mask(self) -> Any:

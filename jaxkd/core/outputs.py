@@ -48,9 +48,9 @@ class Outputs:
     hidden: tuple[Any, ...]  # N + 1 arrays [B, L, D]
     attention: tuple[Any, ...] = ()  # N arrays [B, H, L, S]; none of blocks LayerDrop may skip
     cross: tuple[Any, ...] = ()  # N arrays [B, H, L, S], over what the encoder read
-    vectors: tuple[Any, ...] = ()  # N x (queries [B, H, L, K], keys, values [B, G, L, K])
-    mixed: tuple[Any, ...] = ()  # N arrays [B, L, H K]: what each head found
-    inner: tuple[Any, ...] = ()  # N arrays [B, L, F]: channels of the feed-forward, if it has one
+    qkv: tuple[Any, ...] = ()  # N x (queries [B, H, L, K], keys, values [B, G, L, K])
+    context: tuple[Any, ...] = ()  # N arrays [B, L, H K]: each head's weighted values
+    ffn_activations: tuple[Any, ...] = ()  # N arrays [B, L, F], where blocks have one feed-forward
     encoder: "Outputs | None" = None  # of an encoder-decoder: no logits; hidden, attention
     projection: Projection | None = None  # of a head over the vocabulary: `logits` before products
     sparse: Any = None  # a stored teacher's TopK or Draws, instead of logits (stored_targets.py)

@@ -67,7 +67,7 @@ class CtcHypotheses(CtcLabels):
     """
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        told: NBest = batch.taught
+        told: NBest = batch.stored_targets
         share = jax.nn.softmax(told.log_p)  # [B, n]; those that lack are at -inf
 
         def one(ids: Any) -> Any:

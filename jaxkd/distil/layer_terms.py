@@ -211,7 +211,7 @@ class Relations(LayerTerm):
         student, teacher, mask = self._of(student), self._of(teacher), self._mask(batch)
         found = []
         for i, (j,) in self._pairs(student, teacher):
-            mine, its = (_inside(x.vectors, n, "vectors") for x, n in ((student, i), (teacher, j)))
+            mine, its = (_inside(x.qkv, n, "qkv") for x, n in ((student, i), (teacher, j)))
             for kind in self.kinds:
                 a, b = (VECTORS.index(name) for name in kind.split())
                 both = [(side_by_side(x, a), side_by_side(x, b)) for x in (mine, its)]

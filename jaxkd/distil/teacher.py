@@ -76,10 +76,10 @@ def megabytes(params: Params) -> float:
 def said(teacher: Model | None, params: Params | None, batch: Batch) -> Outputs | None:
     """The teacher's outputs, without gradient; None if there is neither teacher nor store.
 
-    What a store had (`batch.taught`) is taken instead of a forward pass: last hidden states go
+    Stored targets (`batch.stored_targets`) replace the forward pass: last hidden states go
     through the teacher's own head, for which `params` needs its head and token embedding only.
     """
-    taught = batch.taught
+    taught = batch.stored_targets
     if taught is None:
         outputs = None if teacher is None else forward(teacher, dequantise(params), batch)
     elif isinstance(taught, States):

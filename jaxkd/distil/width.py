@@ -119,7 +119,7 @@ def _activity(outputs: Outputs, total: Any) -> dict[str, Any]:
         # States of decoders grow with depth, and each block sees them normalised.
         return hidden / jnp.sqrt(jnp.mean(hidden**2, axis=-1, keepdims=True) + 1e-12)
 
-    heads = outputs.vectors[0][0].shape[1]
+    heads = outputs.qkv[0][0].shape[1]
 
     def norms(mixed: Any) -> Any:
         split = mixed.astype(jnp.float32).reshape(*mixed.shape[:2], heads, -1)
@@ -127,8 +127,8 @@ def _activity(outputs: Outputs, total: Any) -> dict[str, Any]:
 
     return {
         "width": sum(total(size(hidden)) for hidden in outputs.hidden) / len(outputs.hidden),
-        "heads": jnp.stack([total(norms(mixed)) for mixed in outputs.mixed]),
-        "feed_forward": jnp.stack([total(jnp.abs(inner)) for inner in outputs.inner]),
+        "heads": jnp.stack([total(norms(mixed)) for mixed in outputs.context]),
+        "feed_forward": jnp.stack([total(jnp.abs(inner)) for inner in outputs.ffn_activations]),
     }
 
 

@@ -43,9 +43,9 @@ class BlockInternals:
     """What happened inside an attention, or a block, beside its output."""
 
     attention: Any = None  # [B, H, L, S] weights, where `plain` computes them
-    vectors: Any = None  # (queries [B, H, L, K], keys, values [B, G, L, K]), of itself
-    mixed: Any = None  # [B, L, H K] what each head found, before they are put together
-    inner: Any = None  # [B, L, F] channels of the feed-forward
+    qkv: Any = None  # (queries [B, H, L, K], keys, values [B, G, L, K]), of itself
+    context: Any = None  # [B, L, H K] what each head found, before they are put together
+    ffn_activations: Any = None  # [B, L, F] channels of the feed-forward
     cross: Any = None  # [B, H, L, S'] weights over what an encoder read
     cache: Any = None  # what it needs to go on; None if it was given none
 

@@ -118,7 +118,7 @@ class Block(nn.Module):
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype,
             dropout=c.activation_dropout, name="feed_forward",
         )(hidden, train)  # fmt: skip
-        inside = dataclasses.replace(inside, inner=channels)
+        inside = dataclasses.replace(inside, ffn_activations=channels)
         return norm(hidden + drop(inner, "feed_forward"), "norm"), inside
 
 

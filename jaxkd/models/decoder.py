@@ -181,7 +181,7 @@ class Block(nn.Module):
                 bias=c.feed_forward_bias,
                 name="feed_forward",
             )(inner)
-            inside = dataclasses.replace(inside, inner=channels)
+            inside = dataclasses.replace(inside, ffn_activations=channels)
         return hidden + drop(inner), inside
 
 

@@ -230,5 +230,7 @@ def _through(
         found = tuple(getattr(inside, name) for inside in insides)
         return found if found[0] is not None else ()
 
-    seen = {name: of_all(name) for name in ("attention", "cross", "vectors", "mixed", "inner")}
+    seen = {
+        name: of_all(name) for name in ("attention", "cross", "qkv", "context", "ffn_activations")
+    }
     return Outputs(logits=None, hidden=(first, *states), **seen)

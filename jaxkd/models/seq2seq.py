@@ -169,7 +169,9 @@ class Block(nn.Module):
         )(hidden, train)  # fmt: skip
         hidden = add(inner, "norm")
         caches = None if cache is None else (own.cache, read.cache)
-        return hidden, dataclasses.replace(own, cross=read.attention, inner=channels, cache=caches)
+        return hidden, dataclasses.replace(
+            own, cross=read.attention, ffn_activations=channels, cache=caches
+        )
 
 
 def build(config: Config, reader: Any = bert.Block, writer: Any = Block) -> Model:

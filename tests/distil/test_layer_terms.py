@@ -137,9 +137,7 @@ def test_relations_are_minilms():
     batch = tiny.batch()
     student, teacher = ran(batch)
     found, _ = told(Relations(heads=2), student, teacher, batch)
-    both = [
-        [side_by_side(outputs.vectors[-1], n) for n in range(3)] for outputs in (student, teacher)
-    ]
+    both = [[side_by_side(outputs.qkv[-1], n) for n in range(3)] for outputs in (student, teacher)]
     wanted = 0.0
     for a, b in ((0, 1), (2, 2)):
         values = losses.relation_kl(
@@ -148,7 +146,7 @@ def test_relations_are_minilms():
         wanted += mean(values.mean(1), batch.mask)
     np.testing.assert_allclose(found, wanted / 2, rtol=1e-5)
     # With its own heads, queries and keys give back the attention maps.
-    query, key, _ = teacher.vectors[-1]
+    query, key, _ = teacher.qkv[-1]
     scores = np.einsum("BHLK,BHSK->BHLS", query, key) * query.shape[-1] ** -0.5
     scores = np.where(np.asarray(batch.mask)[:, None, None], scores, -1e30)
     np.testing.assert_allclose(jax.nn.softmax(scores), teacher.attention[-1], atol=1e-6)
@@ -165,9 +163,9 @@ def test_relations_of_decoders_leave_out_what_comes_later():
     term = Relations(heads=2, causal=True)
 
     def first(vectors):
-        (query, key, value), rest = student.vectors[0], student.vectors[1:]
+        (query, key, value), rest = student.qkv[0], student.qkv[1:]
         moved = tuple(x.at[:, :, 1:].add(vectors) for x in (query, key, value))
-        changed = dataclasses.replace(student, vectors=(moved, *rest))
+        changed = dataclasses.replace(student, qkv=(moved, *rest))
         only = dataclasses.replace(batch, mask=jnp.zeros_like(batch.mask).at[:, 0].set(True))
         return term.total(changed, teacher, only)
 

@@ -123,10 +123,12 @@ def test_importance_is_the_mean_over_what_is_not_padding():
     mask = np.asarray(batch.mask)
     found = importance(model, params, [batch])
     np.testing.assert_allclose(
-        found.feed_forward[0], np.abs(np.asarray(outputs.inner[0]))[mask].mean(0), rtol=1e-4
+        found.feed_forward[0],
+        np.abs(np.asarray(outputs.ffn_activations[0]))[mask].mean(0),
+        rtol=1e-4,
     )
     # A head's output, by hand: weights times values.
-    values, weights = outputs.vectors[0][2], outputs.attention[0]
+    values, weights = outputs.qkv[0][2], outputs.attention[0]
     heads = np.linalg.norm(np.einsum("BHLS,BHSK->BLHK", weights, values), axis=-1)
     np.testing.assert_allclose(found.heads[0], heads[mask].mean(0), rtol=1e-4)
     sizes = [

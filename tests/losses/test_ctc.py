@@ -70,7 +70,7 @@ def told(log_p, n):
     labels = jnp.zeros((1, PLACES), jnp.int32).at[0, 0].set(1)
     student = jnp.array(places(seed=7), jnp.float32)[None]
     batch = Batch(labels, mask, targets=labels, target_mask=labels > 0,
-                  taught=NBest(jnp.array(ids), jnp.array(values)))  # fmt: skip
+                  stored_targets=NBest(jnp.array(ids), jnp.array(values)))  # fmt: skip
     return Outputs(student, ()), batch, hypotheses
 
 
