@@ -1,4 +1,4 @@
-"""What a model returns: logits and every intermediate a loss may want, never sown."""
+"""What a model returns: logits and every intermediate a loss may need, never sown."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """The last step of a head over a vocabulary, not yet taken: what logits are made from."""
+    """The last layer of a vocabulary head, not yet applied: logits = features @ matrix.T + bias."""
 
     features: Any  # [*B, E]
     matrix: Any  # [V, E]: each token's vector
@@ -47,7 +47,7 @@ class Outputs:
     logits: Any  # [B, K, V] at the target positions, [B, L, V] where a batch names none
     hidden: tuple[Any, ...]  # N + 1 arrays [B, L, D]
     attention: tuple[Any, ...] = ()  # N arrays [B, H, L, S]; none of blocks LayerDrop may skip
-    cross: tuple[Any, ...] = ()  # N arrays [B, H, L, S], over what the encoder read
+    cross: tuple[Any, ...] = ()  # N arrays [B, H, L, S], over the encoder's positions
     qkv: tuple[Any, ...] = ()  # N x (queries [B, H, L, K], keys, values [B, G, L, K])
     context: tuple[Any, ...] = ()  # N arrays [B, L, H K]: each head's weighted values
     ffn_activations: tuple[Any, ...] = ()  # N arrays [B, L, F], where blocks have one feed-forward
