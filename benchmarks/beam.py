@@ -84,7 +84,7 @@ def write_model(folder: pathlib.Path) -> None:
             spec.save(str(folder / kind))
 
 
-def told(best: list[tuple[list[int], float]]) -> dict:
+def summary(best: list[tuple[list[int], float]]) -> dict:
     return {"tokens": [tokens for tokens, _ in best], "scores": [score for _, score in best]}
 
 
@@ -125,9 +125,9 @@ def serve_jax(options) -> None:
         return decode_rows(search, params, batch_of, lengths, batch_size=options.rows)
 
     def check() -> dict:
-        found = run()
-        return told(
-            list(zip(found.tokens[:, 0].tolist(), found.scores[:, 0].tolist(), strict=True))
+        results = run()
+        return summary(
+            list(zip(results.tokens[:, 0].tolist(), results.scores[:, 0].tolist(), strict=True))
         )
 
     peers.serve(check, timed(run))
@@ -160,11 +160,13 @@ def serve_torch(options) -> None:
                     bad_words_ids=[[PAD]], output_scores=True, return_dict_in_generate=True,
                     do_sample=False,
                 )  # fmt: skip
-            told = zip(made.sequences[:, 1:].tolist(), made.sequences_scores.tolist(), strict=True)
-            best += list(told)
+            summary = zip(
+                made.sequences[:, 1:].tolist(), made.sequences_scores.tolist(), strict=True
+            )
+            best += list(summary)
         return best
 
-    peers.serve(lambda: told(run()), timed(run))
+    peers.serve(lambda: summary(run()), timed(run))
 
 
 def serve_ctranslate2(options) -> None:
@@ -188,7 +190,7 @@ def serve_ctranslate2(options) -> None:
             for each in made
         ]
 
-    peers.serve(lambda: told(run()), timed(run))
+    peers.serve(lambda: summary(run()), timed(run))
 
 
 def timed(run):
@@ -201,13 +203,13 @@ def timed(run):
     return time_steps
 
 
-def agree(found: dict[str, dict]) -> None:
+def agree(results: dict[str, dict]) -> None:
     """Stop unless all wrote the same."""
-    wanted = found[OURS]
-    for name, each in found.items():
-        pairs = zip(each["tokens"], wanted["tokens"], strict=True)
-        same = sum(a == b for a, b in pairs) / len(wanted["tokens"])
-        apart = max(abs(a - b) for a, b in zip(each["scores"], wanted["scores"], strict=True))
+    reference = results[OURS]
+    for name, each in results.items():
+        pairs = zip(each["tokens"], reference["tokens"], strict=True)
+        same = sum(a == b for a, b in pairs) / len(reference["tokens"])
+        apart = max(abs(a - b) for a, b in zip(each["scores"], reference["scores"], strict=True))
         print(f"{name}: {same:.1%} of the hypotheses are ours; scores within {apart:.1e}")
         if name in (TORCH, "ctranslate2") and (same < AGREE or apart > 1e-3):
             raise SystemExit(f"{name} decodes something else than we do; nothing was timed.")
@@ -232,10 +234,10 @@ def step_seconds(folder: pathlib.Path, width: int, tokens: int, first: int, repe
     rows = np.stack([sentences(64)[20][:24]] * 16)
     start = np.full((16, 1), config.start, np.int32)
     begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on)
-    tidy = jax.jit(steps.tidy, static_argnums=(1, 2))
+    compact_cache = jax.jit(steps.tidy, static_argnums=(1, 2))
 
     def on(state: Any, until: int) -> Any:
-        return go_on(params, tidy(state, kept_columns(state.shown), 16 * width), until)
+        return go_on(params, compact_cache(state, kept_columns(state.shown), 16 * width), until)
 
     state = begin(params, Batch(rows, np.ones(rows.shape, bool)), start, np.ones((16, 1), bool))
     for until in range(16, first + 1, 16):
@@ -269,8 +271,8 @@ def main() -> None:
             return of_widths(folder, options.rounds)
         if options.what == "cache":
             return of_cache(folder, options.rounds)
-        there = [name for name in PEERS if _can_run(name, folder)]
-        names = [OURS, LOW, *there]
+        available = [name for name in PEERS if _can_run(name, folder)]
+        names = [OURS, LOW, *available]
         names = [name for name in names if name not in options.without.split(",")]
         words = ["--folder", place, "--threads", str(options.threads)]
         for name in ("sentences", "tokens", "rows"):
@@ -282,7 +284,7 @@ def main() -> None:
             peer.close()
     for name in {OURS, LOW} & set(names):
         print(f"\nAgainst {name}, {options.sentences} sentences:\n\n{peers.table(times, name)}")
-    print(json.dumps({name: [round(x, 2) for x in found] for name, found in times.items()}))
+    print(json.dumps({name: [round(x, 2) for x in results] for name, results in times.items()}))
 
 
 def _can_run(name: str, folder: pathlib.Path) -> bool:
@@ -294,10 +296,10 @@ def _can_run(name: str, folder: pathlib.Path) -> bool:
 def of_widths(folder: pathlib.Path, repeat: int) -> None:
     """How the time of a step grows with the beam, 16 rows, tokens 17 to 32."""
     widths = (1, 2, 4, 8, 16)
-    found = [step_seconds(folder, width, 48, 16, repeat) for width in widths]
-    power = np.polyfit(np.log(widths), np.log(found), 1)[0]
+    results = [step_seconds(folder, width, 48, 16, repeat) for width in widths]
+    power = np.polyfit(np.log(widths), np.log(results), 1)[0]
     print("| beams | ms a step |\n| ---: | ---: |")
-    for width, seconds in zip(widths, found, strict=True):
+    for width, seconds in zip(widths, results, strict=True):
         print(f"| {width} | {1e3 * seconds:.1f} |")
     print(f"a step's time grows with the beam's width to the power {power:.2f}")
 
@@ -317,14 +319,14 @@ def copy_seconds(repeat: int) -> float:
     import jax
     import jax.numpy as jnp
 
-    follow = jax.jit(lambda caches, rows: [x[rows] for x in caches])
+    reorder = jax.jit(lambda caches, rows: [x[rows] for x in caches])
     caches = [jnp.zeros((64, 8, 128, 64)) for _ in range(12)]
     rows = (np.arange(64).reshape(16, 4)[:, ::-1]).reshape(-1)
-    jax.block_until_ready(follow(caches, rows))
+    jax.block_until_ready(reorder(caches, rows))
     least = math.inf
     for _ in range(repeat):
         began = time.perf_counter()
-        jax.block_until_ready(follow(caches, rows))
+        jax.block_until_ready(reorder(caches, rows))
         least = min(least, time.perf_counter() - began)
     return least
 

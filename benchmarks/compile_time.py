@@ -54,8 +54,8 @@ def main() -> None:
         for layers, scan in ((1, False), (options.layers, True), (options.layers, False)):
             config = dataclasses.replace(bert.Config(), layers=layers, scan_layers=scan)
             trace, compiling = seconds(config, options.dropout)
-            way = "scan" if scan else "loop"
-            print(f"| {layers} | {way} | {trace:.1f} | {compiling:.1f} |", flush=True)
+            strategy = "scan" if scan else "loop"
+            print(f"| {layers} | {strategy} | {trace:.1f} | {compiling:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def steps():
     from jaxkd.models.feed_forward import Experts
 
     hidden = jax.random.normal(jax.random.key(0), (ROWS, LENGTH, WIDTH))
-    found = {}
+    results = {}
     for experts in EXPERTS:
         layer = Experts(
             WIDTH, INNER, INNER, experts, CHOSEN, True, "silu", 0.02, jnp.float32
@@ -40,30 +40,30 @@ def steps():
             return jnp.mean(layer.apply({"params": params}, hidden) ** 2)
 
         def dense(params, experts=experts):
-            told = jax.nn.softmax(hidden @ params["router"]["kernel"])
-            share, chosen = jax.lax.top_k(told, CHOSEN)
+            router_probs = jax.nn.softmax(hidden @ params["router"]["kernel"])
+            share, chosen = jax.lax.top_k(router_probs, CHOSEN)
             share = share / share.sum(-1, keepdims=True)
             weight = jnp.sum(jax.nn.one_hot(chosen, experts) * share[..., None], -2)
             inner = jax.nn.silu(jnp.einsum("BLD,EDN->BLEN", hidden, params["gate"]))
             inner = inner * jnp.einsum("BLD,EDN->BLEN", hidden, params["expand"])
-            mixed = jnp.einsum("BLEN,END,BLE->BLD", inner, params["contract"], weight)
+            combined = jnp.einsum("BLEN,END,BLE->BLD", inner, params["contract"], weight)
             shared = params["shared"]
             common = jax.nn.silu(hidden @ shared["gate"]["kernel"])
             common = (common * (hidden @ shared["expand"]["kernel"])) @ shared["contract"]["kernel"]
             gate = jax.nn.sigmoid(hidden @ params["shared_gate"]["kernel"])
-            return jnp.mean((mixed + gate * common) ** 2)
+            return jnp.mean((combined + gate * common) ** 2)
 
         ways = {"routed": routed} | ({"every expert": dense} if experts <= 16 else {})
         values = {}
         for name, loss in ways.items():
             step = jax.jit(jax.value_and_grad(loss))
             values[name], _ = jax.block_until_ready(step(params))
-            found[name, experts] = lambda step=step, params=params: jax.block_until_ready(
+            results[name, experts] = lambda step=step, params=params: jax.block_until_ready(
                 step(params)
             )
         if "every expert" in values:
             np.testing.assert_allclose(values["routed"], values["every expert"], rtol=1e-4)
-    return found
+    return results
 
 
 def main() -> None:
@@ -74,24 +74,24 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{ROWS} x {LENGTH} tokens of width {WIDTH}, experts of {INNER}, {CHOSEN} a token")
     print(peers.machine())
-    found = steps()
-    times = {name: [] for name in found}
+    results = steps()
+    times = {name: [] for name in results}
     for i in range(options.rounds):
-        for name, step in found.items():
+        for name, step in results.items():
             began = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - began)
         print(f"\rround {i + 1}/{options.rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     print("| way | experts | median ms | least ms |\n| --- | ---: | ---: | ---: |")
-    for (way, experts), seconds in times.items():
+    for (strategy, experts), seconds in times.items():
         median = 1e3 * statistics.median(seconds)
-        print(f"| {way} | {experts} | {median:.0f} | {1e3 * min(seconds):.0f} |")
-    for way in ("routed", "every expert"):
-        sizes = [e for e in EXPERTS if (way, e) in times]
-        medians = [statistics.median(times[way, e]) for e in sizes]
+        print(f"| {strategy} | {experts} | {median:.0f} | {1e3 * min(seconds):.0f} |")
+    for strategy in ("routed", "every expert"):
+        sizes = [e for e in EXPERTS if (strategy, e) in times]
+        medians = [statistics.median(times[strategy, e]) for e in sizes]
         slope = np.polyfit(np.log(sizes), np.log(medians), 1)[0]
-        print(f"{way}: time grows with experts to the power {slope:.2f}")
+        print(f"{strategy}: time grows with experts to the power {slope:.2f}")
 
 
 if __name__ == "__main__":

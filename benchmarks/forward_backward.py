@@ -74,28 +74,28 @@ def serve_jax(folder: pathlib.Path, dtype: str) -> None:
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimiser.update(gradient, state, params)
         kernel = gradient["blocks"][1]["attention"]["query"]["kernel"].T
-        told = {
+        metrics = {
             "loss": value,
             "grad_norm": optax.tree.norm(gradient),
             "query_probe": jnp.sum(kernel * probe(kernel.shape)) / jnp.linalg.norm(kernel),
             "query_norm": jnp.linalg.norm(kernel),
         }
-        return optax.apply_updates(params, updates), state, told
+        return optax.apply_updates(params, updates), state, metrics
 
     step = jax.jit(step, donate_argnums=(0, 1))
     state = optimiser.init(params)
 
     def check() -> dict[str, float]:
         nonlocal params, state
-        params, state, told = step(params, state)
-        return {name: float(value) for name, value in told.items()}
+        params, state, metrics = step(params, state)
+        return {name: float(value) for name, value in metrics.items()}
 
     def time_steps(steps: int) -> dict[str, float]:
         nonlocal params, state
         began = time.perf_counter()
         for _ in range(steps):
-            params, state, told = step(params, state)
-        jax.block_until_ready((params, told))
+            params, state, metrics = step(params, state)
+        jax.block_until_ready((params, metrics))
         return {"seconds": (time.perf_counter() - began) / steps}
 
     peers.serve(check, time_steps)
@@ -111,9 +111,9 @@ def serve_torch(folder: pathlib.Path, dtype: str, *, compiled: bool, threads: in
     transformers.logging.disable_progress_bar()
     model = transformers.BertForSequenceClassification.from_pretrained(folder).train()
     matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    undecayed = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
+        [{"params": matrices, "weight_decay": 0.01}, {"params": undecayed, "weight_decay": 0.0}],
         lr=1e-4, betas=(0.9, 0.98), eps=1e-6, fused=True,
     )  # fmt: skip
     tokens, labels = (torch.tensor(x).long() for x in batch())
@@ -129,20 +129,22 @@ def serve_torch(folder: pathlib.Path, dtype: str, *, compiled: bool, threads: in
         model.zero_grad(set_to_none=True)
         loss = objective()
         loss.backward()
-        told = {"loss": loss}
+        metrics = {"loss": loss}
         if measure:
-            told["grad_norm"] = sum((p.grad.double() ** 2).sum() for p in model.parameters()) ** 0.5
+            metrics["grad_norm"] = (
+                sum((p.grad.double() ** 2).sum() for p in model.parameters()) ** 0.5
+            )
             query = model.bert.encoder.layer[1].attention.self.query.weight.grad
-            told["query_norm"] = query.norm()
-            told["query_probe"] = (query * torch.tensor(probe(query.shape))).sum() / query.norm()
+            metrics["query_norm"] = query.norm()
+            metrics["query_probe"] = (query * torch.tensor(probe(query.shape))).sum() / query.norm()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        return told
+        return metrics
 
     def check() -> dict[str, float]:
-        told = {name: float(value.detach()) for name, value in step(measure=True).items()}
-        told["matmul_error"] = peers.matmul_error()
-        return told
+        metrics = {name: float(value.detach()) for name, value in step(measure=True).items()}
+        metrics["matmul_error"] = peers.matmul_error()
+        return metrics
 
     def time_steps(steps: int) -> dict[str, float]:
         began = time.perf_counter()
@@ -170,9 +172,9 @@ def main() -> None:
         write_model(pathlib.Path(place))
         words = ["--folder", place, "--threads", str(options.threads), "--dtype", options.dtype]
         running = [peers.Peer(__file__, name, words, options.threads) for name in (OURS, *TORCH)]
-        found = {peer.name: peer.ask("check") for peer in running}
-        peers.agree(found, OURS, TOLERANCE[options.dtype], exact=options.dtype == "float32")
-        print("the steps agree:", json.dumps({k: round(v, 5) for k, v in found[OURS].items()}))
+        results = {peer.name: peer.ask("check") for peer in running}
+        peers.agree(results, OURS, TOLERANCE[options.dtype], exact=options.dtype == "float32")
+        print("the steps agree:", json.dumps({k: round(v, 5) for k, v in results[OURS].items()}))
         times = peers.interleaved(running, options.rounds, options.steps)
         for peer in running:
             peer.close()

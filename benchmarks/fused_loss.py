@@ -48,7 +48,7 @@ def inputs(options) -> dict[str, np.ndarray]:
     }
 
 
-def told(loss, to_states, to_matrix, probe) -> dict[str, float]:
+def summary(loss, to_states, to_matrix, probe) -> dict[str, float]:
     """Numbers two gradients are compared by; each probe is over its gradient's norm."""
     norms = [float(np.linalg.norm(x)) for x in (to_states, to_matrix)]
     return {
@@ -75,17 +75,17 @@ def serve_jax(options) -> None:
         "forward_kl": losses.soft_targets,
     }[options.kind]
 
-    def values(logits, taught, labels):
-        return {"kd": kind(logits, taught, temperature=TEMPERATURE)}
+    def values(logits, teacher_states, labels):
+        return {"kd": kind(logits, teacher_states, temperature=TEMPERATURE)}
 
     @jax.jit
-    def step(states, matrix, taught, taught_matrix):
+    def step(states, matrix, teacher_states, teacher_matrix):
         def loss(states, matrix):
             return losses.fused(
                 values,
                 {"kd": 1 / options.tokens},
                 Projection(states.astype(dtype), matrix),
-                Projection(taught.astype(dtype), taught_matrix),
+                Projection(teacher_states.astype(dtype), teacher_matrix),
                 jnp.zeros(options.tokens, jnp.int32),
                 jnp.ones(options.tokens, bool),
                 chunk=options.chunk,
@@ -94,23 +94,23 @@ def serve_jax(options) -> None:
         return jax.value_and_grad(loss, argnums=(0, 1))(states, matrix)
 
     names = ("student", "student_matrix", "teacher", "teacher_matrix")
-    given = [jax.device_put(data[name]) for name in names]
-    compiled = step.lower(*given).compile()
+    arrays = [jax.device_put(data[name]) for name in names]
+    compiled = step.lower(*arrays).compile()
 
     def check() -> dict[str, float]:
-        loss, (to_states, to_matrix) = jax.block_until_ready(compiled(*given))
-        found = told(loss, np.asarray(to_states), np.asarray(to_matrix), data["probe"])
-        return found
+        loss, (to_states, to_matrix) = jax.block_until_ready(compiled(*arrays))
+        results = summary(loss, np.asarray(to_states), np.asarray(to_matrix), data["probe"])
+        return results
 
     def time_steps(steps: int) -> dict[str, float]:
         began = time.perf_counter()
         for _ in range(steps):
-            jax.block_until_ready(compiled(*given))
+            jax.block_until_ready(compiled(*arrays))
         return {"seconds": (time.perf_counter() - began) / steps}
 
     def memory() -> dict[str, float]:
         if jax.default_backend() == "cpu":
-            return {"bytes": peers.peak_bytes(lambda: jax.block_until_ready(compiled(*given)))}
+            return {"bytes": peers.peak_bytes(lambda: jax.block_until_ready(compiled(*arrays)))}
         plan = compiled.memory_analysis()
         return {"bytes": plan.temp_size_in_bytes + plan.output_size_in_bytes}
 
@@ -127,7 +127,7 @@ def serve_torch(options) -> None:
     low = options.dtype == "bfloat16"
     device, wait = peers.torch_device(), peers.torch_waits()
     cast = torch.bfloat16 if options.serve.endswith("cast") else torch.float32
-    states, matrix, taught, taught_matrix = (
+    states, matrix, teacher_states, teacher_matrix = (
         torch.tensor(data[name], dtype=cast, device=device)
         for name in ("student", "student_matrix", "teacher", "teacher_matrix")
     )
@@ -137,12 +137,12 @@ def serve_torch(options) -> None:
     def logits() -> tuple[torch.Tensor, torch.Tensor]:
         with torch.autocast(device, torch.bfloat16, enabled=low):
             with torch.no_grad():
-                its = taught @ taught_matrix.T
-            return (states @ matrix.T).float(), its.float()
+                teacher_logits = teacher_states @ teacher_matrix.T
+            return (states @ matrix.T).float(), teacher_logits.float()
 
     def plain() -> torch.Tensor:
-        mine, its = logits()
-        log_q, log_p = F.log_softmax(mine, -1), F.log_softmax(its, -1)
+        student_logits, teacher_logits = logits()
+        log_q, log_p = F.log_softmax(student_logits, -1), F.log_softmax(teacher_logits, -1)
         if options.kind == "forward_kl":
             return F.kl_div(log_q, log_p, log_target=True, reduction="sum") / options.tokens
         log_m = torch.logaddexp(log_p, log_q) - np.log(2)
@@ -165,7 +165,7 @@ def serve_torch(options) -> None:
 
         def loss() -> torch.Tensor:
             with torch.autocast(device, torch.bfloat16, enabled=low and cast == torch.float32):
-                return fused(states, matrix, taught, taught_matrix, labels)
+                return fused(states, matrix, teacher_states, teacher_matrix, labels)
 
     else:
         loss = torch.compile(plain) if "compiled" in options.serve else plain
@@ -179,8 +179,8 @@ def serve_torch(options) -> None:
     def check() -> dict[str, float]:
         value = step()
         gradients = (x.grad.float().cpu().numpy() for x in (states, matrix))
-        found = told(value.detach(), *gradients, data["probe"])
-        return found | {"matmul_error": peers.matmul_error()}
+        results = summary(value.detach(), *gradients, data["probe"])
+        return results | {"matmul_error": peers.matmul_error()}
 
     def time_steps(steps: int) -> dict[str, float]:
         if device != "cpu":
@@ -234,15 +234,15 @@ def main() -> None:
     for name in ("kind", "dtype", "tokens", "vocabulary", "chunk", "threads"):
         words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     running = [peers.Peer(__file__, name, words, options.threads) for name in names]
-    found = {peer.name: peer.ask("check") for peer in running}
+    results = {peer.name: peer.ask("check") for peer in running}
     exact = options.dtype == "float32"
     unlike = options.unlike.split(",")
-    peers.agree(found, OURS, TOLERANCE[options.dtype], exact=exact, unlike=unlike)
-    print("ours:", {k: round(v, 5) for k, v in found[OURS].items()})
+    peers.agree(results, OURS, TOLERANCE[options.dtype], exact=exact, unlike=unlike)
+    print("ours:", {k: round(v, 5) for k, v in results[OURS].items()})
     if options.memory:
-        held = {peer.name: peer.ask("memory")["bytes"] for peer in running}
+        peaks = {peer.name: peer.ask("memory")["bytes"] for peer in running}
         print("| step | MB | times ours |\n| --- | ---: | ---: |")
-        for name, size in held.items():
+        for name, size in peaks.items():
             print(f"| {name} | {size / 1e6:,.0f} | {size / held[OURS]:.1f} |")
         return
     times = peers.interleaved(running, options.rounds, options.steps)

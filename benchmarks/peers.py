@@ -84,7 +84,7 @@ def torch_device() -> str:
 
 
 def torch_waits() -> Callable[[], None]:
-    """What waits until torch has done what it was told to do."""
+    """What waits until torch has done what was queued."""
     import torch
 
     return torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
@@ -159,7 +159,7 @@ def _status(name: str) -> int:
 
 
 def agree(
-    found: Mapping[str, Mapping[str, float]],
+    results: Mapping[str, Mapping[str, float]],
     ours: str,
     tolerance: float = 1e-4,
     *,
@@ -173,16 +173,18 @@ def agree(
       exact: products must be those of float32.
       unlike: names that may be further away; how far is printed.
     """
-    for name, told in found.items():
-        for key, wanted in found[ours].items():
-            size = 1.0 if key.endswith("_probe") else max(abs(wanted), 1e-2)
-            if abs(told[key] - wanted) > tolerance * size:
-                what = f"{name} computes another step: {key} is {told[key]}, ours {wanted}"
+    for name, numbers in results.items():
+        for key, reference in results[ours].items():
+            size = 1.0 if key.endswith("_probe") else max(abs(reference), 1e-2)
+            if abs(numbers[key] - reference) > tolerance * size:
+                what = f"{name} computes another step: {key} is {numbers[key]}, ours {reference}"
                 if name not in unlike:
                     sys.exit(what)
                 print(what)
-        if exact and told.get("matmul_error", 0) > 1e-6:
-            sys.exit(f"{name}: matrix products are off by {told['matmul_error']:.1e}: not float32")
+        if exact and numbers.get("matmul_error", 0) > 1e-6:
+            sys.exit(
+                f"{name}: matrix products are off by {numbers['matmul_error']:.1e}: not float32"
+            )
 
 
 def serve(check: Any, time_steps: Any, memory: Any = None) -> None:
@@ -192,11 +194,11 @@ def serve(check: Any, time_steps: Any, memory: Any = None) -> None:
     for line in sys.stdin:
         word, *rest = line.split()
         if word == "time":
-            found = time_steps(int(rest[0]))
+            results = time_steps(int(rest[0]))
         else:
-            found = check() if word == "check" else memory()
+            results = check() if word == "check" else memory()
         give_back()
-        answers.write(json.dumps(found) + "\n")
+        answers.write(json.dumps(results) + "\n")
         answers.flush()
 
 
@@ -219,8 +221,8 @@ def table(times: Mapping[str, Sequence[float]], ours: str) -> str:
         "| step | median ms | least ms | times ours (median of pairs) | lowest .. highest pair |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for name, found in times.items():
-        ratios = sorted(theirs / mine for theirs, mine in zip(found, times[ours], strict=True))
+    for name, results in times.items():
+        ratios = sorted(theirs / own for theirs, own in zip(results, times[ours], strict=True))
         lines.append(
             f"| {name} | {1e3 * statistics.median(found):.0f} | {1e3 * min(found):.0f} "
             f"| {statistics.median(ratios):.2f} | {ratios[0]:.2f} .. {ratios[-1]:.2f} |"
@@ -245,5 +247,5 @@ def _accelerators() -> list[str]:
     """Their names, as the driver tells them: asking jax would take their memory."""
     if shutil.which("nvidia-smi") is None:
         return []
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True).stdout.splitlines()

@@ -48,11 +48,11 @@ def text(rows: int) -> MaskedRows:
 def written(folder: pathlib.Path, kind: str, rows: MaskedRows, params) -> tuple[store.Store, float]:
     """The store of one kind, and the seconds it took."""
     label = Label(kind=kind, masking=MASKING, batch_size=BATCH)
-    tell = label.teller(TEACHER, params, rows, seed=0, size=VOCABULARY)
+    label_batch = label.teller(TEACHER, params, rows, seed=0, size=VOCABULARY)
     count = len(rows.splits["train"])
-    fields = label.fields(TEACHER, tell(np.arange(1))[1])  # compiles
+    fields = label.fields(TEACHER, label_batch(np.arange(1))[1])  # compiles
     began = time.perf_counter()
-    store.write_shard(folder, 0, fields, label.examples(np.arange(count), tell))
+    store.write_shard(folder, 0, fields, label.examples(np.arange(count), label_batch))
     seconds = time.perf_counter() - began
     store.write_header(folder, fields, {"kind": kind}, examples=count, shards=1)
     return store.Store(folder, {}), seconds
@@ -77,14 +77,14 @@ def main() -> None:
     )
     print(peers.machine(), flush=True)
     with tempfile.TemporaryDirectory() as place:
-        given = dict(seed=0, batch_size=BATCH, masking=MASKING)
-        feeds = {"online": rows.training(**given)}
+        settings = dict(seed=0, batch_size=BATCH, masking=MASKING)
+        feeds = {"online": rows.training(**settings)}
         for kind in options.kinds.split(","):
-            found, seconds = written(pathlib.Path(place) / kind, kind, rows, params)
-            asked = MASKING.targets(LENGTH)
-            each = (found.bytes_an_example - store.HASH) / asked
+            opened, seconds = written(pathlib.Path(place) / kind, kind, rows, params)
+            target_count = MASKING.targets(LENGTH)
+            each = (opened.bytes_an_example - store.HASH) / target_count
             print(f"{kind}: {each:.0f} bytes a target, labelled in {seconds:.1f} s", flush=True)
-            feeds[kind] = rows.training(**given, recall=recall_from(found))
+            feeds[kind] = rows.training(**settings, recall=recall_from(opened))
         states = {name: initial_state(start, optimiser) for name in feeds}
         times = {name: [] for name in feeds}
         for turn in range(options.rounds + 1):  # the first one compiles
@@ -92,17 +92,17 @@ def main() -> None:
                 batches = feed.start(0)
                 began = time.perf_counter()
                 for _ in range(steps):
-                    states[name], told = step(states[name], params, next(batches))
-                jax.block_until_ready(told)
+                    states[name], metrics = step(states[name], params, next(batches))
+                jax.block_until_ready(metrics)
                 if turn:
                     times[name].append((time.perf_counter() - began) / steps)
     online = times["online"]
     print("| targets | seconds a step, median | online's time (median of pairs) | range |")
     print("| --- | ---: | ---: | ---: |")
-    for name, found in times.items():
-        ratio = sorted(theirs / mine for theirs, mine in zip(online, found, strict=True))
+    for name, seconds_a_step in times.items():
+        ratio = sorted(theirs / own for theirs, own in zip(online, seconds_a_step, strict=True))
         print(
-            f"| {name} | {statistics.median(found):.2f} | {statistics.median(ratio):.2f} "
+            f"| {name} | {statistics.median(seconds_a_step):.2f} | {statistics.median(ratio):.2f} "
             f"| {ratio[0]:.2f} .. {ratio[-1]:.2f} |"
         )
 

@@ -108,9 +108,9 @@ def serve_jax(folder: pathlib.Path) -> None:
     def check() -> dict[str, float]:
         nonlocal state
         state, metrics = step(state, teacher, fed)
-        told = {name: float(mean.compute()) for name, mean in metrics.items()}
+        numbers = {name: float(mean.compute()) for name, mean in metrics.items()}
         token = state.params["embed"]["token"]
-        return told | {"moved": float(jnp.abs(token - student["embed"]["token"]).sum())}
+        return numbers | {"moved": float(jnp.abs(token - student["embed"]["token"]).sum())}
 
     def time_steps(steps: int) -> dict[str, float]:
         nonlocal state
@@ -136,9 +136,9 @@ def serve_torch(folder: pathlib.Path, *, gathered: bool, compiled: bool, threads
     # The positions do not learn. They keep their gradient, which our grad_norm counts too.
     learning = [p for n, p in student.named_parameters() if "position_embeddings" not in n]
     matrices = [p for p in learning if p.ndim > 1]
-    vectors = [p for p in learning if p.ndim <= 1]
+    undecayed = [p for p in learning if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
+        [{"params": matrices, "weight_decay": 0.01}, {"params": undecayed, "weight_decay": 0.0}],
         lr=1e-4, betas=(0.9, 0.98), eps=1e-6, fused=True,
     )  # fmt: skip
     data = batch()
@@ -161,19 +161,23 @@ def serve_torch(folder: pathlib.Path, *, gathered: bool, compiled: bool, threads
 
     def objective() -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
-            taught, taught_hidden = run(teacher)
+            teacher_logits, teacher_hidden = run(teacher)
         logits, hidden = run(student)
         if gathered:
             nll = torch.nn.functional.cross_entropy(logits, targets.flatten())
         else:
             nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
             at = labels != -100
-            logits, taught = logits[at], taught[at]
+            logits, teacher_logits = logits[at], teacher_logits[at]
         soft = 4 * torch.nn.functional.kl_div(
-            torch.log_softmax(logits / 2, -1), torch.softmax(taught / 2, -1), reduction="batchmean"
+            torch.log_softmax(logits / 2, -1),
+            torch.softmax(teacher_logits / 2, -1),
+            reduction="batchmean",
         )
-        mine, its = hidden[mask], taught_hidden[mask]
-        cosine = torch.nn.functional.cosine_embedding_loss(mine, its, torch.ones(len(mine)))
+        student_states, teacher_states = hidden[mask], teacher_hidden[mask]
+        cosine = torch.nn.functional.cosine_embedding_loss(
+            student_states, teacher_states, torch.ones(len(student_states))
+        )
         return 5 * soft + 2 * nll + cosine, soft, nll, cosine
 
     if compiled:
@@ -183,21 +187,21 @@ def serve_torch(folder: pathlib.Path, *, gathered: bool, compiled: bool, threads
         student.zero_grad(set_to_none=True)
         loss, soft, nll, cosine = objective()
         loss.backward()
-        told = {"loss": loss, "soft_targets": soft, "mlm": nll, "cosine": cosine}
+        numbers = {"loss": loss, "soft_targets": soft, "mlm": nll, "cosine": cosine}
         if measure:  # in float64: torch's own float32 norm was seen to be off by 4e-4 here
-            told["grad_norm"] = (
+            numbers["grad_norm"] = (
                 sum((p.grad.double() ** 2).sum() for p in student.parameters()) ** 0.5
             )
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
-        return told
+        return numbers
 
     def check() -> dict[str, float]:
         word = student.bert.embeddings.word_embeddings.weight
         before = word.detach().clone()
-        told = {name: float(value.detach()) for name, value in step(measure=True).items()}
-        told["matmul_error"] = peers.matmul_error()
-        return told | {"moved": float((word.detach() - before).abs().sum())}
+        numbers = {name: float(value.detach()) for name, value in step(measure=True).items()}
+        numbers["matmul_error"] = peers.matmul_error()
+        return numbers | {"moved": float((word.detach() - before).abs().sum())}
 
     def time_steps(steps: int) -> dict[str, float]:
         began = time.perf_counter()
@@ -229,10 +233,10 @@ def main() -> None:
         write_models(options.size, folder)
         words = ["--folder", place, "--threads", str(options.threads)]
         running = [peers.Peer(__file__, name, words, options.threads) for name in (OURS, *TORCH)]
-        found = {peer.name: peer.ask("check") for peer in running}
-        peers.agree(found, OURS)
-        print("the steps agree:", json.dumps({k: round(v, 5) for k, v in found[OURS].items()}))
-        print(f"error of torch's matrix products: {found['torch']['matmul_error']:.1e}")
+        results = {peer.name: peer.ask("check") for peer in running}
+        peers.agree(results, OURS)
+        print("the steps agree:", json.dumps({k: round(v, 5) for k, v in results[OURS].items()}))
+        print(f"error of torch's matrix products: {results['torch']['matmul_error']:.1e}")
         times = peers.interleaved(running, options.rounds, options.steps)
         for peer in running:
             peer.close()

@@ -38,13 +38,13 @@ FILES = sorted((ROOT / "jaxkd").rglob("*.py"))
 
 
 def imports(file: pathlib.Path) -> set[str]:
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return imported
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))

@@ -2,29 +2,29 @@
 
 import pathlib
 
-from jaxkd.data.corpora.alfred_steps import TaskRows
-
+from jaxkd.data.rows.alfred_steps import StepRows
 from jaxkd.data.rows.labelled_rows import LabelledRows
 from jaxkd.data.rows.pair_rows import PairRows
 from jaxkd.data.rows.text import CausalRows, MaskedRows
 from jaxkd.export.torch_encoder import can_export
 from jaxkd.hub.folder import HUB
-from jaxkd.models import bert, families
+from jaxkd.models import families
 
-ASKED = {rows.head for rows in (MaskedRows, CausalRows, PairRows)}  # what stages have data for
 README = pathlib.Path(__file__).parent.parent / "README.md"
+GENERAL = {rows.head for rows in (MaskedRows, CausalRows, PairRows)}
+OF_ENCODERS = {rows.head for rows in (LabelledRows, StepRows)}  # decoders are not fine-tuned so
 
 
 def table() -> list[str]:
+    """The rows of README's table; run this file to print them."""
     lines = []
     for name, (config, _) in families.FAMILIES.items():
         heads = ", ".join(HUB[name].heads) if name in HUB else "– (checkpoints of ours)"
-        of_rows = {LabelledRows.head, TaskRows.head}
-        asked = ASKED | (of_rows if issubclass(config, bert.Config) else set())
-        train = ", ".join(head for head in config.known_heads if head in asked) or "–"
+        trained = GENERAL | (OF_ENCODERS if "masked_lm" in config.known_heads else set())
+        train = ", ".join(head for head in config.known_heads if head in trained) or "–"
         decode = "yes" if hasattr(config, "cache") else "–"
-        heads_of = [head for head in config.known_heads if can_export(config(head=head))]
-        onnx = ", ".join(heads_of) or "–"
+        exported = [head for head in config.known_heads if can_export(config(head=head))]
+        onnx = ", ".join(exported) or "–"
         lines.append(f"| {name} | {heads} | {train} | {decode} | {onnx} |")
     return lines
 

@@ -1,4 +1,4 @@
-"""Names of a mesh's axes: who shares the rows of a batch, and who shares one block."""
+"""Names of a mesh's axes: devices that share a batch's rows, and devices that share a block."""
 
 DATA = "data"
 TENSOR = "tensor"

@@ -1,4 +1,4 @@
-"""What one training or evaluation step is fed: the `Batch` every room passes on."""
+"""The input of one training or evaluation step: the `Batch` that all rooms pass on."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-BLANK = 0  # the token a model names where it names no label (CTC), padding in BERT's vocabularies
+BLANK = 0  # the CTC blank; padding in BERT's vocabularies
 
 
 @jax.tree_util.register_dataclass
@@ -14,10 +14,10 @@ BLANK = 0  # the token a model names where it names no label (CTC), padding in B
 class Batch:
     """Token sequences and, for masked language modelling, the positions to be predicted.
 
-    An encoder-decoder reads `tokens` and goes on from `decoder_tokens`.
+    An encoder-decoder encodes `tokens` and continues `decoder_tokens`.
 
-    Positions to predict are a static number K a row, so that a head can be computed at them alone;
-    rows with fewer fill up with `target_mask` False. Masks: True = counts.
+    Each row has K positions to predict, a static number, so that the head is computed at these
+    positions only; `target_mask` is False where a row has fewer. Masks: True = counts.
     """
 
     tokens: Any  # [B, L] int32, with [MASK] and random tokens already put in
@@ -26,13 +26,13 @@ class Batch:
     target_positions: Any = None  # [B, K] int32, where they stand in the row
     target_mask: Any = None  # [B, K] bool, False where a row has fewer than K targets
     segments: Any = None  # [B, L] int32, sentence A or B; None means all A
-    decoder_tokens: Any = None  # [B, T] int32, what an encoder-decoder has said so far
+    decoder_tokens: Any = None  # [B, T] int32, the decoder's input: targets shifted right
     decoder_mask: Any = None  # [B, T] bool, False on padding
-    taught: Any = None  # what a teacher said of it before (stored_targets.py), each array [B, ...]
+    stored_targets: Any = None  # a teacher's stored outputs (stored_targets.py), [B, ...]
 
     @property
     def last_mask(self) -> Any:
-        """The mask of a model's last hidden states: what was written, where there is a decoder."""
+        """The mask of the last hidden states: the decoder's, if there is a decoder."""
         return self.mask if self.decoder_mask is None else self.decoder_mask
 
     @property

@@ -1,4 +1,4 @@
-"""Names a person typed: which one was meant, and an error that says so."""
+"""Suggest the allowed name that is closest to a misspelt one."""
 
 import difflib
 from collections.abc import Iterable

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """The last step of a head over a vocabulary, not yet taken: what logits are made from."""
+    """The last layer of a vocabulary head, not yet applied: logits = features @ matrix.T + bias."""
 
     features: Any  # [*B, E]
     matrix: Any  # [V, E]: each token's vector

@@ -1,4 +1,4 @@
-"""What a teacher said of a batch before: targets out of a store, instead of a forward pass."""
+"""A teacher's stored outputs for a batch, used instead of its forward pass."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class States:
-    """Last hidden states, from which the teacher's own head makes its predictions again."""
+    """Last hidden states, to which the teacher's head is applied again."""
 
     hidden: Any  # [B, K, D] at the target positions; [B, L, D] where a batch names none
 
@@ -17,7 +17,7 @@ class States:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Logits of few classes, whole."""
+    """All logits of a classifier."""
 
     logits: Any  # [B, C] float32
 
@@ -25,7 +25,7 @@ class Scores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TopK:
-    """The likeliest tokens at each target, and what is left of the probability, their tail."""
+    """The likeliest tokens at each target, and the rest of the probability, the tail."""
 
     ids: Any  # [*B, k] int32
     log_p: Any  # [*B, k + 1] float32, at temperature 1; the tail's is last
@@ -42,10 +42,10 @@ class Draws:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NBest:
-    """The likeliest hypotheses of each row, of a model that names labels at places (CTC)."""
+    """The likeliest label sequences of each row, of a CTC model."""
 
     ids: Any  # [B, n, L] int32, filled up with the blank
-    log_p: Any  # [B, n] float32; the lowest number there is where there were fewer
+    log_p: Any  # [B, n] float32; the smallest float32 where there are fewer than n
 
 
 StoredTargets = States | Scores | TopK | Draws | NBest

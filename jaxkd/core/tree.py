@@ -16,7 +16,7 @@ def named(tree: Any) -> dict[str, Any]:
 
 
 def map_named(function: Any, tree: Any) -> Any:
-    """Like `jax.tree.map`, the function being given (name, leaf)."""
+    """Like `jax.tree.map`, with `function(name, leaf)`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf),
         tree,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-NEVER = -1e9  # added to the log-probability of what must not be; finite, so that sums stay so
+NEVER = -1e9  # added to the log-probability of suppressed tokens; finite, so that sums stay finite
 WIDTH = 128  # tokens of which only the best is looked at first; a power of two
 SMALL = 2048  # vocabularies below are searched at once
 
@@ -26,8 +26,8 @@ def candidates(
     # Vocabulary first, as logits are made (core/outputs.py).
     by_token = jnp.moveaxis(logits, -1, 0).reshape(vocabulary, -1)
     normaliser = jax.nn.logsumexp(by_token, axis=0).reshape(rows, beams, 1)
-    found = top(by_token, min(count, vocabulary), suppress_tokens)
-    values, tokens = (x.reshape(rows, beams, -1) for x in found)
+    largest_values = top(by_token, min(count, vocabulary), suppress_tokens)
+    values, tokens = (x.reshape(rows, beams, -1) for x in largest_values)
     total = (values - normaliser + running[..., None]).reshape(rows, -1)
     best, where = jax.lax.top_k(total, count)
     token = jnp.take_along_axis(tokens.reshape(rows, -1), where, axis=1)
@@ -66,9 +66,9 @@ def top(
     row = row[block].reshape(columns, -1)
     # Looked up in what came in: `whole` is then never more than a term of the maximum.
     inside = jnp.minimum(row, size - 1)
-    found = values[inside, jnp.arange(columns)[:, None]]
-    found = found if added is None else found + added[inside]
-    best, where = jax.lax.top_k(jnp.where(row < size, found, -jnp.inf), count)
+    largest_values = values[inside, jnp.arange(columns)[:, None]]
+    largest_values = largest_values if added is None else largest_values + added[inside]
+    best, where = jax.lax.top_k(jnp.where(row < size, largest_values, -jnp.inf), count)
     return best, jnp.take_along_axis(row, where, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""A set of rows decoded in batches of like length, given back in its own order."""
+"""Decode many rows in batches of similar length, returned in their original order."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ def decode_rows(
     batch_size: int,
     before: Callable[[], Any] = lambda: None,
 ) -> Decoded:
-    """What is written for rows 0, 1, 2 ...; the longest first, so that memory runs out at once.
+    """Decode rows 0, 1, 2 ...; the longest first, so that too little memory shows at once.
 
     Args:
-      write: a search or a drawing, with parameters and a batch.
+      write: a search or a sampler of decode/, called with parameters and a batch.
       batch_of: the batch of these rows.
       lengths: tokens of each row.
       batch_size: rows at a time; the last batch repeats a row to be as large.
@@ -36,14 +36,14 @@ def decode_rows(
     """
     if len(lengths) == 0:
         raise ValueError("there are no rows to decode.")
-    found: list[tuple[np.ndarray, Decoded]] = []
+    batches: list[tuple[np.ndarray, Decoded]] = []
     for chosen in by_length(lengths, batch_size):
         before()
         filled = np.resize(chosen, batch_size)
         made = jax.device_get(write(params, batch_of(filled)))
-        found.append((chosen, jax.tree.map(lambda x, chosen=chosen: x[: len(chosen)], made)))
-    order = np.argsort(np.concatenate([chosen for chosen, _ in found]), kind="stable")
-    parts = [made for _, made in found]
+        batches.append((chosen, jax.tree.map(lambda x, chosen=chosen: x[: len(chosen)], made)))
+    order = np.argsort(np.concatenate([chosen for chosen, _ in batches]), kind="stable")
+    parts = [made for _, made in batches]
     return jax.tree.map(lambda *each: np.concatenate(each)[order], *parts)
 
 

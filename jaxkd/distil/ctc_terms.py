@@ -74,7 +74,7 @@ class CtcHypotheses(CtcLabels):
     needs_teacher: ClassVar[bool] = True
 
     def total(self, student: Outputs, teacher: Outputs | None, batch: Batch, own: Any = ()) -> Any:
-        hypotheses: NBest = batch.taught
+        hypotheses: NBest = batch.stored_targets
         weights = jax.nn.softmax(hypotheses.log_p)  # [B, n]; missing ones are at -inf
 
         def loss_of(ids: Any) -> Any:

@@ -102,9 +102,9 @@ def make_step(
         def part_loss(params: Params, part: Batch, index: Any) -> tuple[Any, dict[str, Any]]:
             noise = None if key is None else jax.random.fold_in(key, index)
             student = forward(model, params, part, keep=keep, dropout=noise)
-            taught = teacher_outputs(teacher, teacher_params, part)
+            outputs = teacher_outputs(teacher, teacher_params, part)
             own = params.get("terms", {})
-            return objective.loss(now, own, student, taught, part, count, chunk=chunk)
+            return objective.loss(now, own, student, outputs, part, count, chunk=chunk)
 
         part_gradient = jax.grad(part_loss, has_aux=True)
         if accumulate == 1:

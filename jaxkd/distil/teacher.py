@@ -14,10 +14,10 @@ from jaxkd.models.quantised import dequantise
 def teacher_outputs(teacher: Model | None, params: Params | None, batch: Batch) -> Outputs | None:
     """The teacher's outputs, without gradient; None if there are neither a teacher nor targets.
 
-    Stored targets (`batch.taught`) are taken instead of a forward pass: last hidden states go
+    Stored targets (`batch.stored_targets`) replace the forward pass: last hidden states go
     through the teacher's own head, for which `params` needs its head and token embedding only.
     """
-    stored = batch.taught
+    stored = batch.stored_targets
     if stored is None:
         outputs = None if teacher is None else forward(teacher, dequantise(params), batch)
     elif isinstance(stored, States):

@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: labels that come in order, at places nobody named."""
+"""CTC loss: label sequences without an alignment to the input."""
 
 import jax.numpy as jnp
 import optax
@@ -17,9 +17,9 @@ def ctc(
 ) -> Float[Array, " B"]:
     """-log of the probability of all paths that spell the labels, in nats a row.
 
-    A path gives each place a label or the blank; it spells what is left when equal neighbours are
-    one and blanks are taken out. Labels and places are padded on the right. A row without places
-    and without labels costs nothing; labels that do not fit into the places cost about 1e5.
+    A path has a label or the blank at each position; merging equal neighbours and removing blanks
+    gives its spelling. Labels and positions are padded on the right. A row without positions and
+    labels costs 0; labels that do not fit into the positions cost about 1e5.
     Source: Graves et al. (2006); optax.ctc_loss.
     """
     return optax.ctc_loss(

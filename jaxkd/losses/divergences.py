@@ -41,7 +41,7 @@ def soft_cross_entropy(
 def reverse_kl(
     student: Float[Array, "*B V"], teacher: Float[Array, "*B V"], *, temperature: Scalar = 1.0
 ) -> Float[Array, "*B"]:
-    """T^2 KL(q || p): the student is charged for what the teacher would not say.
+    """T^2 KL(q || p): penalises tokens to which the teacher gives little probability.
 
     Infinite where q has weight and p none: restrict both to the tokens they share before.
     Source: Gu et al. (2023), arXiv:2306.08543.
@@ -81,8 +81,10 @@ def jensen_shannon(
             "and reverse_kl."
         )
     check_temperature(temperature)
-    mine, its = (vocabulary_first(logits) / temperature for logits in (student, teacher))
-    value = _jensen_shannon(beta, mine, its)
+    student_logits, teacher_logits = (
+        vocabulary_first(logits) / temperature for logits in (student, teacher)
+    )
+    value = _jensen_shannon(beta, student_logits, teacher_logits)
     return temperature**2 * value / (beta * (1 - beta) if normalised else 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Losses over a vocabulary without its logits: never more than a chunk of positions has them."""
+"""Losses fused with the vocabulary head: logits exist for one chunk of positions at a time."""
 
 import functools
 import math
@@ -38,26 +38,26 @@ def fused(
 
     On a mesh (`jax.set_mesh`) whose devices divide the first axis, each device takes its own part
     of the positions, with the whole matrix, and sums are added up over all. Where the mesh has an
-    axis TENSOR, its devices take the same positions and each a part of the vocabulary: nobody has
-    the whole matrix, or the logits of all tokens.
+    axis TENSOR, its devices take the same positions and each a part of the vocabulary: no
+    device has the whole matrix, or the logits of all tokens.
 
-    The teacher gets no gradient, nor do numbers that `values` brings along (a temperature).
+    The teacher gets no gradient, nor do numbers that `values` closes over (a temperature).
 
     Args:
-      values: any of the losses, unreduced; it sees logits as the dense losses do.
-      teacher: what its logits are made from; or arrays [*B, k] of what is known of it, which
-        `values` is given a chunk at a time; or None.
-      weights: scalars by the names that `values` gives.
+      values: any of the losses, unreduced; its arguments are those of the dense losses.
+      teacher: what its logits are made from; or arrays [*B, k] of stored targets, passed to
+        `values` a chunk at a time; or None.
+      weights: scalars by the names that `values` returns.
       chunk: positions; their logits, of both models and in float32, must fit.
     Returns: the weighted sum, and each total by name, which is not differentiated.
     Raises:
       ValueError: if chunk < 1.
 
     >>> from jaxkd.losses import hard_labels
-    >>> told = Projection(jnp.zeros((6, 2)), jnp.zeros((4, 2)))  # six times ln 4, two masked out
+    >>> student = Projection(jnp.zeros((6, 2)), jnp.zeros((4, 2)))  # six times ln 4, two masked out
     >>> ce = lambda logits, _, labels: {"ce": hard_labels(logits, labels)}
     >>> mask = jnp.arange(6) < 4
-    >>> loss, totals = fused(ce, {"ce": 0.5}, told, None, jnp.zeros(6, int), mask, chunk=3)
+    >>> loss, totals = fused(ce, {"ce": 0.5}, student, None, jnp.zeros(6, int), mask, chunk=3)
     >>> round(float(loss), 4), round(float(totals["ce"]), 4)
     (2.7726, 5.5452)
     """
@@ -74,32 +74,32 @@ def fused(
         return loss, jax.lax.stop_gradient(totals)
 
     def of_one(weights: Any, student: Projection, teacher: Any, labels: Array, mask: Array) -> Any:
-        mine = _fused(values, min(chunk, mask.size), weights, student, teacher, labels, mask)
-        return jax.lax.psum(mine, axes)
+        local = _fused(values, min(chunk, mask.size), weights, student, teacher, labels, mask)
+        return jax.lax.psum(local, axes)
 
     rows, all_of_it = PartitionSpec(tuple(axes)), PartitionSpec()
 
-    def parts(given: Any) -> Any:
-        if isinstance(given, Projection):
-            bias = None if given.bias is None else all_of_it
+    def parts(argument: Any) -> Any:
+        if isinstance(argument, Projection):
+            bias = None if argument.bias is None else all_of_it
             return Projection(rows, all_of_it, bias)
-        return jax.tree.map(lambda _: rows, given)
+        return jax.tree.map(lambda _: rows, argument)
 
-    given = (weights, student, teacher, labels, mask)
-    specs = (jax.tree.map(lambda _: all_of_it, weights), *map(parts, given[1:]))
+    arguments = (weights, student, teacher, labels, mask)
+    specs = (jax.tree.map(lambda _: all_of_it, weights), *map(parts, arguments[1:]))
     # Without the check of what varies: a loop's sums begin as zeros that do not.
     each = jax.shard_map(
         of_one, in_specs=specs, out_specs=all_of_it, axis_names=set(axes), check_vma=False
     )
-    loss, totals = each(*given)
+    loss, totals = each(*arguments)
     return loss, jax.lax.stop_gradient(totals)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _fused(
-    values: Values, chunk: int, weights: Mapping[str, Any], *given: Any
+    values: Values, chunk: int, weights: Mapping[str, Any], *arguments: Any
 ) -> tuple[Any, dict[str, Any]]:
-    part = _Chunks(values, chunk, weights, *given)
+    part = _Chunks(values, chunk, weights, *arguments)
 
     def turn(i: Any, totals: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(jnp.add, totals, part.totals(part.logits(i), i)[1])
@@ -108,9 +108,9 @@ def _fused(
     return sum(weights[name] * totals[name] for name in totals), totals
 
 
-def _forward(values: Values, chunk: int, *given: Any) -> tuple[Any, Any]:
-    part = _Chunks(values, chunk, *given)
-    weights, student = given[:2]
+def _forward(values: Values, chunk: int, *arguments: Any) -> tuple[Any, Any]:
+    part = _Chunks(values, chunk, *arguments)
+    weights, student = arguments[:2]
     features = part.student.features
     zeros = Projection(
         jnp.zeros_like(features),
@@ -122,11 +122,11 @@ def _forward(values: Values, chunk: int, *given: Any) -> tuple[Any, Any]:
         totals, sums = carried
         rows, counted = part.rows(i)
         gradient, more = jax.grad(part.totals, has_aux=True)(part.logits(i), i)
-        gradient = _by_token(gradient.T)  # [V, C], as the products want it
+        gradient = _by_token(gradient.T)  # [V, C], the layout of the products
         small = gradient.astype(features.dtype)
         to_features = _over_tokens(small, part.student.matrix)
-        mine = part.at(features, rows, counted)
-        to_matrix = jnp.matmul(small, mine, preferred_element_type=jnp.float32)
+        chunk_features = part.at(features, rows, counted)
+        to_matrix = jnp.matmul(small, chunk_features, preferred_element_type=jnp.float32)
         sums = Projection(
             sums.features.at[rows].set(to_features.astype(features.dtype), mode="drop"),
             _by_token(sums.matrix + to_matrix),
@@ -156,7 +156,7 @@ _fused.defvjp(_forward, _backward)
 
 
 class _Chunks:
-    """The arguments, flat, and what a turn of the loop needs of them."""
+    """The flattened arguments, and the parts of them that one iteration needs."""
 
     def __init__(
         self,
@@ -173,22 +173,22 @@ class _Chunks:
         self._labels, mask = labels.ravel(), mask.ravel()
         self._count = jnp.sum(mask)
         self.turns = -(-self._count // chunk)
-        # Positions that count first; what is filled up lies beyond the end.
+        # Unmasked positions first; the filler is out of range.
         order = jnp.argsort(~mask, stable=True)
         self._order = jnp.pad(order, (0, -mask.size % chunk), constant_values=mask.size)
         shapes = jax.eval_shape(lambda: self.totals(self.logits(0), 0)[1])
         self.zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def rows(self, i: Any) -> tuple[Array, Array]:
-        """Turn i's positions, and which of them count."""
+        """The positions of chunk i, and which of them count."""
         start = i * self._chunk
         rows = jax.lax.dynamic_slice_in_dim(self._order, start, self._chunk)
         return rows, start + jnp.arange(self._chunk) < self._count
 
     def at(self, array: Array, rows: Array, counted: Array) -> Array:
-        # What does not count may be nan, which no zero weight would take out of a sum: a row of
-        # zeros stands for it. No select, for which a CPU would make bfloat16 float32 and multiply
-        # that.
+        # A masked position may be nan, which a zero weight would not remove from a sum: it is
+        # replaced by a row of zeros. Not with a select, for which XLA's CPU backend would convert
+        # bfloat16 to float32 before the product.
         padded = jnp.pad(array, ((0, 1), *((0, 0),) * (array.ndim - 1)))
         return padded.at[jnp.where(counted, rows, len(array))].get(mode="promise_in_bounds")
 
@@ -198,11 +198,11 @@ class _Chunks:
     def totals(self, logits: Array, i: Any) -> tuple[Any, dict[str, Any]]:
         rows, counted = self.rows(i)
         if isinstance(self.teacher, Projection):
-            taught = self._of(self.teacher, rows, counted)
+            teacher_logits = self._of(self.teacher, rows, counted)
         else:
-            taught = jax.tree.map(lambda x: self.at(x, rows, counted), self.teacher)
-        found = self._values(logits, taught, self.at(self._labels, rows, counted))
-        totals = {k: jnp.sum(jnp.where(counted, v, 0.0)) for k, v in found.items()}
+            teacher_logits = jax.tree.map(lambda x: self.at(x, rows, counted), self.teacher)
+        by_name = self._values(logits, teacher_logits, self.at(self._labels, rows, counted))
+        totals = {k: jnp.sum(jnp.where(counted, v, 0.0)) for k, v in by_name.items()}
         return sum(self._weights[name] * total for name, total in totals.items()), totals
 
     def _of(self, projection: Projection, rows: Array, counted: Array) -> Array:
@@ -217,7 +217,7 @@ def _over_tokens(gradient: Array, matrix: Array) -> Array:
     if gradient.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
         # Over two axes: over a single first one XLA (jax 0.10.2) multiplies in float32, which took
         # 60 ms instead of 18 for 30,522 x 256 and 512.
-        # It fails as the program runs if it merges what made the gradient into the product.
+        # Without the barrier it fuses the gradient into the product and fails at run time.
         gradient, matrix = jax.lax.optimization_barrier((gradient[None], matrix[None]))
         over = ((0, 1), (0, 1))
     product = jax.lax.dot_general(
@@ -227,7 +227,7 @@ def _over_tokens(gradient: Array, matrix: Array) -> Array:
 
 
 def _by_token(array: Array) -> Array:
-    """[V, ...], cut by tokens over the devices that share the vocabulary, if there are such."""
+    """[V, ...], sharded by tokens over the devices that share the vocabulary, if any."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     if kinds.get(TENSOR) != AxisType.Auto:

@@ -223,14 +223,14 @@ TERMS = {
 
 def test_what_terms_learn_is_trained_with_the_student_on_every_device():
     batch, optimiser = tiny.batch(rows=16), optax.sgd(0.1)
-    params, taught = STUDENT.init(0), TEACHER.init(1)
+    params, teacher_params = STUDENT.init(0), TEACHER.init(1)
     given = jax.eval_shape(lambda p, t: (forward(STUDENT, p, batch), forward(TEACHER, t, batch)),
-                           params, taught)  # fmt: skip
+                           params, teacher_params)  # fmt: skip
     params["terms"] = objective.init(TERMS, 0, *given)
     found = []
     for wrap in (parallel.jitted, parallel.pmapped):
         step = wrap(make_step(STUDENT, TERMS, optimiser, seed=0, teacher=TEACHER))
-        state, metrics = step(initial_state(params, optimiser), taught, batch)
+        state, metrics = step(initial_state(params, optimiser), teacher_params, batch)
         found.append((state.params, {k: v.compute() for k, v in metrics.items()}))
     chex.assert_trees_all_close(found[1], found[0], rtol=1e-5, atol=1e-6)
     moved = found[0][0]["terms"]["hidden"][0]["kernel"] - params["terms"]["hidden"][0]["kernel"]

@@ -27,7 +27,7 @@ TERMS = {"kd": SoftTargets(temperature=2.0), "ce": HardLabels()}
 def with_states(batch):
     hidden = forward(MODEL, PARAMS, batch).hidden[-1]
     hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
-    return dataclasses.replace(batch, taught=States(hidden))
+    return dataclasses.replace(batch, stored_targets=States(hidden))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_step_from_stored_states_is_the_step_with_the_teacher(wrap, chunk):
 
 
 def test_stored_scores_are_the_logits():
-    batch = dataclasses.replace(tiny.batch(), taught=Scores(jnp.ones((8, 3))))
+    batch = dataclasses.replace(tiny.batch(), stored_targets=Scores(jnp.ones((8, 3))))
     np.testing.assert_array_equal(teacher_outputs(None, None, batch).logits, np.ones((8, 3)))
 
 

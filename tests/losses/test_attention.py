@@ -24,12 +24,12 @@ def maps(seed):
 def test_attention_kl_is_torchs_and_zero_only_at_equality():
     student, teacher = maps(0), maps(1)
     q, p = (torch.tensor(np.array(x)) for x in (student, teacher))
-    wanted = torch.where(p > 0, p * (p.log() - q.log()), torch.zeros(())).nan_to_num().sum(-1)
-    found = losses.attention_kl(student, teacher)
-    chex.assert_shape(found, (2, 3, 6))
-    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-6)
+    expected = torch.where(p > 0, p * (p.log() - q.log()), torch.zeros(())).nan_to_num().sum(-1)
+    actual = losses.attention_kl(student, teacher)
+    chex.assert_shape(actual, (2, 3, 6))
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(losses.attention_kl(teacher, teacher), 0, atol=1e-6)
-    assert found.min() > 1e-3
+    assert actual.min() > 1e-3
     gradient = jax.grad(lambda z: losses.attention_kl(jax.nn.softmax(z), teacher).sum())(
         jnp.where(MASK[:, None, None], normal(0, 2, 3, 6, 6), -jnp.inf)
     )
@@ -52,16 +52,16 @@ def test_attention_kl_and_its_gradient_are_finite_where_a_weight_underflows():
 
 def test_attention_squared_counts_keys_that_count():
     student, teacher = maps(0), maps(1)
-    found = losses.attention_squared(student, teacher, MASK)
+    actual = losses.attention_squared(student, teacher, MASK)
     gap = (np.array(student) - np.array(teacher)) ** 2
-    wanted = np.stack([gap[0].mean(-1), gap[1, ..., :4].mean(-1)])
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    expected = np.stack([gap[0].mean(-1), gap[1, ..., :4].mean(-1)])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_relations_are_written_out_and_widths_may_differ():
     student = normal(0, 2, 6, 8), normal(1, 2, 6, 8)
     teacher = normal(2, 2, 6, 12), normal(3, 2, 6, 12)
-    found = losses.relation_kl(student, teacher, MASK, heads=2)
+    actual = losses.relation_kl(student, teacher, MASK, heads=2)
 
     def relation(pair, row, head, width):
         a, b = (np.array(x[row, :, head * width : (head + 1) * width], float) for x in pair)
@@ -73,8 +73,8 @@ def test_relations_are_written_out_and_widths_may_differ():
     for row in range(2):
         for head in range(2):
             p, q = relation(teacher, row, head, 6), relation(student, row, head, 4)
-            wanted = (p * np.log(p / q)).sum(-1)
-            np.testing.assert_allclose(found[row, head], wanted, rtol=1e-4, atol=1e-6)
+            expected = (p * np.log(p / q)).sum(-1)
+            np.testing.assert_allclose(actual[row, head], expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(losses.relation_kl(teacher, teacher, MASK, heads=3), 0, atol=1e-6)
     with pytest.raises(ValueError, match="a width of 8 does not divide into 3"):
         losses.relation_kl(student, teacher, MASK, heads=3)
@@ -93,10 +93,10 @@ def test_padding_changes_no_relation_and_no_gradient():
     np.testing.assert_allclose(padded[0], plain[0], rtol=1e-5)
     np.testing.assert_allclose(padded[1], plain[1], atol=1e-5)
     empty = jnp.zeros_like(MASK).at[0].set(True)
-    told = jax.value_and_grad(
+    value_and_gradient = jax.value_and_grad(
         lambda s: losses.relation_kl((s, s), (teacher, teacher), empty, heads=2).sum()
     )(student)
-    chex.assert_tree_all_finite(told)
+    chex.assert_tree_all_finite(value_and_gradient)
 
 
 def test_cka_ignores_rotation_scale_and_shift_and_padding():
@@ -105,33 +105,33 @@ def test_cka_ignores_rotation_scale_and_shift_and_padding():
     rotation = jnp.linalg.qr(normal(2, 5, 5))[0]
     same = losses.cka_distance(3.0 * x @ rotation + 2.0, x, mask)
     np.testing.assert_allclose(same, 0, atol=1e-5)
-    found = losses.cka_distance(x, y, mask)
+    actual = losses.cka_distance(x, y, mask)
     a, b = (np.array(z[:16], float) - np.array(z[:16], float).mean(0) for z in (x, y))
     norm = np.linalg.norm
-    wanted = 1 - norm(a.T @ b) ** 2 / (norm(a.T @ a) * norm(b.T @ b))
-    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    expected = 1 - norm(a.T @ b) ** 2 / (norm(a.T @ a) * norm(b.T @ b))
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
     nonsense = jnp.where(mask[:, None], x, 1e4)
-    np.testing.assert_allclose(losses.cka_distance(nonsense, y, mask), found, rtol=1e-5)
+    np.testing.assert_allclose(losses.cka_distance(nonsense, y, mask), actual, rtol=1e-5)
 
 
 def test_contrastive_is_torchs_cross_entropy_over_the_rows_that_count():
     student, teacher = normal(0, 8, 5), normal(1, 8, 5)
     mask = jnp.arange(8) < 6
-    found = losses.contrastive(student, teacher, mask, temperature=0.2)
+    actual = losses.contrastive(student, teacher, mask, temperature=0.2)
     a, b = (
         torch.nn.functional.normalize(torch.tensor(np.array(x[:6])), dim=-1)
         for x in (student, teacher)
     )
-    wanted = torch.nn.functional.cross_entropy(a @ b.T / 0.2, torch.arange(6), reduction="none")
-    np.testing.assert_allclose(found[:6], wanted.numpy(), rtol=1e-4)
-    assert losses.contrastive(teacher, teacher, mask, temperature=0.2)[:6].max() < found[:6].max()
+    expected = torch.nn.functional.cross_entropy(a @ b.T / 0.2, torch.arange(6), reduction="none")
+    np.testing.assert_allclose(actual[:6], expected.numpy(), rtol=1e-4)
+    assert losses.contrastive(teacher, teacher, mask, temperature=0.2)[:6].max() < actual[:6].max()
     with pytest.raises(ValueError, match="temperature is 0"):
         losses.contrastive(student, teacher, mask, temperature=0.0)
 
 
 def test_squared_distance_is_torchs():
     student, teacher = normal(0, 4, 5), normal(1, 4, 5)
-    wanted = torch.nn.functional.mse_loss(
+    expected = torch.nn.functional.mse_loss(
         torch.tensor(np.array(student)), torch.tensor(np.array(teacher)), reduction="none"
     ).mean(-1)
-    np.testing.assert_allclose(losses.squared_distance(student, teacher), wanted, rtol=1e-5)
+    np.testing.assert_allclose(losses.squared_distance(student, teacher), expected, rtol=1e-5)

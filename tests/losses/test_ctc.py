@@ -26,26 +26,26 @@ def ragged(seed=0):
 
 
 def test_it_is_that_of_torch_and_so_is_its_gradient():
-    logits, mask, labels, asked = ragged()
+    logits, mask, labels, label_mask = ragged()
 
     def total(logits):
-        return losses.ctc(logits, jnp.array(mask), jnp.array(labels), jnp.array(asked)).sum()
+        return losses.ctc(logits, jnp.array(mask), jnp.array(labels), jnp.array(label_mask)).sum()
 
-    found, gradient = jax.value_and_grad(total)(logits)
-    given = torch.tensor(np.array(logits), requires_grad=True)
-    wanted = torch.nn.functional.ctc_loss(
-        given.log_softmax(-1).transpose(0, 1),
-        torch.tensor(labels), torch.tensor(mask.sum(1)), torch.tensor(asked.sum(1)),
+    actual, gradient = jax.value_and_grad(total)(logits)
+    torch_logits = torch.tensor(np.array(logits), requires_grad=True)
+    expected = torch.nn.functional.ctc_loss(
+        torch_logits.log_softmax(-1).transpose(0, 1),
+        torch.tensor(labels), torch.tensor(mask.sum(1)), torch.tensor(label_mask.sum(1)),
         blank=0, reduction="sum",
     )  # fmt: skip
-    wanted.backward()
-    np.testing.assert_allclose(found, wanted.item(), rtol=1e-5)
-    np.testing.assert_allclose(gradient, given.grad.numpy(), atol=1e-5)
+    expected.backward()
+    np.testing.assert_allclose(actual, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, torch_logits.grad.numpy(), atol=1e-5)
 
 
 def test_a_row_without_places_costs_nothing():
-    logits, mask, labels, asked = ragged()
-    each = losses.ctc(logits, jnp.array(mask), jnp.array(labels), jnp.array(asked))
+    logits, mask, labels, label_mask = ragged()
+    each = losses.ctc(logits, jnp.array(mask), jnp.array(labels), jnp.array(label_mask))
     assert each[3] == 0 and (each[:3] > 0).all()
 
 
@@ -55,11 +55,11 @@ def test_it_is_the_sum_over_all_paths():
         labels = np.zeros((1, PLACES), int)
         labels[0, : len(spelling)] = spelling
         labels = jnp.array(labels)
-        found = losses.ctc(jnp.array(log_p[None]), jnp.ones((1, PLACES), bool), labels, labels > 0)
-        np.testing.assert_allclose(-found[0], value, rtol=1e-5)
+        actual = losses.ctc(jnp.array(log_p[None]), jnp.ones((1, PLACES), bool), labels, labels > 0)
+        np.testing.assert_allclose(-actual[0], value, rtol=1e-5)
 
 
-def told(log_p, n):
+def stored_hypotheses(log_p, n):
     """Outputs of a student, and a batch with a teacher's n best hypotheses."""
     hypotheses = n_best(log_p, width=200, n=n)
     ids = np.zeros((1, n, PLACES), np.int32)
@@ -70,20 +70,22 @@ def told(log_p, n):
     labels = jnp.zeros((1, PLACES), jnp.int32).at[0, 0].set(1)
     student = jnp.array(places(seed=7), jnp.float32)[None]
     batch = Batch(labels, mask, targets=labels, target_mask=labels > 0,
-                  taught=NBest(jnp.array(ids), jnp.array(values)))  # fmt: skip
+                  stored_targets=NBest(jnp.array(ids), jnp.array(values)))  # fmt: skip
     return Outputs(student, ()), batch, hypotheses
 
 
 @pytest.mark.parametrize("n", [1, 3, 200])
-def test_hypotheses_cost_as_much_as_each_costs_by_its_share(n):
+def test_hypotheses_cost_as_much_as_each_costs_weighted_by_probability(n):
     """n = 200: more than there are; those that lack cost nothing."""
-    output, batch, hypotheses = told(places(), n)
-    mine = dict(enumerated(places(seed=7)))
+    output, batch, hypotheses = stored_hypotheses(places(), n)
+    log_p_of = dict(enumerated(places(seed=7)))
     share = np.exp([v for _, v in hypotheses])
     share /= share.sum()
-    wanted = -sum(s * mine[spelling] for s, (spelling, _) in zip(share, hypotheses, strict=True))
-    found = CtcHypotheses().total(output, None, batch)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    expected = -sum(
+        s * log_p_of[spelling] for s, (spelling, _) in zip(share, hypotheses, strict=True)
+    )
+    actual = CtcHypotheses().total(output, None, batch)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
     assert np.isfinite(
         jax.grad(lambda x: CtcHypotheses().total(Outputs(x, ()), None, batch))(output.logits)
     ).all()
@@ -91,28 +93,28 @@ def test_hypotheses_cost_as_much_as_each_costs_by_its_share(n):
 
 def test_with_all_hypotheses_it_is_least_where_student_and_teacher_agree():
     """A cross-entropy: its gradient vanishes there, whatever the alignment may be elsewhere."""
-    _, batch, hypotheses = told(places(), 200)
+    _, batch, hypotheses = stored_hypotheses(places(), 200)
     assert abs(sum(np.exp(v) for _, v in hypotheses) - 1) < 1e-6
     same = jnp.array(places(), jnp.float32)[None]
     gradient = jax.grad(lambda x: CtcHypotheses().total(Outputs(x, ()), None, batch))(same)
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
     one = CtcHypotheses().total(Outputs(same, ()), None, batch)
-    other = CtcHypotheses().total(told(places(), 200)[0], None, batch)
+    other = CtcHypotheses().total(stored_hypotheses(places(), 200)[0], None, batch)
     assert one < other
 
 
 def test_frames_are_soft_targets_at_every_place():
-    """Also where no label is asked for: the mask of the places counts, not that of the labels."""
-    logits, mask, labels, asked = ragged()
+    """Positions without a label count too: the mask is that of positions, not of labels."""
+    logits, mask, labels, label_mask = ragged()
     teacher = Outputs(ragged(seed=1)[0], ())
-    labels, mask, asked = (jnp.array(x) for x in (labels, mask, asked))
-    batch = Batch(labels, mask, targets=labels, target_mask=asked)
-    found = FrameTargets(temperature=2.0).total(Outputs(logits, ()), teacher, batch)
+    labels, mask, label_mask = (jnp.array(x) for x in (labels, mask, label_mask))
+    batch = Batch(labels, mask, targets=labels, target_mask=label_mask)
+    actual = FrameTargets(temperature=2.0).total(Outputs(logits, ()), teacher, batch)
     as_targets = Batch(labels, mask, targets=labels, target_mask=mask)
-    wanted = SoftTargets(temperature=2.0).total(Outputs(logits, ()), teacher, as_targets)
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    assert FrameTargets().count(batch) == mask.sum() != asked.sum()
-    assert CtcLabels().count(batch) == asked.sum()
+    expected = SoftTargets(temperature=2.0).total(Outputs(logits, ()), teacher, as_targets)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    assert FrameTargets().count(batch) == mask.sum() != label_mask.sum()
+    assert CtcLabels().count(batch) == label_mask.sum()
     with pytest.raises(ValueError, match="x.temperature is 0.0; it is above 0"):
         FrameTargets(temperature=0.0).check("x")
 
@@ -128,11 +130,11 @@ def test_spelt_right_is_what_the_likeliest_path_spells():
         path = logits[i].argmax(1) if i % 3 else rng.integers(3, size=6)
         spelling = collapsed(path[mask[i]])
         labels[i, : len(spelling)] = spelling
-    asked = jnp.array(labels > 0)
-    found = spelt_right(jnp.array(logits), jnp.array(mask), jnp.array(labels), asked)
-    wanted = [
-        collapsed(row.argmax(1)[there]) == label[label > 0].tolist()
-        for row, there, label in zip(logits, mask, labels, strict=True)
+    label_mask = jnp.array(labels > 0)
+    actual = spelt_right(jnp.array(logits), jnp.array(mask), jnp.array(labels), label_mask)
+    expected = [
+        collapsed(row.argmax(1)[row_mask]) == label[label > 0].tolist()
+        for row, row_mask, label in zip(logits, mask, labels, strict=True)
     ]
-    np.testing.assert_array_equal(found, wanted)
-    assert 0.5 < np.mean(wanted) < 1
+    np.testing.assert_array_equal(actual, expected)
+    assert 0.5 < np.mean(expected) < 1

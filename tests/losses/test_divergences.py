@@ -21,7 +21,7 @@ def kl(a, b):
 
 
 def test_each_is_its_definition():
-    found = {
+    actual = {
         "reverse": losses.reverse_kl(STUDENT, TEACHER),
         "even": losses.jensen_shannon(STUDENT, TEACHER),
         "uneven": losses.jensen_shannon(STUDENT, TEACHER, beta=0.3),
@@ -31,7 +31,7 @@ def test_each_is_its_definition():
         "cross-entropy": losses.soft_cross_entropy(STUDENT, TEACHER),
     }
     uneven = 0.3 * P + 0.7 * Q
-    wanted = {
+    expected = {
         "reverse": kl(Q, P),
         "even": jensenshannon(P, Q, axis=-1) ** 2,
         "uneven": 0.3 * kl(P, uneven) + 0.7 * kl(Q, uneven),
@@ -40,16 +40,16 @@ def test_each_is_its_definition():
         "variation": np.abs(P - Q).sum(-1) / 2,
         "cross-entropy": -(P * np.log(Q)).sum(-1),
     }
-    for name, value in wanted.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
 
 
 def test_reverse_kl_is_torchs_with_the_roles_swapped():
     log_p = torch.log_softmax(torch.tensor(np.array(TEACHER)) / 3, -1)
     q = torch.softmax(torch.tensor(np.array(STUDENT)) / 3, -1)
-    wanted = 9 * torch.nn.functional.kl_div(log_p, q, reduction="none").sum(-1)
-    found = losses.reverse_kl(STUDENT, TEACHER, temperature=3.0)
-    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5)
+    expected = 9 * torch.nn.functional.kl_div(log_p, q, reduction="none").sum(-1)
+    actual = losses.reverse_kl(STUDENT, TEACHER, temperature=3.0)
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-5)
 
 
 def test_jensen_shannon_normalised_goes_to_the_two_kls_and_plain_goes_to_zero():
@@ -71,18 +71,18 @@ def test_adaptive_kl_weighs_by_where_the_gap_is():
     q = np.array([[0.5, 0.3, 0.2], [0.5, 0.1, 0.4]])
     gap = np.abs(p - q)
     share = np.array([gap[0, 0], gap[1, 0] + gap[1, 1]]) / gap.sum(-1)
-    wanted = share * kl(p, q) + (1 - share) * kl(q, p)
-    found = losses.adaptive_kl(jnp.log(jnp.array(q)), jnp.log(jnp.array(p)))
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    expected = share * kl(p, q) + (1 - share) * kl(q, p)
+    actual = losses.adaptive_kl(jnp.log(jnp.array(q)), jnp.log(jnp.array(p)))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_the_gradient_of_soft_cross_entropy_is_that_of_soft_targets():
     both = (losses.soft_cross_entropy, losses.soft_targets)
-    found, wanted = (
+    actual, expected = (
         jax.grad(lambda z, loss=loss: loss(z, TEACHER, temperature=2.0).sum())(STUDENT)
         for loss in both
     )
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OF_LOGITS)
@@ -126,7 +126,7 @@ def test_temperature_keeps_the_gradients_scale(name):
 
 
 @pytest.mark.parametrize(
-    "call, said",
+    "call, message",
     [
         (lambda: losses.jensen_shannon(STUDENT, TEACHER, beta=0.0), "beta is 0.0; it lies"),
         (lambda: losses.skewed_kl(STUDENT, TEACHER, alpha=1.0), "alpha is 1.0; it lies"),
@@ -134,6 +134,6 @@ def test_temperature_keeps_the_gradients_scale(name):
         (lambda: losses.reverse_kl(STUDENT, TEACHER, temperature=0.0), "temperature is 0.0"),
     ],
 )
-def test_values_without_meaning_are_refused(call, said):
-    with pytest.raises(ValueError, match=said):
+def test_values_without_meaning_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -24,7 +24,7 @@ KINDS = {
 }
 
 
-def setting(vocabulary=29, taught=29, bias=True, dtype=jnp.float32):
+def setting(vocabulary=29, teacher_vocabulary=29, bias=True, dtype=jnp.float32):
     """A student and a teacher of other widths, labels, and a ragged mask with an empty row."""
     rng = np.random.default_rng(0)
 
@@ -34,17 +34,17 @@ def setting(vocabulary=29, taught=29, bias=True, dtype=jnp.float32):
     student = Projection(
         draw(ROWS, LENGTH, WIDTH), draw(vocabulary, WIDTH), draw(vocabulary) if bias else None
     )
-    teacher = Projection(draw(ROWS, LENGTH, TEACHERS), 0.5 * draw(taught, TEACHERS))
-    labels = jnp.array(rng.integers(0, min(vocabulary, taught), (ROWS, LENGTH)))
+    teacher = Projection(draw(ROWS, LENGTH, TEACHERS), 0.5 * draw(teacher_vocabulary, TEACHERS))
+    labels = jnp.array(rng.integers(0, min(vocabulary, teacher_vocabulary), (ROWS, LENGTH)))
     mask = jnp.arange(LENGTH) < jnp.array([[LENGTH], [0], [6]])
     return student, teacher, labels, mask.at[0, 3].set(False)
 
 
 def values_of(kind, temperature):
-    def values(logits, taught, labels):
-        mine, its = losses.shared(logits, taught)
+    def values(logits, teacher_logits, labels):
+        student_part, teacher_part = losses.shared(logits, teacher_logits)
         return {
-            "kd": KINDS[kind](mine, its, temperature=temperature),
+            "kd": KINDS[kind](student_part, teacher_part, temperature=temperature),
             "ce": losses.hard_labels(logits, labels),
         }
 
@@ -55,8 +55,8 @@ WEIGHTS = {"kd": 1.5, "ce": 0.25}
 
 
 def dense(values, student, teacher, labels, mask):
-    found = values(student.logits(), teacher.logits(), labels)
-    totals = {name: jnp.sum(jnp.where(mask, v, 0.0)) for name, v in found.items()}
+    actual = values(student.logits(), teacher.logits(), labels)
+    totals = {name: jnp.sum(jnp.where(mask, v, 0.0)) for name, v in actual.items()}
     return sum(WEIGHTS[name] * total for name, total in totals.items()), totals
 
 
@@ -66,28 +66,33 @@ def both(values, student, *rest, chunk=5):
         functools.partial(dense, values),
         lambda *args: losses.fused(values, WEIGHTS, *args, chunk=chunk),
     )
-    return [jax.jit(jax.value_and_grad(way, has_aux=True))(student, *rest) for way in ways]
+    return [
+        jax.jit(jax.value_and_grad(loss_function, has_aux=True))(student, *rest)
+        for loss_function in ways
+    ]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_fused_is_dense(kind, temperature):
-    wanted, found = both(values_of(kind, temperature), *setting())
-    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-5)
-    assert np.abs(wanted[1].matrix).max() > 0.1
+    expected, actual = both(values_of(kind, temperature), *setting())
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected[1].matrix).max() > 0.1
 
 
-@pytest.mark.parametrize("vocabulary, taught", [(29, 23), (23, 29)])
+@pytest.mark.parametrize("vocabulary, teacher_vocabulary", [(29, 23), (23, 29)])
 @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jensen_shannon"])
-def test_vocabularies_that_differ_by_padding(kind, vocabulary, taught):
-    wanted, found = both(values_of(kind, 2.0), *setting(vocabulary, taught, bias=False))
-    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-5)
+def test_vocabularies_that_differ_by_padding(kind, vocabulary, teacher_vocabulary):
+    expected, actual = both(
+        values_of(kind, 2.0), *setting(vocabulary, teacher_vocabulary, bias=False)
+    )
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 39, 1000])
 def test_the_chunk_changes_nothing(chunk):
-    wanted, found = both(values_of("forward_kl", 2.0), *setting(), chunk=chunk)
-    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-5)
+    expected, actual = both(values_of("forward_kl", 2.0), *setting(), chunk=chunk)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_counts():
@@ -105,9 +110,9 @@ def test_what_is_masked_may_be_anything():
         jnp.where(mask[..., None], student.features, jnp.nan), student.matrix, student.bias
     )
     values = values_of("jensen_shannon", 1.0)
-    wanted = both(values, student, teacher, labels, mask)[1]
-    found = both(values, spoilt, teacher, labels, mask)[1]
-    chex.assert_trees_all_equal(found, wanted)
+    expected = both(values, student, teacher, labels, mask)[1]
+    actual = both(values, spoilt, teacher, labels, mask)[1]
+    chex.assert_trees_all_equal(actual, expected)
 
 
 def test_the_gradient_follows_what_is_done_with_the_sum():
@@ -115,13 +120,13 @@ def test_the_gradient_follows_what_is_done_with_the_sum():
     student, teacher, labels, mask = setting()
     values = values_of("forward_kl", 2.0)
 
-    def outer(way, scale):
+    def outer(loss_function, scale):
         moved = Projection(jnp.sin(scale * student.features), student.matrix, student.bias)
-        return jnp.log(way(moved, teacher, labels, mask)[0])
+        return jnp.log(loss_function(moved, teacher, labels, mask)[0])
 
-    wanted = jax.grad(functools.partial(outer, functools.partial(dense, values)))(0.7)
+    expected = jax.grad(functools.partial(outer, functools.partial(dense, values)))(0.7)
     fused = functools.partial(losses.fused, values, WEIGHTS, chunk=5)
-    np.testing.assert_allclose(jax.grad(functools.partial(outer, fused))(0.7), wanted, rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(functools.partial(outer, fused))(0.7), expected, rtol=1e-5)
 
 
 def test_weights_have_a_gradient_and_totals_have_none():
@@ -142,7 +147,9 @@ def test_the_teacher_does_not_learn():
     student, teacher, labels, mask = setting()
     values = values_of("reverse_kl", 1.0)
     gradient = jax.grad(
-        lambda taught: losses.fused(values, WEIGHTS, student, taught, labels, mask)[0]
+        lambda teacher_logits: losses.fused(values, WEIGHTS, student, teacher_logits, labels, mask)[
+            0
+        ]
     )(teacher)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
@@ -154,22 +161,22 @@ def test_bfloat16_adds_up_in_float32(vocabulary, bias):
     values = values_of("forward_kl", 2.0)
     ((loss, _), gradient) = both(values, student, teacher, labels, mask)[1]
     full = jax.tree.map(lambda x: x.astype(jnp.float32), (student, teacher))
-    (wanted, _), exact = both(values, *full, labels, mask)[0]
-    np.testing.assert_allclose(loss, wanted, rtol=1e-3)
+    (expected, _), exact = both(values, *full, labels, mask)[0]
+    np.testing.assert_allclose(loss, expected, rtol=1e-3)
     assert gradient.features.dtype == gradient.matrix.dtype == jnp.bfloat16
     for name in ("features", "matrix", *["bias"] * bias):
         a, b = np.float32(getattr(gradient, name)), np.array(getattr(exact, name))
         assert np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b), name
 
 
-def memory(rows, vocabulary=4096, way=losses.fused):
+def memory(rows, vocabulary=4096, loss_function=losses.fused):
     """Bytes XLA keeps beside arguments and results of value and gradient."""
 
     def loss(student, teacher, labels, mask):
         values = values_of("jensen_shannon", 2.0)
-        if way is dense:
+        if loss_function is dense:
             return dense(values, student, teacher, labels, mask)[0]
-        return way(values, WEIGHTS, student, teacher, labels, mask, chunk=128)[0]
+        return loss_function(values, WEIGHTS, student, teacher, labels, mask, chunk=128)[0]
 
     def shaped(*shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -185,7 +192,7 @@ def memory(rows, vocabulary=4096, way=losses.fused):
 def test_memory_does_not_grow_with_the_logits():
     few, many = memory(512), memory(4096)
     assert many - few < 3584 * 4 * 256  # features of some kind, not 3584 x 4096 logits
-    assert memory(4096, way=dense) > 8 * many
+    assert memory(4096, loss_function=dense) > 8 * many
 
 
 def test_it_is_checked():

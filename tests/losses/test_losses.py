@@ -59,9 +59,9 @@ def test_soft_targets_match_torch_kl_in_its_direction():
     for temperature in (0.5, 1.0, 4.0):
         log_q = torch.log_softmax(torch.tensor(np.array(student)) / temperature, -1)
         p = torch.softmax(torch.tensor(np.array(teacher)) / temperature, -1)
-        wanted = torch.nn.functional.kl_div(log_q, p, reduction="none").sum(-1)
-        found = losses.soft_targets(student, teacher, temperature=temperature)
-        np.testing.assert_allclose(found, temperature**2 * wanted.numpy(), rtol=1e-5, atol=1e-6)
+        expected = torch.nn.functional.kl_div(log_q, p, reduction="none").sum(-1)
+        actual = losses.soft_targets(student, teacher, temperature=temperature)
+        np.testing.assert_allclose(actual, temperature**2 * expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_soft_targets_of_two_points_by_hand():
@@ -86,10 +86,10 @@ def test_temperature_squared_keeps_the_gradient_scale():
 
 def test_hard_labels_match_torch():
     z = logits(0)
-    wanted = torch.nn.functional.cross_entropy(
+    expected = torch.nn.functional.cross_entropy(
         torch.tensor(np.array(z)), torch.tensor(np.array(LABELS)).long(), reduction="none"
     )
-    np.testing.assert_allclose(losses.hard_labels(z, LABELS), wanted.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(losses.hard_labels(z, LABELS), expected.numpy(), rtol=1e-5)
 
 
 def test_hard_labels_are_zero_only_for_a_certain_right_answer():
@@ -100,10 +100,10 @@ def test_hard_labels_are_zero_only_for_a_certain_right_answer():
 
 def test_cosine_distance_matches_torch():
     a, b = logits(0), logits(1)
-    wanted = 1 - torch.nn.functional.cosine_similarity(
+    expected = 1 - torch.nn.functional.cosine_similarity(
         torch.tensor(np.array(a)), torch.tensor(np.array(b)), dim=-1
     )
-    np.testing.assert_allclose(losses.cosine_distance(a, b), wanted.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(losses.cosine_distance(a, b), expected.numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*OF_LOGITS, "hard_labels"])
@@ -115,8 +115,8 @@ def test_losses_of_logits_ignore_a_shift(name):
 
 def test_cosine_distance_ignores_length():
     student, teacher = logits(0), logits(1)
-    found = losses.cosine_distance(7.0 * student, 0.1 * teacher)
-    np.testing.assert_allclose(found, losses.cosine_distance(student, teacher), rtol=1e-5)
+    actual = losses.cosine_distance(7.0 * student, 0.1 * teacher)
+    np.testing.assert_allclose(actual, losses.cosine_distance(student, teacher), rtol=1e-5)
 
 
 @each_loss
@@ -157,10 +157,10 @@ def test_padding_rows_of_the_vocabulary_have_no_weight(loss):
     def plain(z):
         return loss(z, teacher).sum()
 
-    for found, wanted in zip(
+    for actual, expected in zip(
         jax.value_and_grad(padded)(student), jax.value_and_grad(plain)(student), strict=True
     ):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_equal_bfloat16_logits_have_no_divergence_under_jit():
@@ -191,13 +191,15 @@ class Variants(chex.TestCase):
 
 def test_rows_only_one_vocabulary_has_are_masked_out():
     student, teacher = logits(0, (5, 7)), logits(1, (5, 10))
-    mine, its = losses.shared(student, teacher)
-    chex.assert_shape([mine, its], (5, 7))
+    of_student, of_teacher = losses.shared(student, teacher)
+    chex.assert_shape([of_student, of_teacher], (5, 7))
     masked = jnp.where(jnp.arange(10) < 7, teacher, -jnp.inf)
     padded = jnp.pad(student, ((0, 0), (0, 3)), constant_values=-jnp.inf)
     np.testing.assert_allclose(
-        losses.soft_targets(mine, its), losses.soft_targets(padded, masked), rtol=1e-5
+        losses.soft_targets(of_student, of_teacher), losses.soft_targets(padded, masked), rtol=1e-5
     )
     zeros = jnp.pad(student, ((0, 0), (0, 3)))  # what would be wrong
-    assert not np.allclose(losses.soft_targets(mine, its), losses.soft_targets(zeros, teacher))
-    chex.assert_trees_all_equal(losses.shared(teacher, student), (its, mine))
+    assert not np.allclose(
+        losses.soft_targets(of_student, of_teacher), losses.soft_targets(zeros, teacher)
+    )
+    chex.assert_trees_all_equal(losses.shared(teacher, student), (of_teacher, of_student))

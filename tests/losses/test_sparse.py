@@ -28,15 +28,15 @@ def with_tail(log_p):
 
 
 def test_with_every_token_known_it_is_the_kl():
-    found = losses.top_k_kl(STUDENT, *top(SIZE))
-    np.testing.assert_allclose(found, losses.soft_targets(STUDENT, TEACHER), rtol=1e-5, atol=1e-6)
+    actual = losses.top_k_kl(STUDENT, *top(SIZE))
+    np.testing.assert_allclose(actual, losses.soft_targets(STUDENT, TEACHER), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", range(1, SIZE))
 def test_it_is_never_above_the_kl_and_zero_where_both_agree(k):
-    found = losses.top_k_kl(STUDENT, *top(k))
+    actual = losses.top_k_kl(STUDENT, *top(k))
     whole = losses.soft_targets(STUDENT, TEACHER)
-    assert (np.asarray(found) <= np.asarray(whole) + 1e-5).all() and (np.asarray(found) > 0).all()
+    assert (np.asarray(actual) <= np.asarray(whole) + 1e-5).all() and (np.asarray(actual) > 0).all()
     np.testing.assert_allclose(losses.top_k_kl(TEACHER, *top(k)), 0, atol=1e-5)
 
 
@@ -63,11 +63,11 @@ def test_draws_are_in_the_mean_the_cross_entropy_and_so_is_their_gradient():
     np.testing.assert_allclose(
         mean_of(STUDENT), losses.soft_cross_entropy(STUDENT, TEACHER).sum(), rtol=1e-5
     )
-    found, wanted = (
+    actual, expected = (
         jax.grad(f)(STUDENT)
         for f in (mean_of, lambda z: losses.soft_cross_entropy(z, TEACHER).sum())
     )
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_are_finite_where_the_tail_is_nothing():
@@ -83,8 +83,8 @@ def test_fused_with_the_head_it_is_the_same(kind):
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(size=(3, 4, 6)), jnp.float32)
     student = Projection(features, jnp.asarray(rng.normal(size=(SIZE, 6)), jnp.float32))
-    taught = jnp.asarray(rng.normal(size=(3, 4, SIZE)), jnp.float32)
-    values, ids = jax.lax.top_k(jax.nn.log_softmax(taught), 3)
+    teacher_logits = jnp.asarray(rng.normal(size=(3, 4, SIZE)), jnp.float32)
+    values, ids = jax.lax.top_k(jax.nn.log_softmax(teacher_logits), 3)
     sparse = TopK(ids, with_tail(values)) if kind == "top_k" else Draws(ids)
     labels = jnp.asarray(rng.integers(SIZE, size=(3, 4)))
     mask = jnp.asarray(rng.random((3, 4)) < 0.7)
@@ -101,5 +101,7 @@ def test_fused_with_the_head_it_is_the_same(kind):
         each = terms["kd"].values(z, sparse, labels) + 0.5 * terms["ce"].values(z, None, labels)
         return jnp.sum(jnp.where(mask, each, 0.0))
 
-    found, wanted = (jax.value_and_grad(f)(student) for f in (by_chunks, dense))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)
+    actual, expected = (jax.value_and_grad(f)(student) for f in (by_chunks, dense))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected
+    )

@@ -29,12 +29,14 @@ COUNTS = [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4)), 8]
 @pytest.mark.slow
 def test_sharded_equals_jitted_on_ragged_rows(count, chunk):
     batch, optimiser = tiny.batch(rows=16), optax.sgd(0.1)
-    params, taught = MODEL.init(0), TEACHER.init(1)
-    wanted, told = parallel.jitted(step(optimiser))(initial_state(params, optimiser), taught, batch)
+    params, teacher_params = MODEL.init(0), TEACHER.init(1)
+    wanted, told = parallel.jitted(step(optimiser))(
+        initial_state(params, optimiser), teacher_params, batch
+    )
     devices = jax.local_devices()[:count]
     state = parallel.shard(initial_state(params, optimiser), devices)
     run = parallel.sharded(step(optimiser, chunk=chunk), devices)
-    found, metrics = run(state, parallel.shard(taught, devices), batch)
+    found, metrics = run(state, parallel.shard(teacher_params, devices), batch)
     chex.assert_trees_all_close(found.params, wanted.params, rtol=1e-6, atol=1e-6)
     for name, mean in told.items():
         np.testing.assert_allclose(metrics[name].compute(), mean.compute(), rtol=1e-5)

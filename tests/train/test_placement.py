@@ -52,16 +52,16 @@ def decoder(**changes):
 def test_tensor_parallel_equals_jitted_on_ragged_rows(config, count, tensor, chunk):
     model, teacher = (families.build(config(layers=n)) for n in (1, 2))
     optimiser, batch = optax.sgd(0.1), tiny.batch(rows=16, vocabulary=64)
-    params, taught = model.init(0), teacher.init(1)
+    params, teacher_params = model.init(0), teacher.init(1)
 
     def step(**options):
         return make_step(model, TERMS, optimiser, seed=0, teacher=teacher, **options)
 
-    wanted, told = parallel.jitted(step())(initial_state(params, optimiser), taught, batch)
+    wanted, told = parallel.jitted(step())(initial_state(params, optimiser), teacher_params, batch)
     devices = jax.devices()[:count]
     state = parallel.shard(initial_state(params, optimiser), devices, tensor)
     run = parallel.sharded(step(chunk=chunk), devices, tensor)
-    found, metrics = run(state, parallel.shard(taught, devices, tensor), batch)
+    found, metrics = run(state, parallel.shard(teacher_params, devices, tensor), batch)
     chex.assert_trees_all_close(found.params, wanted.params, rtol=1e-6, atol=1e-6)
     for name, mean in told.items():
         np.testing.assert_allclose(metrics[name].compute(), mean.compute(), rtol=1e-5)
@@ -104,9 +104,9 @@ def compiled(kind, tensor, vocabulary=VOCABULARY):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
     def loss(student, teacher, labels, mask):
-        def values(logits, taught, labels):
+        def values(logits, teacher_logits, labels):
             ce = losses.hard_labels(logits, labels)
-            return {"kd": term.values(logits, taught, labels), "ce": ce}
+            return {"kd": term.values(logits, teacher_logits, labels), "ce": ce}
 
         given = ({"kd": 1.0, "ce": 0.5}, student, teacher, labels, mask)
         return losses.fused(values, *given, chunk=CHUNK)[0]

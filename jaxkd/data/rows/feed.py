@@ -64,7 +64,7 @@ class Training:
                 batch = repeated(chosen)
             if recall is None:
                 return batch
-            return dataclasses.replace(batch, taught=recall(chosen, batch))
+            return dataclasses.replace(batch, stored_targets=recall(chosen, batch))
 
         # Grain moves step numbers; rows are fetched and drawn a batch at a time, which leaves the
         # cores to the training.
