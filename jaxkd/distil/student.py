@@ -22,21 +22,26 @@ def kept_blocks(layers: int, keep: str | Sequence[int]) -> list[int]:
     """Which of `layers` blocks a student keeps, in order.
 
     Args:
-      keep: a rule (every_other: 0, 2, 4 ...), or numbers as a sequence or as "0,2,3".
+      keep: a rule (every_other: 0, 2, 4 ...; "evenly 3": so many, the first and the last among
+        them), or numbers as a sequence or as "0,2,3".
     Raises:
       ValueError: for an unknown rule, a block the teacher does not have, or none at all.
 
     >>> kept_blocks(4, "every_other"), kept_blocks(12, "0,2,4,7,9,11")
     ([0, 2], [0, 2, 4, 7, 9, 11])
+    >>> kept_blocks(12, "evenly 3")
+    [0, 6, 11]
     """
     if isinstance(keep, str) and keep in RULES:
         return RULES[keep](layers)
+    if isinstance(keep, str) and keep.startswith("evenly "):
+        return _evenly(layers, keep)
     try:
         chosen = [int(i) for i in (keep.split(",") if isinstance(keep, str) else keep)]
     except ValueError:
         raise ValueError(
             f"keep={keep!r} is neither a rule nor block numbers like '0,2,3'. "
-            f"{did_you_mean(str(keep), RULES)}"
+            f"{did_you_mean(str(keep), [*RULES, 'evenly N'])}"
         ) from None
     outside = [i for i in chosen if not 0 <= i < layers]
     if outside or not chosen:
@@ -45,6 +50,16 @@ def kept_blocks(layers: int, keep: str | Sequence[int]) -> list[int]:
             f"{layers - 1}."
         )
     return chosen
+
+
+def _evenly(layers: int, keep: str) -> list[int]:
+    number = keep.removeprefix("evenly ").strip()
+    if not number.isdecimal() or not 1 <= int(number) <= layers:
+        raise ValueError(
+            f"keep={keep!r}: the source has {layers} blocks; write 'evenly N' with N from 1 to "
+            f"{layers}."
+        )
+    return [round(float(i)) for i in np.linspace(0, layers - 1, int(number))]
 
 
 def prune(params: Params, blocks: Sequence[int]) -> Params:

@@ -136,6 +136,12 @@ class Experiment:
         self.data = copy.deepcopy(self.data)
         self.stages = {name: copy.deepcopy(stage) for name, stage in self.stages.items()}
 
+    def resolve(self) -> None:
+        """Fill in what follows from the experiment's own fields; called once flags are set.
+
+        Experiments with fields of their own (configs/own_data.py) override it.
+        """
+
     def check(self) -> None:
         """Raise ValueError for a stage that names no earlier one, or whose own check fails."""
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):

@@ -19,7 +19,7 @@ def outline(experiment: Any, opened: Any = None) -> Table:
     """
     rows, steps = [], 0
     for name, stage in experiment.stages.items():
-        own = getattr(stage, "steps", None)
+        own = _steps(stage, opened)
         steps += own or 0
         size = parameters(stage, opened)
         rows.append(
@@ -40,6 +40,13 @@ def outline(experiment: Any, opened: Any = None) -> Table:
     )
 
 
+def _steps(stage: Any, opened: Any) -> int | None:
+    """Training steps of a stage, at most; None if it does not train."""
+    if hasattr(stage, "steps_over") and opened is not None:
+        return stage.steps_over(len(opened.splits["train"]))
+    return getattr(stage, "steps", None)
+
+
 def parameters(stage: Any, opened: Any = None) -> int | None:
     """Of the model a stage draws; None where the stage reads its model from elsewhere."""
     config = getattr(stage, "model", None)
@@ -47,7 +54,7 @@ def parameters(stage: Any, opened: Any = None) -> int | None:
         return None
     if opened is not None:
         fields = {field.name for field in dataclasses.fields(config)}
-        changes = {name: value for name, value in opened.fits.items() if name in fields}
+        changes = {name: value for name, value in opened.config_overrides.items() if name in fields}
         config = dataclasses.replace(config, **changes)
     model = families.build(config)
     return parameter_count(jax.eval_shape(lambda: model.init(0)))

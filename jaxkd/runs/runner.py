@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxkd.data.rows.base import Rows
-from jaxkd.report.write import summary, write
+from jaxkd.report.write import summary_table, write
 from jaxkd.runs import results
 from jaxkd.runs.display import Display
 from jaxkd.runs.experiment import Experiment, Workspace, check_stage
@@ -25,10 +25,12 @@ from jaxkd.runs.folders import (
     read_record,
     write_json,
 )
+from jaxkd.runs.outline import outline
 from jaxkd.runs.plan import Configs, check_one, check_plan, planned
 from jaxkd.runs.sub_runs import add_sub_runs
 from jaxkd.runtime import hosts
 from jaxkd.tasks.task import task_for
+from jaxkd.train.log import last_of_splits
 
 # Names that stages use in their folders.
 RESERVED = (REPLACED, "checkpoint", "best", "tokenizer", "store", "huggingface", "onnx")
@@ -51,6 +53,7 @@ def run(
     Layout: `workdir/<name>-<variant>/<seed>/<stage>/`. What is finished and unchanged (its own
     configuration, its data, its inputs) is not run again.
     """
+    experiment.resolve()
     experiment.check()
     folder = workdir / f"{name}-{variant}"
     with contextlib.closing(_display(folder)) as display, _alone(folder):
@@ -58,6 +61,7 @@ def run(
         rows = None if experiment.data is None else experiment.data.open(cache)
         if rows is not None:
             _announce(rows, display, experiment.data)
+        display.table(outline(experiment, rows))
         task = experiment.task or (None if rows is None else task_for(rows))
         for seed in experiment.seeds:
             fingerprints: dict[str, str] = {}
@@ -93,7 +97,7 @@ def run(
         add_sub_runs(collected, experiment, folder)
         write_json(collected, folder / "results.json")
         write(collected, folder)
-        display.say(summary(collected))
+        display.table(summary_table(collected))
         display.say(f"report: {folder / 'report.html'}")
     return folder
 
@@ -135,7 +139,8 @@ def run_stage(stage: Any, workspace: Workspace, fingerprint: str, title: str) ->
         "revision": results.revision(),
     }
     write_json(record, workspace.folder / "done.json")  # last of all: now the stage is finished
-    say(f"{title}: {seconds:.0f} s")
+    last = last_of_splits(workspace.folder / "metrics.jsonl")
+    workspace.display.finished(title, seconds, metrics, last)
     return metrics
 
 

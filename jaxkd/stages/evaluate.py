@@ -29,7 +29,7 @@ class Evaluate:
     """
 
     models: tuple[str, ...]  # stages
-    splits: tuple[str, ...] = ("validation",)  # of the data
+    splits: tuple[str, ...] = ("validation",)  # of the data; none: all but train
     batch_size: int = 32
     chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
     # Write each model's prediction of each row (predictions.MODEL.SPLIT.npz and .tsv), and keep
@@ -43,7 +43,8 @@ class Evaluate:
 
     def check(self) -> None:
         check_names("models", self.models)
-        check_names("splits", self.splits)
+        if tuple(self.splits):
+            check_names("splits", self.splits)
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("chunk", self.chunk, 0)
 
@@ -64,8 +65,9 @@ class Evaluate:
     def run(self, workspace: Workspace) -> dict[str, Any]:
         rows, task = workspace.rows, task_of(workspace)
         display = workspace.display
-        display.start(workspace.name, len(self.models) * len(self.splits))
-        lines = {split: self._baselines(rows, split) for split in self.splits}
+        splits = self.splits or tuple(split for split in rows.splits if split != "train")
+        display.start(workspace.name, len(self.models) * len(splits))
+        lines = {split: self._baselines(rows, split) for split in splits}
         models: dict[str, Any] = {}
         written: dict[tuple[str, str], examples.Predictions] = {}
         for i, name in enumerate(self.models):
@@ -87,7 +89,7 @@ class Evaluate:
                 "megabytes": 4 * parameter_count(params) / 1e6,
                 "splits": {},
             }
-            for j, split in enumerate(self.splits, 1):
+            for j, split in enumerate(splits, 1):
                 numbers: dict[str, float] = {}
                 if rows.form not in CLASSES or "majority" in lines[split]:
                     batches = rows.batches(split, self.batch_size)
@@ -100,7 +102,7 @@ class Evaluate:
                     written[name, split] = predicted
                     file = workspace.folder / f"predictions.{name}.{split}"
                     examples.save(predicted, file, task.labels)
-                display.step(i * len(self.splits) + j, numbers)
+                display.step(i * len(splits) + j, numbers, split=split, about=f"{name}, {split}")
         display.stop()
         result = {
             "models": models,

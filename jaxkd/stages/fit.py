@@ -120,7 +120,7 @@ def fit(
 
     def write_log(done: int, split: str, values: Mapping[str, float]) -> None:
         log.write(done, split, values)
-        workspace.display.step(done, values)
+        workspace.display.step(done, values, split=split)
 
     hooks = loop.Hooks(
         log=write_log,

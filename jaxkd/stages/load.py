@@ -81,7 +81,7 @@ class Load:
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         say = workspace.display.say
-        config, params = self._open(workspace)
+        config, params, drawn = self._open(workspace)
         if self.compute:
             config = dataclasses.replace(config, compute=self.compute)
             config.check()
@@ -91,10 +91,13 @@ class Load:
         tokenizer.fetch(self.name, workspace.folder, say)
         if self.trim:
             config, params = trim_to_data(workspace, config, params)
-        return save_model(workspace, config, params)
+        return save_model(workspace, config, params) | {"drawn": drawn}
 
-    def _open(self, workspace: Workspace) -> tuple[Config, Params]:
-        """The model with its classes named; a head that the source lacks has those of the data."""
+    def _open(self, workspace: Workspace) -> tuple[Config, Params, bool]:
+        """The model with its classes named; a head that the source lacks has those of the data.
+
+        The third value says whether parameters were drawn.
+        """
         drawn: list[str] = []
         options = {"head": self.head, "seed": workspace.seed}
         config, params = open_model(self.name, drawn.append, labels=self.labels, **options)
@@ -109,7 +112,7 @@ class Load:
             workspace.display.say(message)
         if labels and classifies:
             config = dataclasses.replace(config, labels=tuple(labels))
-        return config, params
+        return config, params, bool(drawn)
 
 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int] | None:

@@ -10,7 +10,7 @@ from jaxkd.data.rows.masking import Masking
 from jaxkd.distil import objective
 from jaxkd.models import families
 from jaxkd.models.model import forward
-from jaxkd.stages.task import terms_of
+from jaxkd.tasks.task import terms_of_data
 
 MASKED = "masked_lm"
 NO_CHANGE = Masking()
@@ -59,7 +59,7 @@ def check_objective(
     if stage.labels:
         stage.optimiser.build(params, stage.steps, stage.freeze)
         return
-    terms = objective.at(stage.terms or terms_of(rows), 0)
+    terms = objective.at(stage.terms or terms_of_data(rows), 0)
     batch = next(iter(rows.batches("validation", stage.batch_size, stage.batch_size)))
     teacher_outputs = None
     if teacher is not None:

@@ -19,7 +19,7 @@ class Prune:
     """Keep some blocks of a model."""
 
     source: str  # stage whose model is pruned
-    keep: str = "every_other"  # or first_half, last_half, or block numbers: "0,2,3"
+    keep: str = "every_other"  # or first_half, last_half, "evenly 3", or numbers: "0,2,3"
 
     def inputs(self) -> tuple[str, ...]:
         return (self.source,)

@@ -1,7 +1,5 @@
 """The task of a stage's data: what it asks of a model, what is learned, how a model is measured."""
 
-from typing import Any
-
 from jaxkd.runs.experiment import Workspace
 from jaxkd.tasks.task import Task, task_for
 
@@ -9,8 +7,3 @@ from jaxkd.tasks.task import Task, task_for
 def task_of(workspace: Workspace) -> Task:
     """The experiment's task, or the one its data asks for."""
     return workspace.task or task_for(workspace.rows)
-
-
-def terms_of(task: Task | None, rows: Any) -> Any:
-    """The terms learned from the data alone."""
-    return (task or task_for(rows)).terms()

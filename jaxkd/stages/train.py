@@ -1,6 +1,8 @@
 """Train the model of an earlier stage: on the data alone, or under a teacher."""
 
 import dataclasses
+import math
+import pathlib
 from typing import Any, ClassVar
 
 import jax
@@ -15,11 +17,12 @@ from jaxkd.models import families
 from jaxkd.models.model import Params
 from jaxkd.models.quantised import TEACHER_DTYPES, megabytes, quantise
 from jaxkd.runs.experiment import Workspace
+from jaxkd.runs.folders import read_record
 from jaxkd.stages import tokenizer
 from jaxkd.stages.fit import Teacher, fit
 from jaxkd.stages.generate import check_pairs
 from jaxkd.stages.label import Label, open_store, recall_from
-from jaxkd.stages.models import check_labels, check_stage_model, load_model
+from jaxkd.stages.models import check_labels, check_stage_model, load_model, save_model
 from jaxkd.stages.plans import check_chunk, check_head, check_masking, check_objective
 from jaxkd.stages.task import task_of
 from jaxkd.tasks.task import evaluator
@@ -45,6 +48,9 @@ class Train:
     layer_drop: float = field(0.0, at_least=0, below=1)  # probability that a block is skipped
     freeze: tuple[str, ...] = ()  # patterns of parameter names that do not learn
     steps: int = field(1000, at_least=1)  # optimiser updates, at most
+    epochs: float = field(0.0, at_least=0)  # passes over the training rows, at most; 0: any number
+    # new_head: only if `source` drew new parameters for its head; else the model stays as it is.
+    train_if: str = field("always", one_of=("always", "new_head"))
     batch_size: int = field(16, at_least=1)  # rows an update, over all devices
     # In the fingerprint: each micro-batch draws its own dropout.
     accumulate: int = field(1, at_least=1)  # micro-batches an update, to save memory
@@ -176,7 +182,26 @@ class Train:
         if student is not None and (teacher is not None or not self.teacher):
             check_objective(self, student, None if self.labels else teacher, rows)
 
+    def steps_over(self, rows: int) -> int:
+        """Optimiser updates of a training on so many rows: `steps`, or fewer by `epochs`."""
+        if not self.epochs:
+            return self.steps
+        return max(1, min(self.steps, math.ceil(self.epochs * rows / self.batch_size)))
+
     def run(self, workspace: Workspace) -> dict[str, Any]:
+        if self.train_if == "new_head" and not _new_head(workspace.stage_folder(self.source)):
+            return self._unchanged(workspace)
+        steps = self.steps_over(len(workspace.rows.splits["train"]))
+        return dataclasses.replace(self, steps=steps)._train(workspace)
+
+    def _unchanged(self, workspace: Workspace) -> dict[str, Any]:
+        workspace.display.say(
+            f"{workspace.name}: {self.source} predicts these targets already and is used as it is"
+        )
+        config, params = self._student(workspace)
+        return save_model(workspace, config, params) | {"steps": 0}
+
+    def _train(self, workspace: Workspace) -> dict[str, Any]:
         terms = self.terms or task_of(workspace).terms()
         if self.labels:
             config, params = self._student(workspace)
@@ -234,3 +259,9 @@ class Train:
             f"{kl:.2g} nats a target"
         )
         return Teacher(config, quantised), numbers
+
+
+def _new_head(source: pathlib.Path) -> bool:
+    """Whether the stage drew parameters; one that does not say so drew all of them."""
+    record = read_record(source / "done.json")
+    return record is None or bool(record["metrics"].get("drawn", True))

@@ -86,3 +86,8 @@ def _parsed(line: str) -> dict[str, Any] | None:
         and isinstance(row.get("split"), str)
     )
     return row if well_formed else None
+
+
+def last_of_splits(file: pathlib.Path) -> list[dict[str, Any]]:
+    """The last line of each split in a metrics.jsonl; none where the file is not there."""
+    return list({row["split"]: row for row in MetricLog(file, silent=True).rows()}.values())

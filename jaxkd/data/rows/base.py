@@ -65,6 +65,11 @@ class Rows(abc.ABC):
         return ()
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts whose predictions are measured apart, where a row has several."""
+        return ()
+
+    @property
     def config_overrides(self) -> dict[str, Any]:
         """Fields of a fresh model's config that these rows decide."""
         return {"vocabulary": self.tokenizer.vocab_size}

@@ -1,0 +1,146 @@
+"""Several results files in one table, a row for each: `python -m jaxkd.report.collection FILES`.
+
+    python -m jaxkd.report.collection runs/glue-*/results.json --folder results/glue-minilm
+
+The folder gets report.md, report.html and a copy of each results file, from which the same command
+renders them again.
+"""
+
+import argparse
+import html as escaping
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxkd.report import markup, spread
+from jaxkd.report.described import column_title, factor, label, unit_of, values
+from jaxkd.report.markup import Table, escape_markdown
+from jaxkd.report.spread import at, mean_std
+from jaxkd.report.write import STYLE
+
+PRIMARY = "primary"
+
+
+def metrics_of(results: Mapping) -> list[str]:
+    """The task's own metrics, its primary one first; without losses and those beside a teacher."""
+    described = results.get("metrics") or {}
+    primary = results.get(PRIMARY)
+    own = [
+        name
+        for name, about in described.items()
+        if about.get("higher_is_better") and not about.get("of_teacher") and name != primary
+        and not about.get("baseline_of") and name.partition("_")[0] not in ("under", "perplexity")
+    ]  # fmt: skip
+    return [primary, *own] if primary else own
+
+
+def table(every: Sequence[Mapping], title: str) -> Table:
+    """A row for each data set, split and metric; a column for each model."""
+    models: dict[str, str] = {}
+    for results in every:
+        for name in results.get("models") or {}:
+            models.setdefault(name, label(results, name))
+    rows, notes = [], []
+    for results in every:
+        data = results.get("data") or {}
+        splits = dict.fromkeys(
+            split
+            for model in (results.get("models") or {}).values()
+            for seed in (model.get("seeds") or {}).values()
+            for split in seed
+        )
+        seeds = spread.seeds(results)
+        for split in splits:
+            for metric in metrics_of(results):
+                scale = factor(unit_of(results, list(models), split, metric))
+                cells = []
+                for name in models:
+                    found = values(results, name, split, metric).values()
+                    cells.append(mean_std([scale * v for v in found], of=len(seeds)))
+                if any(cell != spread.ABSENT for cell in cells):
+                    where = f"{data.get('corpus')}, {split}"
+                    count = at(results, "data", "rows", split)
+                    rows.append(
+                        [where, f"{count:,}" if count else spread.ABSENT,
+                         column_title(results, metric), str(len(seeds)), *cells]
+                    )  # fmt: skip
+        notes += [note for note in data.get("notes") or () if note not in notes]
+        if data.get("embedded"):
+            notes.append(f"{data.get('corpus')} is a stand-in: no numbers of the data set.")
+    header = ("data", "rows", "metric", "seeds", *models.values())
+    caption = "Mean ± sample standard deviation over the seeds. " + " ".join(
+        note if note.endswith(".") else f"{note}." for note in notes
+    )
+    return Table(header, tuple(tuple(row) for row in rows), caption.strip())
+
+
+def conditions(every: Sequence[Mapping]) -> Table:
+    """What each run took, on which machine, by which command."""
+    rows = []
+    for results in every:
+        where = results.get("where") or {}
+        stages = results.get("stages") or {}
+        seconds = sum(sum((each.get("seconds") or {}).values()) for each in stages.values())
+        rows.append(
+            [
+                str((results.get("data") or {}).get("corpus")),
+                f"{seconds:,.0f}",
+                f"{where.get('devices')} x {where.get('device')}, {where.get('processor')}",
+                str((where.get("versions") or {}).get("jax")),
+                str(where.get("revision")),
+                str(results.get("command")),
+            ]
+        )
+    header = ("data", "seconds", "device", "jax", "revision", "command")
+    return Table(header, tuple(tuple(row) for row in rows), "All stages and seeds together.")
+
+
+def write(every: Sequence[Mapping], folder: pathlib.Path, title: str) -> list[pathlib.Path]:
+    """report.md and report.html of several results, and a copy of each file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [("Results", table(every, title)), ("What ran where", conditions(every))]
+    body = [f"# {escape_markdown(title)}"]
+    page = [f"<h1>{escaping.escape(title)}</h1>"]
+    for heading, each in parts:
+        body += [f"## {heading}", markup.markdown(each).rstrip()]
+        page += [f"<h2>{heading}</h2>", markup.html(each)]
+    files = {
+        "report.md": "\n\n".join(body) + "\n",
+        "report.html": '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{escaping.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(page)
+        + "\n</body>\n</html>\n",
+    }
+    files |= {
+        f"{results['experiment']}-{results['variant']}.json": json.dumps(results, indent=1)
+        for results in every
+    }
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m jaxkd.report.collection")
+    parser.add_argument("results", type=pathlib.Path, nargs="+", metavar="RESULTS.json")
+    parser.add_argument("--folder", type=pathlib.Path, required=True, help="where to write")
+    parser.add_argument("--title", default="Several data sets in one table")
+    options = parser.parse_args(arguments)
+    every: list[dict[str, Any]] = []
+    for path in options.results:
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(results, dict) or not isinstance(results.get("models"), dict):
+                raise ValueError("it has no object 'models'")
+        except OSError as error:
+            parser.error(f"{path} cannot be read: {error.strerror}. Give results.json of runs.")
+        except ValueError as error:
+            parser.error(f"{path} is no results file: {error}. Give results.json of runs.")
+        every.append(results)
+    print(*write(every, options.folder, options.title), sep="\n")
+    print("\n" + markup.markdown(table(every, options.title)))
+
+
+if __name__ == "__main__":
+    main()
