@@ -13,7 +13,7 @@ alone. Metrics are GLUE's: MCC for CoLA; F1 and accuracy for MRPC and QQP; Pears
 STS-B; accuracy for the others, MNLI's on both validation sets. Predictions are written in GLUE's
 submission format, those of the unlabelled test set too where its file is there.
 
-Files are looked for in $JAXKD_DATA/glue/NAME (GLUE's own TSV files), then on the hub (nyu-mll/glue).
+Files are sought in $JAXKD_DATA/glue/NAME (GLUE's own TSV files), then on the hub (nyu-mll/glue).
 Where a folder has no training file, the labelled file it has is divided, and every table says so.
 """
 
@@ -110,7 +110,7 @@ def get_config(variant: str = "rte") -> Glue:
             source="student_init", teacher="teacher", terms=terms, freeze=frozen, **student
         ),
         "alone": Train(source="student_init", freeze=frozen, **student),
-        "evaluate": Evaluate(models=tuple(LABELS), splits=splits, batch_size=64, predictions=True),
+        "evaluate": Evaluate(models=tuple(LABELS), splits=(), batch_size=64, predictions=True),
     }
     metric = METRICS[task.name][0].name
     return Glue(
