@@ -14,6 +14,7 @@ from jaxkd.report import markup
 from jaxkd.report.spread import number
 
 SECONDS_BETWEEN_LINES = 15  # where there is no terminal
+WIDTH = 120  # columns of a table, where there is no terminal
 
 
 class Display:
@@ -21,6 +22,8 @@ class Display:
 
     def __init__(self, log: pathlib.Path | None = None, console: Console | None = None):
         self.console = console or Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = max(self.console.width, WIDTH)
         self._log: TextIO | None = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +43,11 @@ class Display:
         for i, name in enumerate(table.header):
             numeric = bool(table.rows) and table.numeric(i)
             columns.add_column(
-                name, justify="right" if numeric else "left", overflow="fold", ratio=None
+                name,
+                justify="right" if numeric else "left",
+                no_wrap=numeric,
+                overflow="fold",
+                min_width=None if numeric or i else 16,  # the first names the row
             )
         for row in table.rows:
             columns.add_row(*row)

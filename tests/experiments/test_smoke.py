@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxkd.data.corpora.pairs import MADE
+from jaxkd.data.sources.find import MADE
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENTS = [
@@ -32,7 +32,7 @@ def test_smoke(name, tmp_path):
     report = (folder / "report.md").read_text()
     if results["data"] is not None and results["data"]["origin"] != MADE:
         assert results["data"]["embedded"]
-        assert f"not {results['data']['wanted']}".lower() in report.lower()
+        assert f"not {results['data']['expected_corpus']}".lower() in report.lower()
     for export in results["exports"].values():
         for checked in export["0"].values():
             assert checked["max_abs_difference"] < 1e-4

@@ -1,0 +1,71 @@
+"""Model folders and files as users have them, made on the spot by other libraries."""
+
+import csv
+import json
+import pathlib
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+GOOD = "good great fine lovely warm bright happy strong".split()
+BAD = "bad poor dull awful cold grim weak broken".split()
+OTHER = "the a film book day plot song is was very so it and all of this one".split()
+
+
+def reviews(rows: int) -> list[tuple[str, str]]:
+    """Texts whose label one word decides; all of them different."""
+    made = []
+    for i in range(rows):
+        words = (GOOD, BAD)[i % 2]
+        middle = [OTHER[(i * k + k) % len(OTHER)] for k in (1, 3, 5, 7)]
+        made.append((" ".join([*middle, words[i // 2 % 8], f"no {i}"]), ("pos", "neg")[i % 2]))
+    return made
+
+
+def write_csv(file: pathlib.Path, header: list[str], rows: list[tuple]) -> None:
+    with open(file, "w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+def write_jsonl(file: pathlib.Path, rows: list[dict]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def bert(folder: pathlib.Path, **config: object) -> None:
+    """A two-layer BERT without a head, with its WordPiece tokenizer."""
+    words = [*GOOD, *BAD, *OTHER, "no", *"0123456789", *(f"##{i}" for i in range(10))]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    torch.manual_seed(0)
+    settings = transformers.BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, **config,
+    )  # fmt: skip
+    transformers.BertModel(settings).save_pretrained(folder)
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def llama(folder: pathlib.Path) -> None:
+    """A two-layer Llama with a byte-level tokenizer."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ends = ["<s>", "</s>", "<pad>"]
+    vocabulary = {token: i for i, token in enumerate([*ends, *letters])}
+    fast = Tokenizer(models.BPE(vocabulary, []))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    fast.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=fast, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    torch.manual_seed(0)
+    settings = transformers.LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=256, bos_token_id=0, eos_token_id=1,
+        pad_token_id=2,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(settings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
