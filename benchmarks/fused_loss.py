@@ -243,7 +243,7 @@ def main() -> None:
         peaks = {peer.name: peer.ask("memory")["bytes"] for peer in running}
         print("| step | MB | times ours |\n| --- | ---: | ---: |")
         for name, size in peaks.items():
-            print(f"| {name} | {size / 1e6:,.0f} | {size / held[OURS]:.1f} |")
+            print(f"| {name} | {size / 1e6:,.0f} | {size / peaks[OURS]:.1f} |")
         return
     times = peers.interleaved(running, options.rounds, options.steps)
     for peer in running:

@@ -224,7 +224,7 @@ def table(times: Mapping[str, Sequence[float]], ours: str) -> str:
     for name, results in times.items():
         ratios = sorted(theirs / own for theirs, own in zip(results, times[ours], strict=True))
         lines.append(
-            f"| {name} | {1e3 * statistics.median(found):.0f} | {1e3 * min(found):.0f} "
+            f"| {name} | {1e3 * statistics.median(results):.0f} | {1e3 * min(results):.0f} "
             f"| {statistics.median(ratios):.2f} | {ratios[0]:.2f} .. {ratios[-1]:.2f} |"
         )
     return "\n".join(lines)
