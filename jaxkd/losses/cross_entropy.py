@@ -10,7 +10,9 @@ from jaxkd.losses.vocabulary import vocabulary_first
 def hard_labels(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """-log softmax(logits)[label], in nats; one value per position, not reduced, not masked.
 
-    Computed in float32 whatever comes in. Labels must lie in [0, V), also where they are masked.
+    Computed in float32 whatever comes in. Labels must lie in [0, V): a label of -1 gives the loss
+    of the last class and -100 nan, as in optax. Where a mask leaves the position out (`Mean.of`),
+    any label is harmless, in the gradient too.
 
     >>> hard_labels(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)

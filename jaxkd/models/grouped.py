@@ -45,16 +45,16 @@ def _forward(rows: Array, weights: Array, sizes: Array) -> tuple[Array, tuple[Ar
     return _by_blocks(rows, weights, sizes), (rows, weights, sizes)
 
 
-def _backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, Array, None]:
-    rows, weights, sizes = kept
+def _backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, Array, None]:
+    rows, weights, sizes = residuals
     padded, outer = _pad(rows), _pad(gradient)
 
     def write(start: Array, group: Array, size: Array, sums: tuple[Array, Array]) -> tuple:
         to_rows, to_weights = sums
-        mine = jnp.where(jnp.arange(BLOCK)[:, None] < size, _slice(outer, start), 0)
+        own = jnp.where(jnp.arange(BLOCK)[:, None] < size, _slice(outer, start), 0)
         block = _slice(outer, start) @ weights[group].T
         to_rows = jax.lax.dynamic_update_slice(to_rows, block.astype(rows.dtype), (start, 0))
-        part = jnp.matmul(_slice(padded, start).T, mine, preferred_element_type=jnp.float32)
+        part = jnp.matmul(_slice(padded, start).T, own, preferred_element_type=jnp.float32)
         before = jax.lax.dynamic_slice(to_weights, (group, 0, 0), (1, *part.shape))
         return to_rows, jax.lax.dynamic_update_slice(to_weights, before + part, (group, 0, 0))
 

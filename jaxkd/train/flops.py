@@ -1,7 +1,7 @@
-"""How much of a machine's speed a step puts to use: floating-point operations that were needed.
+"""Floating-point operations that a step needs, and the peak of a machine: model FLOPs utilisation.
 
-Counted are the products of matrices of the models, as their programs say; not what is computed
-again to save memory, nor padding, nor what a causal mask hides. A step of distillation needs
+The matrix products of the models' programs are counted; not what is computed again to save memory,
+nor padding, nor what a causal mask hides. A step of distillation needs
 3 F_student + F_teacher, F being a forward pass: backward costs twice as much as forward.
 Source: Chowdhery et al. (2022), arXiv:2204.02311, appendix B (model FLOPs utilisation).
 """
@@ -21,7 +21,7 @@ import numpy as np
 from jaxkd.core.batch import Batch
 from jaxkd.models.model import Model, Params, predict, states
 
-# Dense bfloat16 FLOP/s of one device, from the makers' data sheets.
+# Dense bfloat16 FLOP/s of one device, from the vendors' data sheets.
 PEAKS = {
     "TPU v2": 22.5e12,  # a core, which is what JAX calls a device up to v3
     "TPU v3": 61.5e12,
@@ -40,7 +40,7 @@ PEAKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-    """Of one forward pass over a batch, padding and all."""
+    """FLOPs of one forward pass over a batch, padding included."""
 
     body: float = 0.0  # products of activations and weights, before the head
     attention: float = 0.0  # products of activations with each other
@@ -50,8 +50,8 @@ class Flops:
 def products(function: Callable, *args: Any) -> Flops:
     """FLOPs of a function's matrix products: `body` those with weights, `attention` batched ones.
 
-    A product has 2 M N K. Loops count as often as they turn; one whose turns are not known until
-    it runs counts once, and of a choice the dearest branch.
+    A product has 2 M N K. Loops count as often as they turn; a loop whose
+    number of turns is not known before it runs counts once, and of a choice the dearest branch.
 
     >>> products(jnp.matmul, jnp.zeros((2, 3)), jnp.zeros((3, 5)))
     Flops(body=60.0, attention=0.0, head=0.0)
@@ -109,11 +109,11 @@ class Part:
     ):
         """`blocks`: the share of them that runs in the mean (LayerDrop)."""
         self.times, self.causal, self.blocks, self._model = times, causal, blocks, model
-        # Shapes alone: a step gives the arrays themselves up.
+        # Shapes alone: a step donates the arrays themselves.
         self._params = jax.tree.map(_shape, params)
 
     def forward(self, batch: Batch) -> Flops:
-        given = jax.tree.map(_shape, batch)
+        shapes = jax.tree.map(_shape, batch)
 
         def body(params: Params, batch: Batch) -> Any:
             return states(self._model, params, batch).hidden[-1]
@@ -121,9 +121,9 @@ class Part:
         def head(params: Params, batch: Batch, hidden: Any) -> Any:
             return predict(self._model, params, batch, hidden)[0]
 
-        before = products(body, self._params, given)
-        hidden = jax.eval_shape(body, self._params, given)
-        after = products(head, self._params, given, hidden)
+        before = products(body, self._params, shapes)
+        hidden = jax.eval_shape(body, self._params, shapes)
+        after = products(head, self._params, shapes, hidden)
         return dataclasses.replace(before, head=after.body)
 
 
@@ -146,21 +146,21 @@ class Needed:
         share = counted.mean()
         # A row of n tokens has n^2 pairs, of which a causal mask shows half.
         pairs = np.mean((counted.sum(1) / counted.shape[1]) ** 2)
-        asked = share if batch.target_mask is None else np.asarray(batch.target_mask).mean()
+        predicted = share if batch.target_mask is None else np.asarray(batch.target_mask).mean()
         needed = 0.0
         for part, flops in zip(self._parts, self._known[shapes], strict=True):
-            seen = pairs * (0.5 if part.causal else 1.0)
-            blocks = share * flops.body + seen * flops.attention
-            forward = part.blocks * blocks + asked * flops.head
+            visible = pairs * (0.5 if part.causal else 1.0)
+            blocks = share * flops.body + visible * flops.attention
+            forward = part.blocks * blocks + predicted * flops.head
             needed += part.times * forward
         return float(needed)
 
 
 @functools.cache
 def peak(dtype: str, devices: int) -> float:
-    """FLOP/s that many devices can do at most; of a CPU, as it is measured here.
+    """FLOP/s of that many devices at most; of a CPU, as measured on it.
 
-    An accelerator's is its bfloat16 figure whatever `dtype` is, as is the custom. nan for one that
+    An accelerator's is its bfloat16 figure whatever `dtype` is, by convention. nan for one that
     is not in PEAKS.
     """
     device = jax.local_devices()[0]
