@@ -201,7 +201,7 @@ def test_classes_without_names_stay_in_their_order_and_it_is_said(classifier):
     assert len(messages) == 1 and "check that they mean the same" in messages[0]
 
 
-@pytest.mark.parametrize("wanted", [("a", "b", "c"), ("positive", "negative"), ("score",)])
+@pytest.mark.parametrize("expected", [("a", "b", "c"), ("positive", "negative"), ("score",)])
 def test_other_classes_or_another_number_get_a_new_classifier_and_it_is_said(classifier, expected):
     messages = []
     config, params = folder.load(classifier, labels=expected, warn=messages.append, seed=1)
