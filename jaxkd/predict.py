@@ -75,15 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pair", action="append", help="the second text of each --text")
     parser.add_argument("--beam", type=int, default=1, help="beams of a model that writes (1)")
     parser.add_argument("--max_tokens", type=int, default=64, help="tokens it writes at most (64)")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if given.pair and len(given.pair) != len(given.text or ()):
-            raise ValueError(f"{len(given.text or ())} --text and {len(given.pair)} --pair.")
-        rows = read_rows(given.file) if given.file else [[text] for text in given.text]
-        if given.pair:
-            rows = [[*row, second] for row, second in zip(rows, given.pair, strict=True)]
-        model = open_text_model(given.folder, lambda message: print(message, file=sys.stderr))
-        for line in predict(model, rows, beam=given.beam, max_tokens=given.max_tokens):
+        if options.pair and len(options.pair) != len(options.text or ()):
+            raise ValueError(f"{len(options.text or ())} --text and {len(options.pair)} --pair.")
+        rows = read_rows(options.file) if options.file else [[text] for text in options.text]
+        if options.pair:
+            rows = [[*row, second] for row, second in zip(rows, options.pair, strict=True)]
+        model = open_text_model(options.folder, lambda message: print(message, file=sys.stderr))
+        for line in predict(model, rows, beam=options.beam, max_tokens=options.max_tokens):
             print(line)
     except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

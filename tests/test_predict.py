@@ -14,7 +14,7 @@ PROSE = ["the film was good and the other one was bad , not good"] * 20
 TEXTS = ["the film was good", "bad", "the other one was not good , and the film was bad"]
 
 
-def folder(kind, sizes, path, cache, **changes):
+def folder(kind, sizes, path, cache, scale=1.0, **changes):
     """A random model of transformers beside a tokenizer that fits it."""
     known = open_tokenizer(
         "trained", texts=lambda: PROSE, fingerprint="f", cache=cache, trained_size=300,
@@ -22,6 +22,9 @@ def folder(kind, sizes, path, cache, **changes):
         layout="prompt" if kind == "LlamaForCausalLM" else "",
     )  # fmt: skip
     model = random_model(kind, **(sizes | {"vocab_size": known.vocab_size} | changes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= scale  # so that texts make a difference
     model.save_pretrained(path)
     known.save(path)
     return str(path)
@@ -73,7 +76,7 @@ def test_a_regression_prints_its_number(tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_what_is_written_is_what_generate_writes(kind, sizes, beam, tmp_path, capsys):
-    path = folder(kind, sizes, tmp_path / "m", tmp_path)
+    path = folder(kind, sizes, tmp_path / "m", tmp_path, scale=4.0)
     known = transformers.AutoTokenizer.from_pretrained(path)
     model = getattr(transformers, kind).from_pretrained(path)
     expected = []

@@ -54,13 +54,13 @@ class TextModel:
         model = families.build(self.config)
         arranged = model.arrange(self.params)
         logits = jax.jit(lambda params, batch: forward(model, params, batch).logits)
-        found: list[dict[str, float]] = []
+        answers: list[dict[str, float]] = []
         for start in range(0, len(rows), BATCH):
             chosen = rows[start : start + BATCH]
             scored = np.asarray(logits(arranged, self._batch(chosen)), np.float32)[: len(chosen)]
             for row in scores(self.config, scored):
-                found.append(dict(zip(self.config.labels, row.tolist(), strict=True)))
-        return found
+                answers.append(dict(zip(self.config.labels, row.tolist(), strict=True)))
+        return answers
 
     def write(self, texts: Sequence[str], *, beam: int = 1, max_tokens: int = 64) -> list[str]:
         """What the model writes for each source or prompt; a beam of one is greedy.

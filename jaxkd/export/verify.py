@@ -222,8 +222,10 @@ def _compare_writing(
         batch = Batch(tokens=tokens.astype(np.int32), mask=mask)
         arranged = families.build(config).arrange(params)
         decoded = jax.device_get(decoder(config, WRITTEN)(arranged, batch))
-    for row, (ours, length) in enumerate(zip(decoded.tokens, decoded.lengths, strict=True)):
-        expected = ours[0, : length[0]].tolist()
+    for row, (tokens_of_row, length) in enumerate(
+        zip(decoded.tokens, decoded.lengths, strict=True)
+    ):
+        expected = tokens_of_row[0, : length[0]].tolist()
         exported = generated[row, skipped : skipped + len(expected)].tolist()
         after = generated[row, skipped + len(expected) :]
         if exported != expected or (after != own["pad_token_id"]).any():

@@ -64,8 +64,8 @@ def find(name: str) -> pathlib.Path:
     import huggingface_hub
 
     def fetch(*patterns: str) -> pathlib.Path:
-        wanted = [p for pattern in patterns for p in (pattern, f"0_Transformer/{pattern}")]
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        both = [p for pattern in patterns for p in (pattern, f"0_Transformer/{pattern}")]
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=both))
 
     try:
         folder = fetch(*CONFIGS, *SAFETENSORS)

@@ -24,8 +24,8 @@ def match_labels(
     [1, 0]
     """
     known = {label.casefold(): number for number, label in enumerate(stored)}
-    wanted = [label.casefold() for label in labels]
-    if [label.casefold() for label in stored] == wanted:
+    needed = [label.casefold() for label in labels]
+    if [label.casefold() for label in stored] == needed:
         return list(range(len(labels)))
     if any(all(_UNNAMED.fullmatch(label) for label in side) for side in (stored, labels)):
         warn(
@@ -33,9 +33,9 @@ def match_labels(
             "check that they mean the same"
         )
         return list(range(len(labels)))
-    if len(known) == len(stored) and known.keys() == set(wanted):
+    if len(known) == len(stored) and known.keys() == set(needed):
         warn(f"{name}: its classes {list(stored)} are reordered to {list(labels)}")
-        return [known[label] for label in wanted]
+        return [known[label] for label in needed]
     warn(f"{name}: its classes are {list(stored)}, not {list(labels)}: a new classifier is drawn")
     return []
 

@@ -65,8 +65,8 @@ def test_settings_beside_a_vocabulary_are_read(settings, tmp_path):
     folder = wordpiece(tmp_path / "t", **settings)
     texts = ["niño", "The film", "电影"]
     expected = transformers.AutoTokenizer.from_pretrained(folder)(texts, add_special_tokens=False)
-    found = [row.tolist() for row in opened(folder, tmp_path).encode(texts)]
-    assert found == expected["input_ids"]
+    result = [row.tolist() for row in opened(folder, tmp_path).encode(texts)]
+    assert result == expected["input_ids"]
 
 
 def test_the_settings_differ_on_these_texts(tmp_path):

@@ -47,13 +47,13 @@ def test_ids_and_segments_are_those_of_transformers_own_call(kind, max_length, s
     folder = saved(kind, tmp_path)
     reference = transformers.AutoTokenizer.from_pretrained(folder)
     expected = reference(FIRST, second, truncation="longest_first", max_length=max_length)
-    found = folder_tokenizer(folder).encode_pairs(FIRST, second, max_length=max_length)
-    assert [ids.tolist() for ids, _ in found] == expected["input_ids"]
+    result = folder_tokenizer(folder).encode_pairs(FIRST, second, max_length=max_length)
+    assert [ids.tolist() for ids, _ in result] == expected["input_ids"]
     zeros = [[0] * len(row) for row in expected["input_ids"]]
-    assert [s.tolist() for _, s in found] == expected.get("token_type_ids", zeros)
-    assert {array.dtype for row in found for array in row} == {np.dtype(np.int32)}
+    assert [s.tolist() for _, s in result] == expected.get("token_type_ids", zeros)
+    assert {array.dtype for row in result for array in row} == {np.dtype(np.int32)}
     if kind in ("bert", "roberta") and second:
-        ids, segments = found[0]
+        ids, segments = result[0]
         sep = reference.sep_token_id
         assert (ids == sep).sum() == (2 if kind == "bert" else 3)  # </s></s> between, </s> after
         assert segments.any() == (kind == "bert")

@@ -68,10 +68,10 @@ def test_a_trimmed_model_computes_the_same_for_what_is_kept(whole, trimmed, fami
     families.check_shapes(families.build(less), cut, "trimmed")
     ids = smaller.encode(TEXTS[:1])[0][None]
     mask = jnp.ones(ids.shape, bool)
-    wanted = forward(model, params, Batch(jnp.array(kept[ids]), mask))
-    found = forward(families.build(less), cut, Batch(jnp.array(ids), mask))
-    jax.tree.map(np.testing.assert_array_equal, found.hidden, wanted.hidden)
-    np.testing.assert_allclose(found.logits, wanted.logits[..., kept], atol=1e-6)
+    expected = forward(model, params, Batch(jnp.array(kept[ids]), mask))
+    result = forward(families.build(less), cut, Batch(jnp.array(ids), mask))
+    jax.tree.map(np.testing.assert_array_equal, result.hidden, expected.hidden)
+    np.testing.assert_allclose(result.logits, expected.logits[..., kept], atol=1e-6)
 
 
 def test_what_is_kept():

@@ -56,6 +56,8 @@ def test_onnx_of_what_it_cannot_hold_is_refused_before_there_are_parameters(case
     stage = Export(model="student")
     stage.check()
     with pytest.raises(ValueError, match="ONNX export writes encoders .*found .*skip="):
+        Onnx().check(config)
+    with pytest.raises(ValueError):
         stage.check_config(config)
     dataclasses.replace(stage, skip=("onnx", "huggingface")).check_config(config)
 

@@ -112,9 +112,9 @@ def test_onnxruntime_computes_what_torch_computes_at_shapes_not_traced(tmp_path,
     export_onnx(config, params, tmp_path / "model.onnx")  # traces (2, 7)
     for shape in [(1, 1), (5, 10)]:
         tokens, mask = random_batch(*shape)
-        wanted = to_torch(config, params)(torch.tensor(tokens), torch.tensor(mask)).numpy()
-        found = run_onnx(tmp_path / "model.onnx", tokens, mask)
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+        expected = to_torch(config, params)(torch.tensor(tokens), torch.tensor(mask)).numpy()
+        result = run_onnx(tmp_path / "model.onnx", tokens, mask)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
 
 
 def test_the_file_declares_opset_13_ir_7_and_free_batch_and_length(file):
@@ -131,8 +131,8 @@ def test_the_file_declares_opset_13_ir_7_and_free_batch_and_length(file):
 
 
 def test_the_file_holds_no_operator_that_tensorrt_8_0_does_not_know(file):
-    found = {node.op_type for node in onnx.load(file).graph.node}
-    assert not found & {"LayerNormalization", "Einsum", "Attention", "IsNaN", "Gelu", "Where"}
+    result = {node.op_type for node in onnx.load(file).graph.node}
+    assert not result & {"LayerNormalization", "Einsum", "Attention", "IsNaN", "Gelu", "Where"}
     assert {node.domain for node in onnx.load(file).graph.node} == {""}
 
 
@@ -149,9 +149,9 @@ def test_the_same_parameters_give_the_same_bytes(file, params, tmp_path):
 def test_tokens_in_padding_change_no_logit_of_the_file(file):
     tokens, mask = random_batch(3, 9)
     counts = mask.astype(bool)
-    found = run_onnx(file, tokens, mask)
+    result = run_onnx(file, tokens, mask)
     other = run_onnx(file, np.where(counts, tokens, 5), mask)
-    np.testing.assert_array_equal(found[counts], other[counts])
+    np.testing.assert_array_equal(result[counts], other[counts])
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,9 @@ TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
 @pytest.mark.parametrize("name", activations.ACTIVATIONS)
 def test_an_activation_is_the_same_function_in_jax_and_torch_and_transformers(name):
     x = np.linspace(-8, 8, 1001, dtype=np.float32)
-    found = ACTIVATIONS[name](torch.tensor(x)).numpy()
-    np.testing.assert_allclose(found, ACT2FN[name](torch.tensor(x)).numpy(), atol=2e-6)
-    np.testing.assert_allclose(found, activations.ACTIVATIONS[name](jnp.asarray(x)), atol=2e-6)
+    result = ACTIVATIONS[name](torch.tensor(x)).numpy()
+    np.testing.assert_allclose(result, ACT2FN[name](torch.tensor(x)).numpy(), atol=2e-6)
+    np.testing.assert_allclose(result, activations.ACTIVATIONS[name](jnp.asarray(x)), atol=2e-6)
 
 
 def test_the_bridge_has_every_activation_a_config_may_name_and_no_other():
@@ -71,23 +71,23 @@ def test_the_bridge_has_every_activation_a_config_may_name_and_no_other():
 def test_logits_are_those_of_jax_and_of_transformers_where_the_mask_is_true(name):
     config = dataclasses.replace(CONFIG, activation=name)
     params, (tokens, mask) = random_params(config), random_batch()
-    found = run_torch(config, params, tokens, mask)
+    result = run_torch(config, params, tokens, mask)
     for other in (run_jax, run_transformers):
-        wanted = other(config, params, tokens, mask)
-        np.testing.assert_allclose(found[mask], wanted[mask], rtol=0, atol=1e-4)
-    assert found.std() > 0.1  # so that 1e-4 means something
+        expected = other(config, params, tokens, mask)
+        np.testing.assert_allclose(result[mask], expected[mask], rtol=0, atol=1e-4)
+    assert result.std() > 0.1  # so that 1e-4 means something
 
 
 def test_a_layer_computes_what_our_block_computes():
     params, (_, mask) = random_params(CONFIG)["blocks"][0], random_batch()
     hidden = np.random.default_rng(2).normal(size=(*mask.shape, CONFIG.width)).astype(np.float32)
     block = bert.build(CONFIG).block
-    wanted, _ = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
+    expected, _ = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
     whole = to_torch(CONFIG, random_params(CONFIG))
     layer = whole.blocks[0]
     bias = torch.tensor(np.where(mask, 0.0, PADDING_BIAS)[:, None, None, :].astype(np.float32))
-    found = layer(torch.tensor(hidden), bias).numpy()
-    np.testing.assert_allclose(found[mask], np.asarray(wanted)[mask], rtol=0, atol=1e-5)
+    result = layer(torch.tensor(hidden), bias).numpy()
+    np.testing.assert_allclose(result[mask], np.asarray(expected)[mask], rtol=0, atol=1e-5)
 
 
 CASES = [(family, head) for family in ("bert", "distilbert", "roberta", "albert") for head in HEADS]
@@ -98,11 +98,11 @@ def test_every_encoder_and_head_computes_what_jax_computes(family, head):
     config = encoder(family, head)
     params, (tokens, mask) = random_params(config), random_batch()
     tokens = np.where(mask, tokens, config.pad)
-    found = run_torch(config, params, tokens, mask)
-    wanted = run_jax(config, params, tokens, mask)
-    counted = mask if found.ndim == 3 else slice(None)
-    np.testing.assert_allclose(found[counted], wanted[counted], rtol=0, atol=1e-4)
-    assert found.std() > 0.1  # so that 1e-4 means something
+    result = run_torch(config, params, tokens, mask)
+    expected = run_jax(config, params, tokens, mask)
+    counted = mask if result.ndim == 3 else slice(None)
+    np.testing.assert_allclose(result[counted], expected[counted], rtol=0, atol=1e-4)
+    assert result.std() > 0.1  # so that 1e-4 means something
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_what_the_bridge_has_not_is_refused_with_another_way(config):
 
 def test_tokens_in_padding_and_its_length_change_no_logit():
     params, (tokens, mask) = random_params(CONFIG), random_batch()
-    found = run_torch(CONFIG, params, tokens, mask)
+    result = run_torch(CONFIG, params, tokens, mask)
     other = run_torch(CONFIG, params, np.where(mask, tokens, 5), mask)
-    np.testing.assert_array_equal(found[mask], other[mask])
+    np.testing.assert_array_equal(result[mask], other[mask])
     alone = run_torch(CONFIG, params, tokens[2:, :5], np.ones((1, 5), bool))  # row 2 has 5 tokens
-    np.testing.assert_allclose(found[2:, :5], alone, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result[2:, :5], alone, rtol=0, atol=1e-5)
 
 
 def test_a_mask_of_bools_and_one_of_integers_mean_the_same():
@@ -132,18 +132,20 @@ def test_a_mask_of_bools_and_one_of_integers_mean_the_same():
 
 def test_a_row_of_padding_alone_stays_finite():
     tokens, mask = random_batch()
-    found = run_torch(CONFIG, random_params(CONFIG), tokens, np.zeros_like(mask))
-    assert np.isfinite(found).all()
+    result = run_torch(CONFIG, random_params(CONFIG), tokens, np.zeros_like(mask))
+    assert np.isfinite(result).all()
 
 
 def test_the_bridge_is_float32_whatever_the_config_computes_in():
     params, (tokens, mask) = random_params(CONFIG), random_batch()
     bfloat16 = dataclasses.replace(CONFIG, compute="bfloat16")
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    found = run_torch(bfloat16, rounded, tokens, mask)
-    assert found.dtype == np.float32
-    wanted = run_torch(CONFIG, jax.tree.map(lambda x: x.astype(jnp.float32), rounded), tokens, mask)
-    np.testing.assert_array_equal(found, wanted)
+    result = run_torch(bfloat16, rounded, tokens, mask)
+    assert result.dtype == np.float32
+    expected = run_torch(
+        CONFIG, jax.tree.map(lambda x: x.astype(jnp.float32), rounded), tokens, mask
+    )
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_writing_into_the_torch_model_leaves_our_parameters_alone():

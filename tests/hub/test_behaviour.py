@@ -186,29 +186,29 @@ def logits(config, params):
 @pytest.mark.parametrize("on_host", [True, False])
 def test_classes_of_the_same_names_are_reordered(classifier, on_host):
     messages = []
-    wanted = ("Neither", "Negative", "Positive")
-    config, params = folder.load(classifier, labels=wanted, warn=messages.append, on_host=on_host)
-    assert config.labels == wanted and "reordered" in messages[0]
+    expected = ("Neither", "Negative", "Positive")
+    config, params = folder.load(classifier, labels=expected, warn=messages.append, on_host=on_host)
+    assert config.labels == expected and "reordered" in messages[0]
     expected = logits(*folder.load(classifier))[:, [2, 1, 0]]
     np.testing.assert_allclose(logits(config, params), expected, atol=1e-6)
 
 
 def test_classes_without_names_stay_in_their_order_and_it_is_said(classifier):
     messages = []
-    for wanted in (("positive", "negative", "neither"), ("LABEL_0", "LABEL_1", "LABEL_2")):
-        config, params = folder.load(classifier, labels=wanted, warn=messages.append)
+    for expected in (("positive", "negative", "neither"), ("LABEL_0", "LABEL_1", "LABEL_2")):
+        config, params = folder.load(classifier, labels=expected, warn=messages.append)
         np.testing.assert_array_equal(logits(config, params), logits(*folder.load(classifier)))
     assert len(messages) == 1 and "check that they mean the same" in messages[0]
 
 
-@pytest.mark.parametrize("wanted", [("a", "b", "c"), ("positive", "negative"), ("score",)])
-def test_other_classes_or_another_number_get_a_new_classifier_and_it_is_said(classifier, wanted):
+@pytest.mark.parametrize("expected", [("a", "b", "c"), ("positive", "negative"), ("score",)])
+def test_other_classes_or_another_number_get_a_new_classifier_and_it_is_said(classifier, expected):
     messages = []
-    config, params = folder.load(classifier, labels=wanted, warn=messages.append, seed=1)
+    config, params = folder.load(classifier, labels=expected, warn=messages.append, seed=1)
     _, stored = folder.load(classifier)
-    assert "drawn" in messages[0] and config.labels == wanted
+    assert "drawn" in messages[0] and config.labels == expected
     kernel = np.asarray(params["head"]["classify"]["kernel"])
-    assert kernel.shape == (32, len(wanted))
+    assert kernel.shape == (32, len(expected))
     old = np.asarray(stored["head"]["classify"]["kernel"])
     assert kernel.shape != old.shape or not np.allclose(kernel, old)
     np.testing.assert_array_equal(params["embed"]["token"], stored["embed"]["token"])

@@ -48,21 +48,26 @@ def test_bert_matches_torch(name, tmp_path):
     reference = torch_model(hidden_act=name)
     tokens, mask = inputs()
     with torch.no_grad():
-        wanted = reference(
+        expected = reference(
             torch.tensor(tokens), torch.tensor(mask).long(), output_hidden_states=True
         )
     config, params = folder.load(save(reference, tmp_path))
     model = families.build(config)
     batch = Batch(jnp.array(tokens, jnp.int32), jnp.array(mask))
-    found = forward(model, params, batch)
-    assert len(found.hidden) == config.layers + 1
+    result = forward(model, params, batch)
+    assert len(result.hidden) == config.layers + 1
     for i, block in enumerate(params["blocks"]):  # each block alone, from torch's own input to it
+<<<<<<< HEAD
         hidden = jnp.array(wanted.hidden_states[i].numpy())
         after, _ = model.blocks[i].apply({"params": block}, hidden, batch.mask)
+=======
+        hidden = jnp.array(expected.hidden_states[i].numpy())
+        after, _ = model.block.apply({"params": block}, hidden, batch.mask)
+>>>>>>> wt-hub
         np.testing.assert_allclose(
-            np.array(after)[mask], wanted.hidden_states[i + 1].numpy()[mask], atol=1e-5
+            np.array(after)[mask], expected.hidden_states[i + 1].numpy()[mask], atol=1e-5
         )
-    np.testing.assert_allclose(found.logits[mask], wanted.logits.numpy()[mask], atol=1e-4)
+    np.testing.assert_allclose(result.logits[mask], expected.logits.numpy()[mask], atol=1e-4)
 
 
 def test_gradients_match_torch(tmp_path):
@@ -82,7 +87,7 @@ def test_gradients_match_torch(tmp_path):
 
     gradient = jax.grad(loss)(params)
     theirs, layers, ours = reference.bert, reference.bert.encoder.layer, gradient["blocks"]
-    for found, wanted in [
+    for result, expected in [
         (gradient["embed"]["token"], theirs.embeddings.word_embeddings.weight),
         (gradient["embed"]["position"], theirs.embeddings.position_embeddings.weight),
         (ours[1]["feed_forward"]["expand"]["kernel"].T, layers[1].intermediate.dense.weight),
@@ -90,7 +95,7 @@ def test_gradients_match_torch(tmp_path):
         (ours[2]["norm"]["scale"], layers[2].output.LayerNorm.weight),
         (gradient["head"]["bias"], reference.cls.predictions.bias),
     ]:  # fmt: skip
-        np.testing.assert_allclose(found, wanted.grad.numpy(), atol=1e-5)
+        np.testing.assert_allclose(result, expected.grad.numpy(), atol=1e-5)
 
 
 def test_hub_round_trip_is_exact(tmp_path):
@@ -107,15 +112,15 @@ def test_transformers_opens_what_we_save(tmp_path):
     model = families.build(config)
     params = model.init(0)
     folder.save(tmp_path, config, params)
-    opened, told = transformers.AutoModelForMaskedLM.from_pretrained(
+    opened, loading = transformers.AutoModelForMaskedLM.from_pretrained(
         tmp_path, output_loading_info=True
     )
-    assert not told["missing_keys"] and not told["unexpected_keys"]
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
     tokens, mask = inputs()
     with torch.no_grad():
-        wanted = opened.eval()(torch.tensor(tokens), torch.tensor(mask).long()).logits.numpy()
-    found = forward(model, params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask))).logits
-    np.testing.assert_allclose(found[mask], wanted[mask], atol=1e-4)
+        expected = opened.eval()(torch.tensor(tokens), torch.tensor(mask).long()).logits.numpy()
+    result = forward(model, params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask))).logits
+    np.testing.assert_allclose(result[mask], expected[mask], atol=1e-4)
 
 
 def test_an_old_checkpoint_with_pooler_and_gamma_loads(tmp_path):
@@ -131,10 +136,10 @@ def test_an_old_checkpoint_with_pooler_and_gamma_loads(tmp_path):
         old[name.removesuffix(ending) + endings.get(ending, "")] = tensor
     old["bert.pooler.dense.weight"] = np.zeros((32, 32), np.float32)
     old["cls.seq_relationship.bias"] = np.zeros(2, np.float32)
-    _, wanted = folder.load(str(tmp_path))
+    _, expected = folder.load(str(tmp_path))
     save_file(old, file)
-    _, found = folder.load(str(tmp_path))
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    _, result = folder.load(str(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
 @pytest.mark.parametrize(

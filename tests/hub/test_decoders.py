@@ -92,34 +92,43 @@ def batch(tokens, mask) -> Batch:
 @pytest.mark.parametrize("case", CASES)
 def test_logits_and_hidden_states_match_torch(case, head, left, tmp_path):
     model = reference(case, head, tmp_path)
-    found_config, params = folder.load(str(tmp_path))
-    assert found_config == config(case, head)
+    config_again, params = folder.load(str(tmp_path))
+    assert config_again == config(case, head)
     tokens, mask = inputs(left)
     with torch.no_grad():
+<<<<<<< HEAD
         wanted = in_torch(model, tokens, mask, output_hidden_states=True, output_attentions=True)
     ours = families.build(found_config)
     found = forward(ours, params, batch(tokens, mask))
     for i in range(found_config.layers - 1):  # after the last, torch tells the normalised states
         before, after = wanted.hidden_states[i : i + 2]
         alone, inside = ours.blocks[i].apply(
+=======
+        expected = in_torch(model, tokens, mask, output_hidden_states=True, output_attentions=True)
+    ours = families.build(config_again)
+    result = forward(ours, params, batch(tokens, mask))
+    for i in range(config_again.layers - 1):  # after the last, torch tells the normalised states
+        before, after = expected.hidden_states[i : i + 2]
+        alone, inside = ours.block.apply(
+>>>>>>> wt-hub
             {"params": params["blocks"][i]}, jnp.array(before.numpy()), jnp.array(mask)
         )
         np.testing.assert_allclose(np.array(alone)[mask], after.numpy()[mask], atol=1e-5)
-        np.testing.assert_allclose(found.hidden[i + 1][mask], after.numpy()[mask], atol=1e-4)
-        weights = wanted.attentions[i].numpy().swapaxes(1, 2)[mask]
+        np.testing.assert_allclose(result.hidden[i + 1][mask], after.numpy()[mask], atol=1e-4)
+        weights = expected.attentions[i].numpy().swapaxes(1, 2)[mask]
         np.testing.assert_allclose(inside.attention.swapaxes(1, 2)[mask], weights, atol=1e-5)
-        np.testing.assert_allclose(found.attention[i].swapaxes(1, 2)[mask], weights, atol=1e-4)
+        np.testing.assert_allclose(result.attention[i].swapaxes(1, 2)[mask], weights, atol=1e-4)
     if head == "bare":
-        logits, where = wanted.last_hidden_state.numpy(), mask
+        logits, where = expected.last_hidden_state.numpy(), mask
     else:
-        logits, where = wanted.logits.numpy(), mask if head == "causal_lm" else slice(None)
-    np.testing.assert_allclose(found.logits[where], logits[where], atol=1e-4)
+        logits, where = expected.logits.numpy(), mask if head == "causal_lm" else slice(None)
+    np.testing.assert_allclose(result.logits[where], logits[where], atol=1e-4)
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama, grouped", "qwen3", "qwen2_moe"])
 def test_gradients_match_torch(case, tmp_path):
     model = reference(case, "causal_lm", tmp_path)
-    found_config, params = folder.load(str(tmp_path))
+    config_again, params = folder.load(str(tmp_path))
     tokens, mask = inputs(left=False)
     logits = in_torch(model, tokens, mask).logits
     torch.nn.functional.cross_entropy(
@@ -127,9 +136,9 @@ def test_gradients_match_torch(case, tmp_path):
     ).backward()
 
     def loss(params):
-        logits = forward(families.build(found_config), params, batch(tokens, mask)).logits
-        told = jax.nn.log_softmax(logits[:, :-1])
-        right = jnp.take_along_axis(told, jnp.array(tokens)[:, 1:, None], -1)[..., 0]
+        logits = forward(families.build(config_again), params, batch(tokens, mask)).logits
+        log_probs = jax.nn.log_softmax(logits[:, :-1])
+        right = jnp.take_along_axis(log_probs, jnp.array(tokens)[:, 1:, None], -1)[..., 0]
         return -jnp.where(mask[:, 1:], right, 0).sum() / mask[:, 1:].sum()
 
     gradient = jax.jit(jax.grad(loss))(params)
@@ -138,10 +147,10 @@ def test_gradients_match_torch(case, tmp_path):
     compared = 0
     for name, parameter in model.named_parameters():
         if name in exported:  # experts are one tensor in memory there, and one each in files
-            wanted = parameter.grad.numpy()
-            np.testing.assert_allclose(exported[name], wanted, atol=1e-5, err_msg=name)
+            expected = parameter.grad.numpy()
+            np.testing.assert_allclose(exported[name], expected, atol=1e-5, err_msg=name)
             compared += 1
-    assert compared > 8 * found_config.layers
+    assert compared > 8 * config_again.layers
 
 
 @pytest.mark.parametrize("head", DECODER)
@@ -154,15 +163,15 @@ def test_round_trip_is_bitwise_and_transformers_opens_it(case, head, tmp_path):
     again_settings, again = folder.load(str(tmp_path))
     assert again_settings == settings
     jax.tree.map(np.testing.assert_array_equal, again, params)
-    opened, told = AUTO[head].from_pretrained(tmp_path, output_loading_info=True)
-    assert not told["missing_keys"] and not told["unexpected_keys"]
+    opened, loading = AUTO[head].from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert type(opened).__name__ == folder.HUB[CASES[case][0]].heads[head].architecture
     if head == "causal_lm":
         tokens, mask = inputs(left=False)
         with torch.no_grad():
-            wanted = in_torch(opened.eval(), tokens, mask).logits.numpy()
-        found = forward(model, params, batch(tokens, mask)).logits
-        np.testing.assert_allclose(found[mask], wanted[mask], atol=1e-4)
+            expected = in_torch(opened.eval(), tokens, mask).logits.numpy()
+        result = forward(model, params, batch(tokens, mask)).logits
+        np.testing.assert_allclose(result[mask], expected[mask], atol=1e-4)
 
 
 def test_what_came_later_changes_nothing_before():
@@ -183,11 +192,11 @@ def test_padding_on_the_left_changes_nothing():
         (right, mask), (left, other) = inputs(False), inputs(True)
         for row, length in enumerate(LENGTHS):
             left[row, -length:] = right[row, :length]
-        found = forward(model, params, batch(right, mask)).logits
+        result = forward(model, params, batch(right, mask)).logits
         moved = forward(model, params, batch(left, other)).logits
         for row, length in enumerate(LENGTHS):
             np.testing.assert_allclose(
-                found[row, :length], moved[row, -length:], atol=1e-5, err_msg=case
+                result[row, :length], moved[row, -length:], atol=1e-5, err_msg=case
             )
 
 

@@ -84,43 +84,43 @@ def in_torch(model, tokens, mask, **more):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_and_hidden_states_match_torch(family, head, left, tmp_path):
     model = reference(family, head, tmp_path)
-    found_config, params = folder.load(str(tmp_path))
-    assert found_config == config(family, head, classifier_dropout=found_config.classifier_dropout)
-    tokens, mask = inputs(found_config.pad, left)
+    config_again, params = folder.load(str(tmp_path))
+    assert config_again == config(family, head, classifier_dropout=config_again.classifier_dropout)
+    tokens, mask = inputs(config_again.pad, left)
     with torch.no_grad():
-        wanted = in_torch(model, tokens, mask, output_hidden_states=True, output_attentions=True)
-    ours = families.build(found_config)
-    found = forward(ours, params, batch(tokens, mask))
-    assert len(found.hidden) == found_config.layers + 1
-    for i in range(found_config.layers):  # each block alone, from torch's own input to it
-        block = params["blocks"][0 if found_config.shared_blocks else i]
-        before, after = wanted.hidden_states[i : i + 2]
+        expected = in_torch(model, tokens, mask, output_hidden_states=True, output_attentions=True)
+    ours = families.build(config_again)
+    result = forward(ours, params, batch(tokens, mask))
+    assert len(result.hidden) == config_again.layers + 1
+    for i in range(config_again.layers):  # each block alone, from torch's own input to it
+        block = params["blocks"][0 if config_again.shared_blocks else i]
+        before, after = expected.hidden_states[i : i + 2]
         alone, inside = ours.blocks[i].apply(
             {"params": block}, jnp.array(before.numpy()), jnp.array(mask)
         )
         np.testing.assert_allclose(np.array(alone)[mask], after.numpy()[mask], atol=1e-5)
-        np.testing.assert_allclose(found.hidden[i + 1][mask], after.numpy()[mask], atol=1e-4)
-        weights = wanted.attentions[i].numpy().swapaxes(1, 2)[mask]
+        np.testing.assert_allclose(result.hidden[i + 1][mask], after.numpy()[mask], atol=1e-4)
+        weights = expected.attentions[i].numpy().swapaxes(1, 2)[mask]
         np.testing.assert_allclose(inside.attention.swapaxes(1, 2)[mask], weights, atol=1e-5)
-        np.testing.assert_allclose(found.attention[i].swapaxes(1, 2)[mask], weights, atol=1e-4)
+        np.testing.assert_allclose(result.attention[i].swapaxes(1, 2)[mask], weights, atol=1e-4)
     if head == "bare":
-        if not found_config.pooled:
-            assert found.logits is None
+        if not config_again.pooled:
+            assert result.logits is None
             return
-        logits = wanted.pooler_output.numpy()
+        logits = expected.pooler_output.numpy()
     else:
-        logits = wanted.logits.numpy()
-    per_token = found.logits.ndim == 3
+        logits = expected.logits.numpy()
+    per_token = result.logits.ndim == 3
     where = mask if per_token else mask[:, 0]  # a row whose first token is padding has no summary
-    np.testing.assert_allclose(found.logits[where], logits[where], atol=1e-4)
+    np.testing.assert_allclose(result.logits[where], logits[where], atol=1e-4)
 
 
 @pytest.mark.parametrize("head", ["masked_lm", "sequence_classification"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_match_torch(family, head, tmp_path):
     model = reference(family, head, tmp_path)
-    found_config, params = folder.load(str(tmp_path))
-    tokens, mask = inputs(found_config.pad)
+    config_again, params = folder.load(str(tmp_path))
+    tokens, mask = inputs(config_again.pad)
     if head == "masked_lm":
         labels = np.where(mask, tokens, -100)
     else:
@@ -128,25 +128,25 @@ def test_gradients_match_torch(family, head, tmp_path):
     in_torch(model, tokens, mask, labels=torch.tensor(labels)).loss.backward()
 
     def loss(params):
-        logits = forward(families.build(found_config), params, batch(tokens, mask)).logits
+        logits = forward(families.build(config_again), params, batch(tokens, mask)).logits
         counted = labels >= 0
-        told = jax.nn.log_softmax(logits)
-        right = jnp.take_along_axis(told, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
+        log_probs = jax.nn.log_softmax(logits)
+        right = jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
         return -jnp.where(counted, right, 0).sum() / counted.sum()
 
     gradient = jax.jit(jax.grad(loss))(params)
     body = getattr(model, folder.HUB[family].prefix)
     query, inner = (body.get_submodule(name) for name in WEIGHTS[family])
-    block = gradient["blocks"][0 if found_config.shared_blocks else 1]
+    block = gradient["blocks"][0 if config_again.shared_blocks else 1]
     embedding = body.embeddings.word_embeddings.weight.grad.numpy().copy()
-    if found_config.pad:  # torch gives its padding row no gradient from the input side
-        embedding[found_config.pad] = gradient["embed"]["token"][found_config.pad]
-    for found, wanted in [
+    if config_again.pad:  # torch gives its padding row no gradient from the input side
+        embedding[config_again.pad] = gradient["embed"]["token"][config_again.pad]
+    for result, expected in [
         (gradient["embed"]["token"], embedding),
         (block["attention"]["query"]["kernel"].T, query.weight.grad.numpy()),
         (block["feed_forward"]["expand"]["kernel"].T, inner.weight.grad.numpy()),
     ]:
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -158,8 +158,8 @@ def test_round_trip_is_bitwise_and_transformers_opens_it(family, head, tmp_path)
     again_settings, again = folder.load(str(tmp_path))
     assert again_settings == settings
     jax.tree.map(np.testing.assert_array_equal, again, params)
-    opened, told = AUTO[head].from_pretrained(tmp_path, output_loading_info=True)
-    assert not told["missing_keys"] and not told["unexpected_keys"]
+    opened, loading = AUTO[head].from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert type(opened).__name__ == folder.HUB[family].heads[head].architecture
     if head.endswith("classification"):
         assert opened.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
@@ -167,10 +167,12 @@ def test_round_trip_is_bitwise_and_transformers_opens_it(family, head, tmp_path)
 
 def test_on_the_host_it_is_the_same_and_no_view_of_the_file(tmp_path):
     reference("bert", "masked_lm", tmp_path)
-    (_, found), (_, wanted) = (folder.load(str(tmp_path), on_host=each) for each in (True, False))
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for leaf in jax.tree.leaves(found):
+    (_, result), (_, expected) = (
+        folder.load(str(tmp_path), on_host=each) for each in (True, False)
+    )
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
+    for leaf in jax.tree.leaves(result):
         assert isinstance(leaf, np.ndarray) and leaf.flags.owndata and leaf.flags.writeable
     headed = folder.load(str(tmp_path), on_host=True, head="sequence_classification")[1]["head"]
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(headed))
@@ -198,10 +200,10 @@ def test_albert_has_one_block_whatever_its_layers():
     params = model.init(0)
     assert len(params["blocks"]) == 1
     tokens, mask = inputs()
-    found = forward(model, params, batch(tokens, mask))
-    assert len(found.hidden) == 6
+    result = forward(model, params, batch(tokens, mask))
+    assert len(result.hidden) == 6
     keep = jnp.array([True, False, False, True, True])
     dropped = forward(model, params, batch(tokens, mask), keep=keep)
     shorter = families.build(config("albert", "masked_lm", layers=3))
-    wanted = forward(shorter, params, batch(tokens, mask), keep=jnp.ones(3, bool))
-    np.testing.assert_allclose(dropped.logits, wanted.logits, atol=1e-6)
+    expected = forward(shorter, params, batch(tokens, mask), keep=jnp.ones(3, bool))
+    np.testing.assert_allclose(dropped.logits, expected.logits, atol=1e-6)

@@ -80,17 +80,19 @@ def ours(config, params, inputs) -> np.ndarray:
 def theirs(place, inputs) -> np.ndarray:
     model = transformers.AutoModel.from_pretrained(place).eval()
     with torch.no_grad():
-        told = model(**{k: torch.tensor(v) for k, v in inputs.items()}).last_hidden_state
-    return embed(told.numpy(), inputs["attention_mask"].astype(bool))
+        output = model(**{k: torch.tensor(v) for k, v in inputs.items()}).last_hidden_state
+    return embed(output.numpy(), inputs["attention_mask"].astype(bool))
 
 
 def test_sentence_embeddings_are_those_of_torch(minilm, inputs):
     config, params = folder.load(str(minilm))
     assert (config.layers, config.width, config.head) == (6, 384, "bare")
-    found = ours(config, params, inputs)
-    np.testing.assert_allclose(found, theirs(minilm, inputs), atol=1e-4)
-    alike = found @ found.T
-    assert alike[0, 1] > alike[0, 2] and alike[2, 3] > alike[2, 4]  # it means something
+    result = ours(config, params, inputs)
+    np.testing.assert_allclose(result, theirs(minilm, inputs), atol=1e-4)
+    similarity = result @ result.T
+    assert (
+        similarity[0, 1] > similarity[0, 2] and similarity[2, 3] > similarity[2, 4]
+    )  # it means something
 
 
 def test_pruned_to_three_layers_torch_opens_it(minilm, inputs, tmp_path):
@@ -102,21 +104,21 @@ def test_pruned_to_three_layers_torch_opens_it(minilm, inputs, tmp_path):
         tmp_path, smaller, student,
         save_tokenizer=transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained,
     )  # fmt: skip
-    opened, told = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    opened, loading = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert opened.config.num_hidden_layers == 3
-    assert not told["missing_keys"] and not told["unexpected_keys"]
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
     np.testing.assert_allclose(ours(smaller, student, inputs), theirs(tmp_path, inputs), atol=1e-4)
     first, again = (transformers.AutoTokenizer.from_pretrained(at) for at in (minilm, tmp_path))
     assert again(SENTENCES[0])["input_ids"] == first(SENTENCES[0])["input_ids"]
 
 
 def test_from_the_command_line(minilm, tmp_path):
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "run.py", "--config", "experiments/prune.py", "--workdir", str(tmp_path),
          f"--config.stages.source.name={minilm}"],
         cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True,
     )  # fmt: skip
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert output.returncode == 0, output.stdout + output.stderr
     saved = tmp_path / "prune-default" / "0" / "saved" / "huggingface"
     assert transformers.AutoModel.from_pretrained(saved).config.num_hidden_layers == 3
     assert len(transformers.AutoTokenizer.from_pretrained(saved)) == 30522

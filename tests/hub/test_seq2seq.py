@@ -55,22 +55,22 @@ def side(lengths, left=False, seed=0):
 
 
 def batch(left=False) -> Batch:
-    (tokens, mask), (said, heard) = side(READ, left), side(WRITTEN, seed=1)
+    (tokens, mask), (target_tokens, target_mask) = side(READ, left), side(WRITTEN, seed=1)
     return Batch(
         jnp.array(tokens, jnp.int32),
         jnp.array(mask),
-        decoder_tokens=jnp.array(said, jnp.int32),
-        decoder_mask=jnp.array(heard),
+        decoder_tokens=jnp.array(target_tokens, jnp.int32),
+        decoder_mask=jnp.array(target_mask),
     )
 
 
 def in_torch(model, left=False, **more):
-    (tokens, mask), (said, heard) = side(READ, left), side(WRITTEN, seed=1)
+    (tokens, mask), (target_tokens, target_mask) = side(READ, left), side(WRITTEN, seed=1)
     return model(
         input_ids=torch.tensor(tokens),
         attention_mask=torch.tensor(mask).long(),
-        decoder_input_ids=torch.tensor(said),
-        decoder_attention_mask=torch.tensor(heard).long(),
+        decoder_input_ids=torch.tensor(target_tokens),
+        decoder_attention_mask=torch.tensor(target_mask).long(),
         use_cache=False,
         **more,
     )
@@ -78,8 +78,8 @@ def in_torch(model, left=False, **more):
 
 def compare(ours, theirs, where, atol):
     assert len(ours) == len(theirs) > 0
-    for mine, its in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(np.array(mine)[where], its.numpy()[where], atol=atol)
+    for actual, state in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(np.array(actual)[where], state.numpy()[where], atol=atol)
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["padded right", "padded left"])
@@ -88,53 +88,53 @@ def test_logits_states_and_attention_match_torch(case, left, tmp_path):
     model = reference(case, tmp_path)
     settings, params = folder.load(str(tmp_path))
     assert settings == config(case)
-    given = batch(left)
-    read, written = np.array(given.mask), np.array(given.decoder_mask)
+    example = batch(left)
+    read, written = np.array(example.mask), np.array(example.decoder_mask)
     with torch.no_grad():
-        wanted = in_torch(model, left, output_hidden_states=True, output_attentions=True)
+        expected = in_torch(model, left, output_hidden_states=True, output_attentions=True)
     ours = families.build(settings)
-    found = forward(ours, params, given)
-    compare(found.encoder.hidden, wanted.encoder_hidden_states, read, 1e-4)
-    compare(found.hidden, wanted.decoder_hidden_states, written, 1e-4)
+    result = forward(ours, params, example)
+    compare(result.encoder.hidden, expected.encoder_hidden_states, read, 1e-4)
+    compare(result.hidden, expected.decoder_hidden_states, written, 1e-4)
     rows = np.broadcast_to(written[:, None], (4, 4, written.shape[1]))
-    compare(found.attention, wanted.decoder_attentions, rows, 1e-4)
-    compare(found.cross, wanted.cross_attentions, rows, 1e-4)
+    compare(result.attention, expected.decoder_attentions, rows, 1e-4)
+    compare(result.cross, expected.cross_attentions, rows, 1e-4)
     heads = settings.encoder_heads or settings.heads
     rows = np.broadcast_to(read[:, None], (4, heads, read.shape[1]))
-    compare(found.encoder.attention, wanted.encoder_attentions, rows, 1e-4)
-    np.testing.assert_allclose(found.logits[written], wanted.logits.numpy()[written], atol=1e-4)
+    compare(result.encoder.attention, expected.encoder_attentions, rows, 1e-4)
+    np.testing.assert_allclose(result.logits[written], expected.logits.numpy()[written], atol=1e-4)
     for i, block in enumerate(params["blocks"]):  # each alone, from torch's own input to it
         alone, _ = ours.blocks[i].apply(
             {"params": block},
-            jnp.array(wanted.decoder_hidden_states[i].numpy()),
-            given.decoder_mask,
-            memory=jnp.array(wanted.encoder_last_hidden_state.numpy()),
-            memory_mask=given.mask,
+            jnp.array(expected.decoder_hidden_states[i].numpy()),
+            example.decoder_mask,
+            memory=jnp.array(expected.encoder_last_hidden_state.numpy()),
+            memory_mask=example.mask,
         )
-        compare([alone], wanted.decoder_hidden_states[i + 1 : i + 2], written, 1e-5)
+        compare([alone], expected.decoder_hidden_states[i + 1 : i + 2], written, 1e-5)
 
 
 @pytest.mark.parametrize("case", ["marian", "bart"])
 def test_gradients_match_torch(case, tmp_path):
     model = reference(case, tmp_path)
     settings, params = folder.load(str(tmp_path))
-    said, heard = side(WRITTEN, seed=1)
-    in_torch(model, labels=torch.tensor(np.where(heard, said, -100))).loss.backward()
+    target_tokens, target_mask = side(WRITTEN, seed=1)
+    in_torch(model, labels=torch.tensor(np.where(target_mask, target_tokens, -100))).loss.backward()
 
     def loss(params):
-        told = jax.nn.log_softmax(forward(families.build(settings), params, batch()).logits)
-        right = jnp.take_along_axis(told, jnp.array(said)[..., None], -1)[..., 0]
-        return -jnp.where(heard, right, 0).sum() / heard.sum()
+        log_probs = jax.nn.log_softmax(forward(families.build(settings), params, batch()).logits)
+        right = jnp.take_along_axis(log_probs, jnp.array(target_tokens)[..., None], -1)[..., 0]
+        return -jnp.where(target_mask, right, 0).sum() / target_mask.sum()
 
     gradient = jax.jit(jax.grad(loss))(params)
     exported = folder.HUB[case].table("seq2seq_lm").export(gradient)
     compared = 0
     for name, parameter in model.named_parameters():
         if name in exported:
-            wanted, found = parameter.grad.numpy().copy(), exported[name]
+            expected, result = parameter.grad.numpy().copy(), exported[name]
             if name == "model.shared.weight":  # its padding row gets none from the input side
-                wanted[settings.pad] = found[settings.pad]
-            np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
+                expected[settings.pad] = result[settings.pad]
+            np.testing.assert_allclose(result, expected, atol=1e-5, err_msg=name)
             compared += 1
     assert compared == len(exported) - 1  # all but the logits' constant, which does not learn
     assert not np.any(exported["final_logits_bias"])
@@ -149,15 +149,15 @@ def test_round_trip_is_bitwise_and_transformers_opens_it(case, tmp_path):
     again_settings, again = folder.load(str(tmp_path))
     assert again_settings == settings
     jax.tree.map(np.testing.assert_array_equal, again, params)
-    opened, told = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+    opened, loading = transformers.AutoModelForSeq2SeqLM.from_pretrained(
         tmp_path, output_loading_info=True
     )
-    assert not told["missing_keys"] and not told["unexpected_keys"]
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert opened.config.decoder_start_token_id == settings.start
     with torch.no_grad():
-        wanted = in_torch(opened.eval()).logits.numpy()
-    found, written = forward(model, params, batch()).logits, np.array(batch().decoder_mask)
-    np.testing.assert_allclose(found[written], wanted[written], atol=1e-4)
+        expected = in_torch(opened.eval()).logits.numpy()
+    result, written = forward(model, params, batch()).logits, np.array(batch().decoder_mask)
+    np.testing.assert_allclose(result[written], expected[written], atol=1e-4)
 
 
 def test_what_is_not_implemented_is_named():
@@ -176,13 +176,13 @@ def test_a_bare_checkpoint_and_dropout_within_load_as_bart_base_has_them(tmp_pat
     torch.manual_seed(0)
     model = transformers.BartModel(transformers.BartConfig(**stored))
     model.save_pretrained(tmp_path)
-    found, params = folder.load(str(tmp_path))
-    assert found.head == "seq2seq_lm" and found.activation_dropout == 0.1
+    result, params = folder.load(str(tmp_path))
+    assert result.head == "seq2seq_lm" and result.activation_dropout == 0.1
     assert not np.any(params["head"]["bias"])
     token = model.shared.weight.detach().numpy()
     np.testing.assert_array_equal(params["embed"]["token"], token)
-    plain = forward(families.build(found), params, batch())
-    noisy = forward(families.build(found), params, batch(), dropout=jax.random.key(0))
+    plain = forward(families.build(result), params, batch())
+    noisy = forward(families.build(result), params, batch(), dropout=jax.random.key(0))
     assert not np.allclose(plain.logits, noisy.logits)
 
 

@@ -63,13 +63,13 @@ def test_a_truncated_shard_is_named(model, tmp_path):
 
 def test_torchs_own_format_and_half_precision_load(model, tmp_path):
     model.save_pretrained(tmp_path / "whole")
-    _, wanted = folder.load(str(tmp_path / "whole"))
+    _, expected = folder.load(str(tmp_path / "whole"))
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.json").write_text(json.dumps(FAMILY.to_hub(tiny.config())))
     torch.save(model.state_dict(), old / "pytorch_model.bin")
-    _, found = folder.load(str(old))
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    _, result = folder.load(str(old))
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
     for half in (torch.bfloat16, torch.float16):
         model.to(half).save_pretrained(tmp_path / "half")
         _, rounded = folder.load(str(tmp_path / "half"))
@@ -92,19 +92,19 @@ def test_a_folder_without_weights_says_what_it_needs(tmp_path):
 
 def test_bfloat16_and_a_sharding_are_loaded_straight(model, tmp_path):
     model.save_pretrained(tmp_path)
-    _, wanted = folder.load(str(tmp_path))
+    _, expected = folder.load(str(tmp_path))
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "data"))
-    config, found = folder.load(
+    config, result = folder.load(
         str(tmp_path),
         dtype="bfloat16",
         sharding=lambda name: rows if name.endswith("kernel") else None,
     )
-    kernel = found["blocks"][0]["attention"]["query"]["kernel"]
+    kernel = result["blocks"][0]["attention"]["query"]["kernel"]
     assert kernel.sharding.is_equivalent_to(rows, 2)
     assert kernel.addressable_shards[0].data.shape == (32, 4)
-    rounded = jax.tree.map(lambda x: np.array(x.astype(jnp.bfloat16)), wanted)
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, found), rounded)
+    rounded = jax.tree.map(lambda x: np.array(x.astype(jnp.bfloat16)), expected)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, result), rounded)
     with pytest.raises(ValueError, match="dtype='float8'"):
         folder.load(str(tmp_path), dtype="float8")
 
@@ -153,10 +153,10 @@ def test_loading_a_gigabyte_takes_the_model_and_one_tensor(tmp_path):
     file = tmp_path / "model.safetensors"
     assert file.stat().st_size > 1e9
     (tmp_path / "measure.py").write_text(MEASURE)
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, tmp_path / "measure.py", tmp_path],
         capture_output=True, text=True, check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    before, peak, model = json.loads(told.stdout)
+    before, peak, model = json.loads(process.stdout)
     largest = 30522 * 1024 * 4
     assert peak - before < model + largest + 50e6

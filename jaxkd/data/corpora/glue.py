@@ -119,6 +119,7 @@ def corpus(task: GlueTask) -> Corpus:
         embedded=lambda: _returns_or_not(task),
         known=frozenset({task.known} - {""}),
         labels=task.labels,
+        texts=len(task.text),
         notes=lambda found: _notes(task, found),
     )
 

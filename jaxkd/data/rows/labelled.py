@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.data.corpora.glue import CORPORA, TASKS, Row
+from jaxkd.data.corpora.glue import CORPORA, Row
 from jaxkd.data.rows.base import Data, Rows
 from jaxkd.data.rows.labelled_rows import SHORTEST, LabelledRows, RegressionRows
 from jaxkd.data.rows.masking import Vocabulary
@@ -153,7 +153,7 @@ class Labelled(Data):
     def _pairs(self) -> bool:
         if self.train:
             return len(names_of(self.text)) == 2
-        return len(TASKS[self.corpus].text) == 2
+        return CORPORA[self.corpus].texts == 2
 
     def columns(self, found: Survey) -> int:
         return self.length + self._pairs() + 1

@@ -35,6 +35,7 @@ class Corpus:
     known: frozenset[str] = frozenset()
     made: bool = False  # made by jaxkd itself: there is nothing else than `embedded`
     labels: tuple[str, ...] = ()  # names of the classes, where rows are labelled
+    texts: int = 1  # of a labelled row: one, or two that are read together
     notes: Callable[[Splits], tuple[str, ...]] = lambda splits: ()  # what reports say of the splits
 
 
