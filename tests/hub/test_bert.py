@@ -57,13 +57,8 @@ def test_bert_matches_torch(name, tmp_path):
     result = forward(model, params, batch)
     assert len(result.hidden) == config.layers + 1
     for i, block in enumerate(params["blocks"]):  # each block alone, from torch's own input to it
-<<<<<<< HEAD
-        hidden = jnp.array(wanted.hidden_states[i].numpy())
-        after, _ = model.blocks[i].apply({"params": block}, hidden, batch.mask)
-=======
         hidden = jnp.array(expected.hidden_states[i].numpy())
-        after, _ = model.block.apply({"params": block}, hidden, batch.mask)
->>>>>>> wt-hub
+        after, _ = model.blocks[i].apply({"params": block}, hidden, batch.mask)
         np.testing.assert_allclose(
             np.array(after)[mask], expected.hidden_states[i + 1].numpy()[mask], atol=1e-5
         )

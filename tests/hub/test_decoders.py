@@ -96,21 +96,12 @@ def test_logits_and_hidden_states_match_torch(case, head, left, tmp_path):
     assert config_again == config(case, head)
     tokens, mask = inputs(left)
     with torch.no_grad():
-<<<<<<< HEAD
-        wanted = in_torch(model, tokens, mask, output_hidden_states=True, output_attentions=True)
-    ours = families.build(found_config)
-    found = forward(ours, params, batch(tokens, mask))
-    for i in range(found_config.layers - 1):  # after the last, torch tells the normalised states
-        before, after = wanted.hidden_states[i : i + 2]
-        alone, inside = ours.blocks[i].apply(
-=======
         expected = in_torch(model, tokens, mask, output_hidden_states=True, output_attentions=True)
     ours = families.build(config_again)
     result = forward(ours, params, batch(tokens, mask))
     for i in range(config_again.layers - 1):  # after the last, torch tells the normalised states
         before, after = expected.hidden_states[i : i + 2]
-        alone, inside = ours.block.apply(
->>>>>>> wt-hub
+        alone, inside = ours.blocks[i].apply(
             {"params": params["blocks"][i]}, jnp.array(before.numpy()), jnp.array(mask)
         )
         np.testing.assert_allclose(np.array(alone)[mask], after.numpy()[mask], atol=1e-5)
