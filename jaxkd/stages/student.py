@@ -32,14 +32,14 @@ class Prune:
         config = configs.get(self.source)
         if config is None:
             return None
-        return families.with_layers(config, len(kept_blocks(config.layers, self.keep)))
+        return config.keep(kept_blocks(config.layers, self.keep))
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         config, params = load_model(
             workspace.stage_folder(self.source), workspace.display.say, on_host=True
         )
         kept = kept_blocks(config.layers, self.keep)
-        shorter = families.with_layers(config, len(kept))
+        shorter = config.keep(kept)
         tokenizer.keep(workspace.stage_folder(self.source), workspace.folder)
         return {"kept": kept} | save_model(workspace, shorter, prune(params, kept))
 
