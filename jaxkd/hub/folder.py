@@ -45,6 +45,20 @@ CONFIGS = ("config.json", generation.FILE, "modules.json", "*_Pooling/config.jso
 WRITES = ("causal_lm", "seq2seq_lm")  # heads that transformers' `generate` takes
 
 
+def register(family: Family) -> None:
+    """Make a family of HuggingFace files known by its `model_type`; it may live anywhere.
+
+    Raises:
+      ValueError: if another family has that model_type.
+    """
+    known = HUB.setdefault(family.model_type, family)
+    if known is not family:
+        raise ValueError(
+            f"model_type {family.model_type!r} is read as {known.config.__module__}."
+            f"{known.config.__qualname__} already."
+        )
+
+
 def find(name: str) -> pathlib.Path:
     """The model folder of that name: a local one, or the hub's repository, downloaded or cached.
 
