@@ -80,10 +80,10 @@ def get_config(variant: str = "mini") -> Experiment:
     for kind in chosen.kinds:
         shapes = (models.seq2seq_model(kind, chosen.model, role) for role in ("teacher", "student"))
         stages |= arms(kind, *shapes, chosen.size, RATES[kind])
-    shown = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
-    stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=64)
+    token_mask = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
+    stages["evaluate"] = Evaluate(models=token_mask, splits=("test",), batch_size=64)
     stages["decode"] = Decode(
-        models=shown,
+        models=token_mask,
         metrics=chosen.metrics,
         timed=chosen.timed,
         beam=Beam(width=chosen.size.width, max_tokens=chosen.size.room),
@@ -104,11 +104,11 @@ def _report(kinds: tuple[str, ...]) -> Report:
     }
     comparisons = [
         Comparison(
-            f"{KINDS[kind]}: {LABELS[better]} against references",
-            f"{kind}_{better}", f"{kind}_alone", "test", "exact_greedy",
+            f"{KINDS[kind]}: {LABELS[improved]} against references",
+            f"{kind}_{improved}", f"{kind}_alone", "test", "exact_greedy",
         )
         for kind in kinds
-        for better in ("word", "seq", "all")
+        for improved in ("word", "seq", "all")
     ]  # fmt: skip
     if len(kinds) > 1:
         title = "teachers: Transformer against LSTM"

@@ -113,10 +113,10 @@ def _report(labels: dict[str, str], students: tuple[str, ...], *, trained: bool)
         "wide_distilled": (182.03, 0.254, 0.419),
     }
     metrics = ("perplexity", "accuracy", "accuracy_5")
-    shown = [("Students", students)] + ([("Teacher", ("teacher",))] if trained else [])
+    token_mask = [("Students", students)] + ([("Teacher", ("teacher",))] if trained else [])
     curves = [
         Curve(f"{who}: validation loss over steps", models, "validation", unigram=True)
-        for who, models in shown
+        for who, models in token_mask
     ]
     return Report(
         labels=labels,

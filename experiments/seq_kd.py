@@ -79,10 +79,10 @@ def get_config(variant: str = "mini") -> Experiment:
             models.seq2seq_model(kind, chosen.model, role) for role in ("teacher", "student")
         )
         stages |= arms(kind, teacher, student, chosen.size, RATES[kind])
-    shown = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
+    token_mask = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
     beam = Beam(width=chosen.size.width, max_tokens=chosen.size.room)
-    stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=64)
-    stages["decode"] = Decode(models=shown, splits=("test",), beam=beam)
+    stages["evaluate"] = Evaluate(models=token_mask, splits=("test",), batch_size=64)
+    stages["decode"] = Decode(models=token_mask, splits=("test",), beam=beam)
     return Experiment(
         title="Sequence-level distillation: a teacher's translations against a person's",
         data=data.multi30k(embedded=chosen.embedded),
@@ -107,10 +107,10 @@ def _report(kinds: tuple[str, ...]) -> Report:
         for strategy in ("greedy", "beam"):
             comparisons += [
                 Comparison(
-                    f"{titles[kind]}: {LABELS[better]} against references ({strategy})",
-                    f"{kind}_{better}", f"{kind}_alone", "test", f"bleu_{strategy}",
+                    f"{titles[kind]}: {LABELS[improved]} against references ({strategy})",
+                    f"{kind}_{improved}", f"{kind}_alone", "test", f"bleu_{strategy}",
                 )
-                for better in ("word", "seq", "all")
+                for improved in ("word", "seq", "all")
             ]  # fmt: skip
         references += [
             Reference(

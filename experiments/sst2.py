@@ -113,8 +113,8 @@ def get_config(variant: str = "mini") -> Experiment:
         "random": Initialise(like="loaded", layers=size.layers),
         "scratch": Train(source="random", **size.student),
     }
-    shown = ("teacher", "student_init", "student", "alone", "scratch")
-    stages["evaluate"] = Evaluate(models=shown)
+    token_mask = ("teacher", "student_init", "student", "alone", "scratch")
+    stages["evaluate"] = Evaluate(models=token_mask)
     stages["export"] = Export(model="student")
     labels = {
         "teacher": "teacher, fine-tuned",
@@ -139,8 +139,8 @@ def get_config(variant: str = "mini") -> Experiment:
                 ),
             ),
             comparisons=tuple(
-                Comparison(f"distilled against {what}", "student", than, metric="accuracy")
-                for than, what in (("alone", "fine-tuned alone"), ("teacher", "its teacher"))
+                Comparison(f"distilled against {what}", "student", baseline, metric="accuracy")
+                for baseline, what in (("alone", "fine-tuned alone"), ("teacher", "its teacher"))
             ),
             references=tuple(
                 Reference(f"accuracy, {labels[model]}", value, model, metric="accuracy")

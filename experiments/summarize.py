@@ -73,10 +73,10 @@ def get_config(variant: str = "mini") -> Experiment:
         )
         stages = arms("transformer", *shapes, size, RATE)
         labels = {f"transformer_{name}": label for name, label in LABELS.items()}
-    shown = tuple(labels)
-    stages["evaluate"] = Evaluate(models=shown, splits=("test",), batch_size=32, chunk=256)
+    token_mask = tuple(labels)
+    stages["evaluate"] = Evaluate(models=token_mask, splits=("test",), batch_size=32, chunk=256)
     stages["decode"] = Decode(
-        models=shown,
+        models=token_mask,
         metrics=("bleu", "rouge"),
         beam=Beam(width=size.width, max_tokens=size.room),
         batch_size=32,

@@ -109,8 +109,13 @@ def get_config(variant: str = "mini") -> Translate:
             labels=dict(LABELS),
             curves=(Curve("Validation loss over steps", students, "validation", unigram=True),),
             comparisons=tuple(
-                Comparison(f"Seq-KD against your targets ({way})", *students, "test", f"bleu_{way}")
-                for way in ("greedy", "beam")
+                Comparison(
+                    f"Seq-KD against your targets ({strategy})",
+                    *students,
+                    "test",
+                    f"bleu_{strategy}",
+                )
+                for strategy in ("greedy", "beam")
             ),
             split="test",
         ),

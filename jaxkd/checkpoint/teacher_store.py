@@ -52,11 +52,11 @@ class Field:
         if self.dtype == "uint24":
             wide = np.zeros((*raw.shape[:1], raw.shape[1] // 3, 4), np.uint8)
             wide[..., :3] = raw.reshape(*wide.shape[:2], 3)
-            found = wide.view("<u4")[..., 0]
+            actual = wide.view("<u4")[..., 0]
         else:
-            found = np.ascontiguousarray(raw).view(self._numpy)
-        found = found.astype(np.int32) if "uint" in self.dtype else found
-        return found.reshape(len(raw), *self.shape)
+            actual = np.ascontiguousarray(raw).view(self._numpy)
+        actual = actual.astype(np.int32) if "uint" in self.dtype else actual
+        return actual.reshape(len(raw), *self.shape)
 
 
 def _octets(ids: np.ndarray) -> np.ndarray:
@@ -70,17 +70,17 @@ def ids_of(vocabulary: int, *shape: int) -> Field:
 
 def hashes(batch: Batch) -> list[bytes]:
     """Of each row, what a model was shown and asked."""
-    shown = [np.asarray(batch.tokens), np.asarray(batch.mask)]
+    token_mask = [np.asarray(batch.tokens), np.asarray(batch.mask)]
     if batch.target_positions is not None:
-        shown += [np.asarray(batch.target_positions), np.asarray(batch.target_mask)]
-    found = []
-    for rows in zip(*shown, strict=True):
+        token_mask += [np.asarray(batch.target_positions), np.asarray(batch.target_mask)]
+    actual = []
+    for rows in zip(*token_mask, strict=True):
         # Without the padding behind, which batches of like length cut differently.
         length = int(np.flatnonzero(rows[1])[-1]) + 1 if rows[1].any() else 0
         content = [rows[0][:length].astype("<i4"), *(row.astype("<i4") for row in rows[2:])]
         joined = b"".join(part.tobytes() for part in content)
-        found.append(hashlib.blake2b(joined, digest_size=HASH).digest())
-    return found
+        actual.append(hashlib.blake2b(joined, digest_size=HASH).digest())
+    return actual
 
 
 def shard_file(folder: pathlib.Path, number: int) -> pathlib.Path:
@@ -132,28 +132,30 @@ def write_header(
 
 
 class Store:
-    """A finished store; examples are asked for by their row's number in the split.
+    """A finished store; examples are read by their row's number in the split.
 
     Raises:
       FileNotFoundError: for a folder without a header, or one that lacks shards.
-      ValueError: if it was not made from what `wanted` says.
+      ValueError: if it was not made from what `expected` says.
     """
 
-    def __init__(self, folder: pathlib.Path, wanted: Mapping[str, Any]):
+    def __init__(self, folder: pathlib.Path, expected: Mapping[str, Any]):
         if not (folder / HEADER).is_file():
             raise FileNotFoundError(
                 f"{folder} is no finished store of a teacher's targets: it has no {HEADER}."
             )
         header = json.loads((folder / HEADER).read_text())
-        found = header["made_from"]
-        unlike = [name for name in wanted if found.get(name) != wanted[name]]
+        actual = header["made_from"]
+        unlike = [name for name in expected if actual.get(name) != expected[name]]
         if unlike:
-            told = "; ".join(f"{x}: {found.get(x)!r} there, {wanted[x]!r} here" for x in unlike)
+            output = "; ".join(
+                f"{x}: {actual.get(x)!r} there, {expected[x]!r} here" for x in unlike
+            )
             raise ValueError(
-                f"{folder} was made from something else ({told}). Delete the folder of the stage "
+                f"{folder} was made from something else ({output}). Delete the folder of the stage "
                 "that labels, and start again."
             )
-        self.folder, self.made_from = folder, found
+        self.folder, self.made_from = folder, actual
         self.fields = {k: Field(tuple(s), dtype) for k, (s, dtype) in header["fields"].items()}
         files = [shard_file(folder, number) for number in range(header["shards"])]
         lacking = [file.name for file in files if not file.is_file()]
@@ -187,8 +189,8 @@ class Store:
                     "those of the batch. Delete the folder of its stage, and start again."
                 )
         raw = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1)[:, HASH:]
-        found, start = {}, 0
+        actual, start = {}, 0
         for name, field in self.fields.items():
-            found[name] = field.read(raw[:, start : start + field.size])
+            actual[name] = field.read(raw[:, start : start + field.size])
             start += field.size
-        return found
+        return actual

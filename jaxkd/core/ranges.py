@@ -96,9 +96,9 @@ def check(value: Any, where: str = "") -> None:
 
 
 def _check_value(value: Any, annotation: Any, limits: Range | None, name: str) -> None:
-    if not _fits(value, annotation) and not (limits and isinstance(value, limits.types)):
+    if not _is_of(value, annotation) and not (limits and isinstance(value, limits.types)):
         raise ValueError(
-            f"{name} is {_shown(value)}; it must be {_described(annotation)}. "
+            f"{name} is {_in_words(value)}; it must be {_described(annotation)}. "
             f"Set it with --config....{name}=VALUE."
         )
     if isinstance(value, float) and math.isnan(value):
@@ -131,20 +131,20 @@ def _annotations(kind: type) -> dict[str, Any]:
         return {}
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def _is_of(value: Any, annotation: Any) -> bool:
     """Whether a value is of the annotated type; True for annotations that say nothing simple."""
     origin = typing.get_origin(annotation)
     if annotation is Any or isinstance(annotation, str | typing.TypeVar):
         return True
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, each) for each in typing.get_args(annotation))
+        return any(_is_of(value, each) for each in typing.get_args(annotation))
     if origin is tuple:
         arguments = typing.get_args(annotation)
         if not isinstance(value, tuple | list):
             return False
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return all(_fits(element, arguments[0]) for element in value)
-        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+            return all(_is_of(element, arguments[0]) for element in value)
+        return len(value) == len(arguments) and all(map(_is_of, value, arguments))
     if origin is not None:
         return not isinstance(origin, type) or isinstance(value, origin)
     if annotation is float:
@@ -173,5 +173,5 @@ def _described(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def _shown(value: Any) -> str:
+def _in_words(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"

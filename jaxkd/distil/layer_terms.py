@@ -173,9 +173,9 @@ class AttentionMaps(LayerTerm):
 VECTORS = ("query", "key", "value")
 
 
-def concatenated_heads(vectors: tuple[Any, ...], which: int) -> Any:
+def concatenated_heads(qkv: tuple[Any, ...], which: int) -> Any:
     """Vectors of all heads concatenated, [B, L, H K]; shared keys and values are repeated."""
-    chosen, heads = vectors[which], vectors[0].shape[1]
+    chosen, heads = qkv[which], qkv[0].shape[1]
     chosen = jnp.repeat(chosen, heads // chosen.shape[1], axis=1)
     return chosen.swapaxes(1, 2).reshape(chosen.shape[0], chosen.shape[2], -1)
 
@@ -204,10 +204,10 @@ class Relations(LayerTerm):
         student, teacher, mask = self._side(student), self._side(teacher), self._mask(batch)
         totals = []
         for i, (j,) in self._pairs(student, teacher):
-            vectors = [_layer(x.qkv, n, "qkv") for x, n in ((student, i), (teacher, j))]
+            each_qkv = [_layer(x.qkv, n, "qkv") for x, n in ((student, i), (teacher, j))]
             for kind in self.kinds:
                 a, b = (VECTORS.index(name) for name in kind.split())
-                both = [(concatenated_heads(x, a), concatenated_heads(x, b)) for x in vectors]
+                both = [(concatenated_heads(x, a), concatenated_heads(x, b)) for x in each_qkv]
                 values = losses.relation_kl(*both, mask, heads=self.heads, causal=self.causal)
                 totals.append(Mean.of(jnp.mean(values, axis=1), mask).total)
         return sum(totals) / len(totals)

@@ -22,7 +22,7 @@ def kept_blocks(layers: int, keep: str | Sequence[int]) -> list[int]:
     """Which of `layers` blocks a student keeps, in order.
 
     Args:
-      keep: a rule (every_other: 0, 2, 4 ...; "evenly 3": so many, the first and the last among
+      keep: a rule (every_other: 0, 2, 4 ...; "evenly 3": three, the first and the last among
         them), or numbers as a sequence or as "0,2,3".
     Raises:
       ValueError: for an unknown rule, a block the teacher does not have, or none at all.

@@ -85,8 +85,8 @@ class TextModel:
             )
         rows = self.tokenizer.encode_pairs(texts, max_length=room)
         if not reads:  # a tokenizer that ends texts would have nothing left to continue
-            ends = eos_ids(self.config.generation, self.tokenizer.sep)
-            rows = [(ids[:-1], s[:-1]) if len(ids) > 1 and ids[-1] in ends else (ids, s)
+            eos = eos_ids(self.config.generation, self.tokenizer.sep)
+            rows = [(ids[:-1], s[:-1]) if len(ids) > 1 and ids[-1] in eos else (ids, s)
                     for ids, s in rows]  # fmt: skip
         decode = decoder(self.config, max_tokens, beam=beam, end=self.tokenizer.sep)
         arranged, written = families.build(self.config).arrange(self.params), []
@@ -150,11 +150,11 @@ def decoder(
     """
     model, generation = families.build(config), config.generation
     reads = isinstance(config, seq2seq.Config)
-    ends = eos_ids(generation, config.end if reads else end)
+    eos = eos_ids(generation, config.end if reads else end)
     first, last = (generation.get(f"forced_{each}_token_id") for each in ("bos", "eos"))
     first = first if reads else None
     pad = config.pad if config.pad >= 0 else 0
-    settings = dict(ends=ends, pad=pad, suppress_tokens=suppressed_ids(generation))
+    settings = dict(eos_ids=eos, pad=pad, suppress_tokens=suppressed_ids(generation))
     forced = (first is not None) + (last is not None)
     steps = max(1, max_tokens - forced)
     if beam == 1:
@@ -174,18 +174,18 @@ def decoder(
         if first is not None:
             prompt = jnp.tile(jnp.array([[config.start, first]], jnp.int32), (batch.rows, 1))
         decoded = write(params, batch, prompt=prompt)
-        return _with_forced(decoded, first, last, ends)
+        return _with_forced(decoded, first, last, eos)
 
     return decode
 
 
-def _with_forced(decoded: Decoded, first: int | None, last: int | None, ends: Any) -> Decoded:
+def _with_forced(decoded: Decoded, first: int | None, last: int | None, eos: Any) -> Decoded:
     """The forced tokens, which no model chose: one before all, one where no end token came."""
     tokens, lengths = np.asarray(decoded.tokens), np.asarray(decoded.lengths)
     if last is not None:
         tokens = np.pad(tokens, ((0, 0), (0, 0), (0, 1)))
         final = np.take_along_axis(tokens, np.maximum(lengths - 1, 0)[..., None], axis=2)[..., 0]
-        unended = ~np.isin(final, ends)
+        unended = ~np.isin(final, eos)
         rows, beams = np.nonzero(unended)
         tokens[rows, beams, lengths[rows, beams]] = last
         lengths = lengths + unended

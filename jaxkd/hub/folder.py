@@ -113,7 +113,7 @@ def load(
         Empty: the checkpoint's own head.
       labels: names of the classes that are needed, in order. A classifier of the same names in
         another order is reordered; of LABEL_0, LABEL_1 .. it is taken in its own order; of others
-        a new one is drawn. `warn` is told which. Empty: the checkpoint's own.
+        a new one is drawn. `warn` is called with its name. Empty: the checkpoint's own.
       dtype: of the parameters, float32 or bfloat16. Training wants float32; a teacher that only
         predicts takes half the memory in bfloat16.
       sharding: where each parameter goes, by its name ("blocks/0/attention/query/kernel"); None:

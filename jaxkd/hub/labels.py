@@ -18,7 +18,7 @@ def match_labels(
     """For each of `labels` the class of the checkpoint; [] if the names are not the same.
 
     Names are compared without case. Classes without names (LABEL_0 ..) stay in their order.
-    `warn` is told of all but equal names in equal order.
+    `warn` is called for all but equal names in equal order.
 
     >>> match_labels("m", ("positive", "negative"), ("Negative", "Positive"), lambda message: None)
     [1, 0]

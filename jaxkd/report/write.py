@@ -152,12 +152,12 @@ def _html(results: Mapping, body: list[Section]) -> str:
 
 def _replace(path: pathlib.Path, content: bytes) -> None:
     """The file is the old one or the new one at any moment, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
+        neighbour.write_bytes(content)
+        os.replace(neighbour, path)
     finally:
-        beside.unlink(missing_ok=True)
+        neighbour.unlink(missing_ok=True)
 
 
 def _as_in_a_file(results: Mapping) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def type_name(kind: type, name: str) -> str:
 
 def comments_of(kind: type) -> dict[str, str]:
     """Field -> the comment behind it in the source, or else the lines above it."""
-    found: dict[str, str] = {}
+    actual: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         if dataclasses.is_dataclass(each):
-            found |= _comments(each)
-    return found
+            actual |= _comments(each)
+    return actual
 
 
 def _comments(kind: type) -> dict[str, str]:

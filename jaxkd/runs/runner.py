@@ -116,7 +116,7 @@ def run_stage(stage: Any, workspace: Workspace, fingerprint: str, title: str) ->
         say(f"{title}: done before ({record['seconds']:.0f} s)")
         return record["metrics"]
     if not hosts.first():
-        return _follow(stage, workspace, fingerprint)
+        return _take_part(stage, workspace, fingerprint)
     prepare(workspace.folder, fingerprint, say)
     record = finished(workspace.folder, fingerprint)
     if record is not None:
@@ -233,7 +233,7 @@ class _Inner:
         return planned(outer.stages[name], {}, outer.rows, folder, self._fingerprint(outer, name))
 
 
-def _follow(stage: Any, workspace: Workspace, fingerprint: str) -> dict[str, Any]:
+def _take_part(stage: Any, workspace: Workspace, fingerprint: str) -> dict[str, Any]:
     """What every process but the first does: takes part in trainings, and waits for all else.
 
     Files say what the first one does, so the hosts share a file system. If it dies, JAX ends the

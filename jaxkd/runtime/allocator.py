@@ -1,4 +1,4 @@
-"""glibc told to keep memory: on a CPU every step asks for hundreds of megabytes and gives them up.
+"""Have glibc keep memory: on a CPU every step asks for hundreds of megabytes and gives them up.
 
 By default glibc takes blocks of that size from the kernel each time and hands them back after use,
 and the kernel fills each page with zeros again. One arena, no limit above which memory is handed
@@ -52,7 +52,7 @@ def restart_keeping() -> None:
 def release() -> None:
     """Hand memory that is free back to the kernel, where glibc keeps it in the middle of its heap.
 
-    Does nothing with another C library, and nothing lasting where it was told to keep memory.
+    Does nothing with another C library, and nothing lasting where it keeps memory already.
     """
     if _glibc() and VARIABLE not in os.environ:
         ctypes.CDLL(None).malloc_trim(0)

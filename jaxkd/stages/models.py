@@ -106,7 +106,7 @@ def open_model(
 
 
 def read_config(name: str, head: str = "") -> families.Config | None:
-    """The config of a model by name, without its weights; None if it cannot be told before.
+    """The config of a model by name, without its weights; None if it is not known before.
 
     Only local folders are read: whether a hub id can be reached is seen when it is loaded.
     """

@@ -183,7 +183,7 @@ class Train:
             check_objective(self, student, None if self.labels else teacher, rows)
 
     def steps_over(self, rows: int) -> int:
-        """Optimiser updates of a training on so many rows: `steps`, or fewer by `epochs`."""
+        """Optimiser updates of a training on that many rows: `steps`, or fewer by `epochs`."""
         if not self.epochs:
             return self.steps
         return max(1, min(self.steps, math.ceil(self.epochs * rows / self.batch_size)))

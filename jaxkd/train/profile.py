@@ -14,13 +14,13 @@ class Profiled:
         self._step, self._folder, self._after, self._until = step, folder, after, after + count
         self._calls, self._tracing = 0, False
 
-    def __call__(self, *given: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         if self._calls == self._after:
-            jax.block_until_ready(given)  # what is still running is not to be traced
+            jax.block_until_ready(arguments)  # what is still running is not to be traced
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._tracing = True
         with jax.profiler.StepTraceAnnotation("step", step_num=self._calls):
-            made = self._step(*given)
+            made = self._step(*arguments)
         self._calls += 1
         if self._calls == self._until:
             jax.block_until_ready(made)

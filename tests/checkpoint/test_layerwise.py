@@ -37,12 +37,12 @@ def test_every_element_comes_back(family, tmp_path):
     config = families.FAMILIES[family][0](**SIZES, **MORE.get(family, {}))
     params = families.build(config).init(0)
     layerwise.save(tmp_path / "kept", params, families.describe(config))
-    found, description = layerwise.load(tmp_path / "kept")
+    actual, description = layerwise.load(tmp_path / "kept")
     assert families.from_description(description) == config
-    assert jax.tree.structure(found) == jax.tree.structure(params)
-    jax.tree.map(np.testing.assert_array_equal, found, params)
-    there = {p.name for p in (tmp_path / "kept").iterdir() if p.is_dir()}
-    assert there == WANTED[family] | {"model"}
+    assert jax.tree.structure(actual) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, actual, params)
+    present = {p.name for p in (tmp_path / "kept").iterdir() if p.is_dir()}
+    assert present == WANTED[family] | {"model"}
 
 
 def test_a_model_without_a_head_comes_back(tmp_path):
@@ -104,9 +104,9 @@ def test_on_the_host_the_same_comes_as_numpy_and_touches_no_device(tmp_path, mon
     layerwise.save(tmp_path / "kept", params, families.describe(config))
     with monkeypatch.context() as closed:
         closed.setattr(jax, "device_put", None)
-        found, _ = layerwise.load(tmp_path / "kept", on_host=True)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
-    jax.tree.map(np.testing.assert_array_equal, found, params)
+        actual, _ = layerwise.load(tmp_path / "kept", on_host=True)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(actual))
+    jax.tree.map(np.testing.assert_array_equal, actual, params)
 
 
 @pytest.mark.parametrize("on_host", [True, False])

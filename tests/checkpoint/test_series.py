@@ -23,12 +23,12 @@ DESCRIBED = families.describe(CONFIG)
 
 
 def saved(folder: pathlib.Path, steps=(1, 2, 3), **options):
-    told: list[str] = []
-    kept = Series(folder, warn=told.append, **options)
+    output: list[str] = []
+    kept = Series(folder, warn=output.append, **options)
     for step in steps:
         params = jax.tree.map(lambda x, step=step: x + step, PARAMS)
         kept.save(step, params, DESCRIBED, data={"next_index": step})
-    return kept, told
+    return kept, output
 
 
 def test_a_model_is_a_folder_for_each_of_its_parts(tmp_path):
@@ -58,9 +58,9 @@ def test_the_optimiser_state_comes_back_in_its_own_types(tmp_path):
     kept = Series(tmp_path)
     content = {"step": state.step, "optimiser": state.optimiser}
     kept.save(1, state.params, DESCRIBED, state=content)
-    found = layerwise.load_part(kept.latest(), "state", content)
-    chex.assert_trees_all_equal(found, content)
-    assert jax.tree.structure(found) == jax.tree.structure(content)
+    actual = layerwise.load_part(kept.latest(), "state", content)
+    chex.assert_trees_all_equal(actual, content)
+    assert jax.tree.structure(actual) == jax.tree.structure(content)
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -71,7 +71,7 @@ def test_only_the_newest_are_kept(tmp_path):
 @pytest.mark.parametrize("harm", ["flip a byte", "truncate", "delete"])
 @pytest.mark.parametrize("part", ["embed", "block_01", "data"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, harm, part):
-    kept, told = saved(tmp_path)
+    kept, output = saved(tmp_path)
     newest = kept.latest()
     file = max(
         (f for f in (newest / part).rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
@@ -85,15 +85,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, harm
     else:
         file.unlink()
     assert kept.latest().name == "00000002"
-    assert len(told) == 1 and str(newest) in told[0] and "damaged" in told[0]
-    assert not told[0].startswith("checkpoint None")
+    assert len(output) == 1 and str(newest) in output[0] and "damaged" in output[0]
+    assert not output[0].startswith("checkpoint None")
 
 
 def test_a_checkpoint_cut_off_before_its_digests_is_not_used(tmp_path):
-    kept, told = saved(tmp_path)
+    kept, output = saved(tmp_path)
     (tmp_path / "00000003.sha256.json").unlink()
     assert kept.latest().name == "00000002"
-    assert "not finished" in told[0]
+    assert "not finished" in output[0]
     kept.save(3, PARAMS, DESCRIBED)  # the resumed run writes it anew
     assert kept.latest().name == "00000003"
 

@@ -49,12 +49,12 @@ def folder(tmp_path):
 def test_numbers_come_back_in_any_order(tmp_path, field, draw):
     array = draw(np.random.default_rng(0), (10, *field.shape))
     write(tmp_path, {"it": field}, {"it": array})
-    found = Store(tmp_path, MADE)
-    assert found.bytes_an_example == store.HASH + field.size
+    actual = Store(tmp_path, MADE)
+    assert actual.bytes_an_example == store.HASH + field.size
     order = [7, 8, 0, 3]
-    shown = batch(0, 10)
-    picked = Batch(shown.tokens[order], shown.mask[order])
-    np.testing.assert_array_equal(found.read(order, picked)["it"], array[order])
+    token_mask = batch(0, 10)
+    picked = Batch(token_mask.tokens[order], token_mask.mask[order])
+    np.testing.assert_array_equal(actual.read(order, picked)["it"], array[order])
 
 
 def test_twelve_draws_take_at_most_40_bytes():
@@ -62,19 +62,21 @@ def test_twelve_draws_take_at_most_40_bytes():
 
 
 def test_targets_of_other_tokens_are_refused(folder):
-    found = Store(folder[0], MADE)
+    actual = Store(folder[0], MADE)
     with pytest.raises(ValueError, match="row 2: the targets in .* belong to other tokens"):
-        found.read([2], batch(3, 1))
+        actual.read([2], batch(3, 1))
     masked = dataclasses.replace(
         batch(2, 1), target_positions=np.ones((1, 1), int), target_mask=np.ones((1, 1), bool)
     )
     with pytest.raises(ValueError, match="row 2"):  # other words are hidden
-        found.read([2], masked)
+        actual.read([2], masked)
 
 
 def test_padding_behind_does_not_matter(folder):
-    shown = batch(2, 1)
-    longer = Batch(np.pad(shown.tokens, [(0, 0), (0, 3)]), np.pad(shown.mask, [(0, 0), (0, 3)]))
+    token_mask = batch(2, 1)
+    longer = Batch(
+        np.pad(token_mask.tokens, [(0, 0), (0, 3)]), np.pad(token_mask.mask, [(0, 0), (0, 3)])
+    )
     np.testing.assert_array_equal(Store(folder[0], MADE).read([2], longer)["ids"], folder[1][2:3])
 
 

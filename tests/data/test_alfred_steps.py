@@ -50,7 +50,7 @@ def test_rows_show_text_and_history_and_ask_what_is_asked(tmp_path):
     batch = rows.draw(rows.splits["train"][:5], np.random.default_rng(0), None)
     assert batch.targets.shape == (5, 4)
     names = [[c.split(":")[1] for c in rows.classes if c.startswith(f"{t}:")] for t in TASKS]
-    found = [
+    actual = [
         {
             task: names[k][batch.targets[i, k]]
             for k, task in enumerate(TASKS)
@@ -58,11 +58,11 @@ def test_rows_show_text_and_history_and_ask_what_is_asked(tmp_path):
         }
         for i in range(5)
     ]
-    wanted = list(examples(TRIAL, annotations=1))
-    assert found == [labels for _, _, labels in wanted]
-    for i, (text, history, _) in enumerate(wanted):
-        shown = rows.tokenizer.decode(batch.tokens[i][batch.mask[i]])
-        assert shown.replace(" ", "") == (text + history).lower().replace(" ", "")
+    expected = list(examples(TRIAL, annotations=1))
+    assert actual == [labels for _, _, labels in expected]
+    for i, (text, history, _) in enumerate(expected):
+        token_mask = rows.tokenizer.decode(batch.tokens[i][batch.mask[i]])
+        assert token_mask.replace(" ", "") == (text + history).lower().replace(" ", "")
 
 
 def test_of_a_row_that_is_too_long_the_history_stays(tmp_path):
@@ -76,8 +76,8 @@ def test_of_a_row_that_is_too_long_the_history_stays(tmp_path):
 def test_a_row_that_fills_a_batch_up_is_asked_nothing(tmp_path):
     rows = opened(tmp_path)
     counts = sum(batch.target_mask.sum(0) for batch in rows.batches("test", 7))
-    wanted = (rows.splits["test"][:, -4:] >= 0).sum(0)
-    np.testing.assert_array_equal(counts, wanted)
+    expected = (rows.splits["test"][:, -4:] >= 0).sum(0)
+    np.testing.assert_array_equal(counts, expected)
 
 
 def test_each_task_has_its_own_classes(tmp_path):

@@ -90,10 +90,10 @@ def test_a_digest_is_of_the_content_and_follows_changes(tmp_path):
     plain, packed = tmp_path / "a", tmp_path / "a.gz"
     plain.write_bytes(b"content")
     packed.write_bytes(gzip.compress(b"content"))
-    wanted = hashlib.sha256(b"content").hexdigest()
-    assert file_digest(plain, tmp_path) == file_digest(packed, tmp_path) == wanted
+    expected = hashlib.sha256(b"content").hexdigest()
+    assert file_digest(plain, tmp_path) == file_digest(packed, tmp_path) == expected
     plain.write_bytes(b"other")
     assert file_digest(plain, tmp_path) == hashlib.sha256(b"other").hexdigest()
     kept = next((tmp_path / "digests").glob("*.json"))
     kept.write_text(json.dumps({"stamp": 1}))
-    assert file_digest(packed, tmp_path) == wanted
+    assert file_digest(packed, tmp_path) == expected

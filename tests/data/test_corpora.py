@@ -25,8 +25,8 @@ def nowhere(monkeypatch):
 
 def open_pairs(corpus, folder="", *, languages=("en", "de"), origin="auto", cache):
     """The resolved data set, and the pairs of its splits."""
-    found = find(CORPORA[corpus](languages), folder, origin, cache)
-    return found, {split: list(rows) for split, rows in found.splits.items()}
+    actual = find(CORPORA[corpus](languages), folder, origin, cache)
+    return actual, {split: list(rows) for split, rows in actual.splits.items()}
 
 
 # As the folders' own READMEs count them; 5% of what is learned is held out, by a hash.
@@ -44,12 +44,12 @@ def open_pairs(corpus, folder="", *, languages=("en", "de"), origin="auto", cach
 def test_the_real_ones_are_complete(corpus, languages, known, test, tmp_path):
     if not DATA.name or not (DATA / corpus).is_dir():
         pytest.skip(f"$JAXKD_DATA/{corpus} is not here")
-    found, pairs = open_pairs(corpus, str(DATA / corpus), languages=languages, cache=tmp_path)
-    assert not found.embedded and found.name == found.expected != corpus
+    actual, pairs = open_pairs(corpus, str(DATA / corpus), languages=languages, cache=tmp_path)
+    assert not actual.embedded and actual.name == actual.expected != corpus
     assert len(pairs["train"]) + len(pairs["validation"]) == known
     assert len(pairs["test"]) == test
-    held = len(pairs["validation"]) / known
-    assert corpus == "scitldr" or 0.03 < held < 0.07
+    quantised = len(pairs["validation"]) / known
+    assert corpus == "scitldr" or 0.03 < quantised < 0.07
     for split in pairs.values():
         source, targets = split[len(split) // 2]
         assert source and all(targets)
@@ -200,8 +200,8 @@ def test_the_hub_has_the_same_rows(corpus, tmp_path, monkeypatch):
         return [tmp_path / file for file in files]
 
     monkeypatch.setattr(sources, "dataset_files", dataset_files)
-    found, pairs = open_pairs(corpus, origin="hub", cache=tmp_path)
-    assert found.origin == f"hub {requested[0]}"
+    actual, pairs = open_pairs(corpus, origin="hub", cache=tmp_path)
+    assert actual.origin == f"hub {requested[0]}"
     assert requested[0] == CORPORA[corpus](("en", "en")).repository
     assert pairs["test"][0] == READ[corpus]
 

@@ -1,4 +1,4 @@
-"""Packing and feeding: every token once, and batch k the same whenever it is asked for."""
+"""Packing and feeding: every token once, and batch k the same whenever it is made."""
 
 import jax
 import numpy as np
@@ -74,8 +74,8 @@ def test_an_epoch_has_every_row_once_and_the_next_in_another_order():
         return rows
 
     first, second = originals(range(6)), originals(range(6, 12))  # 36 rows
-    wanted = sorted(map(tuple, ROWS))
-    assert sorted(first) == sorted(second) == wanted
+    expected = sorted(map(tuple, ROWS))
+    assert sorted(first) == sorted(second) == expected
     assert first != second
 
 

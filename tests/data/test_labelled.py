@@ -37,8 +37,8 @@ def write(folder, train=TRAIN, dev=DEV, packed=False):
 
 
 def resolved(folder, cache, corpus="sst2"):
-    found = find(CORPORA[corpus], folder, "auto", cache)
-    return found, {split: list(rows) for split, rows in found.splits.items()}
+    actual = find(CORPORA[corpus], folder, "auto", cache)
+    return actual, {split: list(rows) for split, rows in actual.splits.items()}
 
 
 def opened(tmp_path, **more):
@@ -48,10 +48,10 @@ def opened(tmp_path, **more):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_sentences_and_labels_are_those_of_the_files(tmp_path, packed):
-    found, rows = resolved(write(tmp_path / "films", packed=packed), tmp_path)
+    actual, rows = resolved(write(tmp_path / "films", packed=packed), tmp_path)
     assert rows["train"] == [(('a "fine" film',), "positive"), (("bad, bad",), "negative")]
     assert rows["validation"] == [(("good",), "positive")]
-    assert (found.name, found.expected, found.embedded) == ("films", "SST-2", False)
+    assert (actual.name, actual.expected, actual.embedded) == ("films", "SST-2", False)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="$JAXKD_DATA/glue is not here")
@@ -70,11 +70,11 @@ def test_sentences_and_labels_are_those_of_the_files(tmp_path, packed):
     ],
 )
 def test_the_real_ones_are_complete_or_said_to_be_subsets(name, sizes, texts, whole, tmp_path):
-    found, rows = resolved(str(REAL / TASKS[name].name), tmp_path, name)
+    actual, rows = resolved(str(REAL / TASKS[name].name), tmp_path, name)
     counts = {split: len(each) for split, each in rows.items()}
     assert (counts == sizes) if whole else counts["train"] + counts["validation"] == sizes
-    assert any("a subset" in note for note in found.notes) == (not whole)
-    assert (found.name == TASKS[name].name) == whole or not CORPORA[name].known
+    assert any("a subset" in note for note in actual.notes) == (not whole)
+    assert (actual.name == TASKS[name].name) == whole or not CORPORA[name].known
     for split in ("train", "validation"):
         assert all(len(each[0]) == texts for each in rows[split])
         labels = {label for _, label in rows[split]}
@@ -220,8 +220,8 @@ def test_a_tenth_of_each_class_is_held_out_whatever_the_order(tmp_path):
 
 def test_a_text_that_is_there_twice_is_never_on_both_sides(tmp_path):
     rows = [(f"text {i % 20}", "ab"[i % 2 if i < 20 else 0]) for i in range(80)]
-    found = opened(tmp_path, train=table(tmp_path, "a.csv", rows)).dataset.splits
-    train, held_out = ({row[0] for row in found[s]} for s in ("train", "validation"))
+    actual = opened(tmp_path, train=table(tmp_path, "a.csv", rows)).dataset.splits
+    train, held_out = ({row[0] for row in actual[s]} for s in ("train", "validation"))
     assert held_out and not train & held_out
 
 
@@ -257,12 +257,12 @@ def test_a_tfds_builders_folder_opens(tmp_path):
 
 def test_numbers_are_scores(tmp_path):
     rows = [(f"text {i}", i / 10) for i in range(40)]
-    found = opened(tmp_path, train=table(tmp_path, rows=rows), regression=True)
-    assert found.form == "regression" and found.labels == ("score",)
-    batch = next(iter(found.batches("train", 64)))
-    expected = sorted(label for _, label in found.dataset.splits["train"])
+    actual = opened(tmp_path, train=table(tmp_path, rows=rows), regression=True)
+    assert actual.form == "regression" and actual.labels == ("score",)
+    batch = next(iter(actual.batches("train", 64)))
+    expected = sorted(label for _, label in actual.dataset.splits["train"])
     np.testing.assert_allclose(sorted(batch.targets[batch.target_mask]), expected, rtol=1e-6)
-    assert batch.targets.dtype == np.float32 and json.dumps(found.describe())
+    assert batch.targets.dtype == np.float32 and json.dumps(actual.describe())
 
 
 def test_integers_are_classes_in_their_order(tmp_path):
@@ -273,9 +273,9 @@ def test_integers_are_classes_in_their_order(tmp_path):
 def test_two_columns_are_a_pair_of_texts(tmp_path):
     rows = [(f"a {i}", f"b {i}", "xy"[i % 2]) for i in range(40)]
     file = table(tmp_path, "nli.jsonl", rows, ("premise", "hypothesis", "label"))
-    found = opened(tmp_path, train=file, text="('premise','hypothesis')")
-    batch = next(iter(found.batches("train", 8)))
-    assert batch.segments.max() == 1 and found.pairs
+    actual = opened(tmp_path, train=file, text="('premise','hypothesis')")
+    batch = next(iter(actual.batches("train", 8)))
+    assert batch.segments.max() == 1 and actual.pairs
     with pytest.raises(ValueError, match="data.text is empty, and the columns are premise, hypo"):
         opened(tmp_path, train=file)
 
@@ -324,8 +324,8 @@ def test_a_ragged_table_is_named(tmp_path, content, message):
 
 def test_a_field_may_hold_commas_quotes_and_line_ends(tmp_path):
     rows = [(f'one "{i}",\ntwo', "xy"[i % 2]) for i in range(30)]
-    found = opened(tmp_path, train=table(tmp_path, rows=rows))
-    texts = {row[0][0] for split in found.dataset.splits.values() for row in split}
+    actual = opened(tmp_path, train=table(tmp_path, rows=rows))
+    texts = {row[0][0] for split in actual.dataset.splits.values() for row in split}
     assert texts == {text for text, _ in rows}
 
 

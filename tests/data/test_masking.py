@@ -49,8 +49,8 @@ def test_eighty_percent_are_masked_ten_replaced_ten_kept():
     fates = {"mask": 0, "kept": 0, "random": 0}
     replaced_by = []
     for batch in drawn(Masking(smoothing=0.0), 3000):
-        shown = batch.tokens[batch.target_positions][batch.target_mask]
-        for token, target in zip(shown, batch.targets[batch.target_mask], strict=True):
+        token_mask = batch.tokens[batch.target_positions][batch.target_mask]
+        for token, target in zip(token_mask, batch.targets[batch.target_mask], strict=True):
             kind = "mask" if token == 3 else "kept" if token == target else "random"
             fates[kind] += 1
             replaced_by += [token] if kind == "random" else []
@@ -67,9 +67,9 @@ def test_tokens_are_chosen_in_proportion_to_their_count_to_the_minus_smoothing(s
     assert masking.targets(42) == 1
     picked = np.bincount([int(b.targets[0]) for b in drawn(masking, 8000)], minlength=44)[4:]
     weight = COUNTS[4:].astype(float) ** -smoothing
-    found = picked.reshape(10, 4).sum(0)  # by frequency class
-    wanted = 8000 * weight.reshape(10, 4).sum(0) / weight.sum()
-    assert stats.chisquare(found, wanted).pvalue > 1e-3
+    actual = picked.reshape(10, 4).sum(0)  # by frequency class
+    reference = 8000 * weight.reshape(10, 4).sum(0) / weight.sum()
+    assert stats.chisquare(actual, reference).pvalue > 1e-3
 
 
 def test_the_same_step_is_masked_the_same_and_another_differently():

@@ -41,8 +41,8 @@ def opened(tmp_path, **more):
 @pytest.mark.parametrize("packed", [False, True])
 def test_line_i_of_one_language_goes_with_line_i_of_the_other(tmp_path, packed):
     folder = write(tmp_path / "f", packed=packed)
-    found, pairs = open_pairs("multi30k", folder, cache=tmp_path)
-    assert not found.embedded
+    actual, pairs = open_pairs("multi30k", folder, cache=tmp_path)
+    assert not actual.embedded
     assert list(pairs["train"]) == [(a, (b,)) for a, b in zip(EN, DE, strict=True)]
     _, back = open_pairs("multi30k", folder, languages=("de", "en"), cache=tmp_path)
     assert list(back["test"]) == [(b, (a,)) for a, b in zip(EN, DE, strict=True)]
@@ -50,8 +50,8 @@ def test_line_i_of_one_language_goes_with_line_i_of_the_other(tmp_path, packed):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="$JAXKD_DATA/multi30k is not here")
 def test_the_real_one_is_complete(tmp_path):
-    found, pairs = open_pairs("multi30k", str(REAL), cache=tmp_path)
-    assert found.name == found.expected == "Multi30k en-de"
+    actual, pairs = open_pairs("multi30k", str(REAL), cache=tmp_path)
+    assert actual.name == actual.expected == "Multi30k en-de"
     assert {k: len(v) for k, v in pairs.items()} == dict(train=29000, validation=1014, test=1000)
     assert pairs["test"][0] == (
         "A man in an orange hat starring at something.",
@@ -118,10 +118,10 @@ def test_the_decoder_is_shown_the_beginning_and_asked_for_all_up_to_the_end(tmp_
     known = rows.tokenizer
     assert batch.tokens.shape[1] % 8 == 0 and batch.targets.shape == batch.decoder_tokens.shape
     for i in range(3):
-        asked = batch.targets[i][batch.target_mask[i]]
-        shown = batch.decoder_tokens[i][batch.decoder_mask[i]]
-        assert asked[-1] == known.sep and shown[0] == known.cls
-        np.testing.assert_array_equal(shown[1:], asked[:-1])
+        requested = batch.targets[i][batch.target_mask[i]]
+        token_mask = batch.decoder_tokens[i][batch.decoder_mask[i]]
+        assert requested[-1] == known.sep and token_mask[0] == known.cls
+        np.testing.assert_array_equal(token_mask[1:], requested[:-1])
         assert batch.tokens[i][batch.mask[i]][-1] == known.sep
     assert rows.config_overrides == {
         "vocabulary": known.vocab_size, "pad": known.pad, "start": known.cls, "end": known.sep
@@ -135,11 +135,13 @@ def test_batches_take_few_widths_and_every_row_once(tmp_path):
     widths = {(b.tokens.shape[1], b.targets.shape[1]) for b in batches}
     assert widths <= set(rows.widths) and 1 < len(rows.widths) <= 4
     drawn = sorted(tuple(t[m].tolist()) for b in batches for t, m in zip(b.tokens, b.mask))  # noqa: B905
-    there = sorted(tuple(r[r >= 0].tolist()) for r in rows.splits["train"][:, :64])
-    assert drawn == there
-    shown = sum(b.target_mask.sum() for b in batches) / sum(b.target_mask.size for b in batches)
+    present = sorted(tuple(r[r >= 0].tolist()) for r in rows.splits["train"][:, :64])
+    assert drawn == present
+    token_mask = sum(b.target_mask.sum() for b in batches) / sum(
+        b.target_mask.size for b in batches
+    )
     whole = (rows.splits["train"][:, 64:] >= 0).mean()
-    assert shown > 2 * whole  # little padding
+    assert token_mask > 2 * whole  # little padding
     counted = sum(b.target_mask.sum() for b in rows.batches("test", 64))
     assert counted == (rows.splits["test"][:, 64:] >= 0).sum()
 
@@ -178,10 +180,10 @@ def test_joined_for_a_decoder_a_target_follows_its_source(tmp_path):
         ids = batch.tokens[i][batch.mask[i]]
         assert ids[-1] == known.sep and known.sep not in ids[:-1]
         assert known.decode(ids) == f"{source} in German: {target}"
-        asked = batch.target_mask[i]
-        after = batch.tokens[i][batch.target_positions[i][asked] + 1]
-        np.testing.assert_array_equal(after, batch.targets[i][asked])
-        assert known.decode(batch.targets[i][asked]) == target
+        requested = batch.target_mask[i]
+        after = batch.tokens[i][batch.target_positions[i][requested] + 1]
+        np.testing.assert_array_equal(after, batch.targets[i][requested])
+        assert known.decode(batch.targets[i][requested]) == target
     read = rows.sources(chosen)
     assert [known.decode(a[b]) for a, b in zip(read.tokens, read.mask, strict=True)] == [
         f"{source} in German:" for source in EN

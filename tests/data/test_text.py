@@ -1,4 +1,4 @@
-"""Rows fed to models that read from left to right: what is asked for, and of what."""
+"""Rows fed to models that read from left to right: the targets, and what they see."""
 
 import dataclasses
 import os
@@ -61,16 +61,16 @@ def test_a_prediction_sees_only_what_stands_before_its_target(opened):
 def test_masked_and_causal_rows_are_the_same_rows(opened):
     text, rows, cache = opened
     masked = MaskedText(**dataclasses.asdict(text)).open(cache)
-    for split, wanted in rows.splits.items():
-        wanted = np.where(wanted < 0, rows.tokenizer.pad, wanted)
-        np.testing.assert_array_equal(masked.splits[split], wanted)
+    for split, expected in rows.splits.items():
+        expected = np.where(expected < 0, rows.tokenizer.pad, expected)
+        np.testing.assert_array_equal(masked.splits[split], expected)
     assert (masked.head, rows.head) == ("masked_lm", "causal_lm")
 
 
 def test_the_unigram_line_is_counted_where_models_are(opened):
     _, rows, _ = opened
-    found = rows.unigram_at_targets("validation", 7)
-    np.testing.assert_allclose(found, rows.unigram("validation"), rtol=1e-6)
+    actual = rows.unigram_at_targets("validation", 7)
+    np.testing.assert_allclose(actual, rows.unigram("validation"), rtol=1e-6)
 
 
 GPT2 = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "tokenizers" / "gpt2"
@@ -81,13 +81,18 @@ def test_a_decoders_tokenizer_with_one_special_token_for_all(opened, tmp_path):
     """GPT-2's end of text begins a row and ends it, and is no padding; <unk> is spelt."""
     text, _, _ = opened
     rows = dataclasses.replace(text, tokenizer=str(GPT2)).open(tmp_path)
-    its, end = rows.tokenizer, 50256
-    assert (its.cls, its.sep, its.unk, its.vocab_size) == (end, end, None, 50257)
+    teacher_outputs, end = rows.tokenizer, 50256
+    assert (
+        teacher_outputs.cls,
+        teacher_outputs.sep,
+        teacher_outputs.unk,
+        teacher_outputs.vocab_size,
+    ) == (end, end, None, 50257)
     batch = next(iter(rows.batches("train", 64)))
     assert (batch.tokens[:, 0] == end).all() and batch.mask[:, 0].all()
     assert (batch.targets[batch.target_mask] != end).all()
-    told = its.fast.decode(batch.targets[0][batch.target_mask[0]])
-    assert told.startswith("= Page 0 =")
+    output = teacher_outputs.fast.decode(batch.targets[0][batch.target_mask[0]])
+    assert output.startswith("= Page 0 =")
     with pytest.raises(ValueError, match="has no pad_token"):
         MaskedText(**dataclasses.asdict(dataclasses.replace(text, tokenizer=str(GPT2)))).open(
             tmp_path

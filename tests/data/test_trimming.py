@@ -49,9 +49,9 @@ def test_the_trimmed_tokenizer_is_saved_and_opened_as_it_is(trimmed, tmp_path):
     smaller.save(tmp_path)
     again = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert again.get_vocab() == smaller.fast.get_vocab()
-    ends = again(TEXTS[0])["input_ids"]
+    eos_ids = again(TEXTS[0])["input_ids"]
     assert again.mask_token_id == smaller.mask and len(again) == smaller.vocab_size
-    assert set(ends) <= set(range(smaller.vocab_size))
+    assert set(eos_ids) <= set(range(smaller.vocab_size))
 
 
 @pytest.mark.parametrize("family, head", [("bert", "masked_lm"), ("llama", "causal_lm")])

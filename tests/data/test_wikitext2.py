@@ -19,7 +19,7 @@ import pytest
 import jaxkd
 from jaxkd.data.corpora import wikitext2
 from jaxkd.data.corpora.wikitext2 import FILES, WIKITEXT2
-from jaxkd.data.rows.survey import survey
+from jaxkd.data.rows.survey import read_survey
 from jaxkd.data.rows.text import MaskedText
 from jaxkd.data.sources import embedded
 from jaxkd.data.sources import hub as hub_files
@@ -67,21 +67,21 @@ def elsewhere(code: str, **environment: str) -> dict:
 OPEN = """
 import json, pathlib, sys, time
 from jaxkd.data.corpora.wikitext2 import WIKITEXT2
-from jaxkd.data.rows.survey import survey
+from jaxkd.data.rows.survey import read_survey
 from jaxkd.data.sources.find import find
 start, cache = time.monotonic(), pathlib.Path({cache!r})
 corpus = find(WIKITEXT2, "", "auto", cache)
 texts = {{split: list(rows) for split, rows in corpus.splits.items()}}
 print(json.dumps(dict(name=corpus.name, origin=corpus.origin, texts=texts,
-                      fingerprint=survey(corpus, cache).digest,
+                      fingerprint=read_survey(corpus, cache).digest,
                       seconds=time.monotonic() - start, tensorflow="tensorflow" in sys.modules)))
 """
 
 
 def open_corpus(folder="", *, origin="auto", cache):
     """The resolved corpus, and the documents of its splits."""
-    found = find(WIKITEXT2, folder, origin, cache)
-    return found, {split: list(rows) for split, rows in found.splits.items()}
+    actual = find(WIKITEXT2, folder, origin, cache)
+    return actual, {split: list(rows) for split, rows in actual.splits.items()}
 
 
 @needs_wikitext
@@ -90,9 +90,9 @@ def test_real_splits_have_every_article_and_every_word(split, tmp_path_factory):
     raw = (REAL / f"wiki.{FILES[split]}.tokens").read_text(encoding="utf-8")
     headings = re.findall(r"(?m)^ \n (= (?!=).* =) \n(?= \n)", raw)
     published = {"train": 600, "validation": 60, "test": 60}[split]  # Merity et al. (2016), table 1
-    found, every = open_corpus(str(REAL), cache=tmp_path_factory.getbasetemp() / "real")
+    actual, every = open_corpus(str(REAL), cache=tmp_path_factory.getbasetemp() / "real")
     documents = every[split]
-    assert found.name == "WikiText-2"
+    assert actual.name == "WikiText-2"
     assert len(documents) == len(headings) == published
     assert [text.split("\n")[0] for text in documents] == headings
     assert [word for text in documents for word in text.split()] == raw.split()
@@ -205,10 +205,12 @@ def test_no_network_falls_through_to_embedded_text_in_seconds(tmp_path):
         silent.listen()
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         code = OPEN.format(cache=str(tmp_path / "cache"))
-        found = elsewhere(code, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "hf"))
-    assert found["name"] == "embedded Python prose"
-    assert found["seconds"] < 15  # of which 6 are the wait, at most
-    assert re.search(r"embedded, .*JAXKD_DATA is not set; .*from the hub: \w*Time", found["origin"])
+        actual = elsewhere(code, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "hf"))
+    assert actual["name"] == "embedded Python prose"
+    assert actual["seconds"] < 15  # of which 6 are the wait, at most
+    assert re.search(
+        r"embedded, .*JAXKD_DATA is not set; .*from the hub: \w*Time", actual["origin"]
+    )
 
 
 def test_a_name_that_is_never_resolved_does_not_hang(monkeypatch):
@@ -268,14 +270,14 @@ def test_hub_gives_the_documents_of_the_folder_and_then_needs_no_network(tmp_pat
     online = elsewhere(code, HF_ENDPOINT=address, **environment)
     assert (online["name"], online["origin"]) == ("WikiText-2", "hub Salesforce/wikitext")
     corpus, documents = open_corpus(write(tmp_path / "w"), cache=tmp_path / "other")
-    assert online["fingerprint"] == survey(corpus, tmp_path / "other").digest
+    assert online["fingerprint"] == read_survey(corpus, tmp_path / "other").digest
     assert online["texts"] == documents
     offline = elsewhere(code, HF_HUB_OFFLINE="1", **environment)
     assert offline["origin"] == "hub Salesforce/wikitext"
 
 
 def test_embedded_text_is_the_same_in_every_process(tmp_path):
-    found = [
+    actual = [
         elsewhere(
             OPEN.format(cache=str(tmp_path / seed)),
             PYTHONHASHSEED=seed,
@@ -284,9 +286,9 @@ def test_embedded_text_is_the_same_in_every_process(tmp_path):
         )
         for seed in ("1", "2")
     ]
-    assert found[0]["texts"] == found[1]["texts"]
-    assert found[0]["fingerprint"] == found[1]["fingerprint"]
-    assert not found[0]["tensorflow"]
+    assert actual[0]["texts"] == actual[1]["texts"]
+    assert actual[0]["fingerprint"] == actual[1]["fingerprint"]
+    assert not actual[0]["tensorflow"]
 
 
 def test_embedded_text_does_not_change_when_the_library_is_patched(monkeypatch):

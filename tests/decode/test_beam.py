@@ -47,21 +47,23 @@ def after(model, params, prompt, continuation, read):
         logits = forward(model, params, Batch(text, full)).logits
     else:
         source = jnp.repeat(read[None], count, 0)
-        given = Batch(source, jnp.ones(source.shape, bool), decoder_tokens=text, decoder_mask=full)
-        logits = forward(model, params, given).logits
-    told = jax.nn.log_softmax(logits[:, -length - 1 : -1])
-    return np.array(jnp.take_along_axis(told, continuation[..., None], axis=-1)[..., 0])
+        arguments = Batch(
+            source, jnp.ones(source.shape, bool), decoder_tokens=text, decoder_mask=full
+        )
+        logits = forward(model, params, arguments).logits
+    output = jax.nn.log_softmax(logits[:, -length - 1 : -1])
+    return np.array(jnp.take_along_axis(output, continuation[..., None], axis=-1)[..., 0])
 
 
 def enumerated(model, params, prompt, read, longest, penalty):
     """Every continuation that ends or is as long as can be, by score: {tokens: score}."""
     every = np.array(list(itertools.product(range(SMALL["vocabulary"]), repeat=longest)))
     each = after(model, params, prompt, jnp.array(every, jnp.int32), read)
-    found = {}
-    for tokens, told in zip(every.tolist(), each, strict=True):
+    actual = {}
+    for tokens, output in zip(every.tolist(), each, strict=True):
         length = tokens.index(END) + 1 if END in tokens else longest
-        found[tuple(tokens[:length])] = told[:length].sum() / length**penalty
-    return sorted(found.items(), key=lambda item: -item[1])
+        actual[tuple(tokens[:length])] = output[:length].sum() / length**penalty
+    return sorted(actual.items(), key=lambda item: -item[1])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "marian", "bart", "lstm"])
@@ -72,18 +74,18 @@ def test_a_beam_as_wide_as_all_is_enumeration(family, penalty):
     beam = Beam(
         width=300, max_tokens=longest, length_penalty=penalty, early_stopping="never", n_best=best
     )
-    found = searcher(model, config, beam, eos_ids=[END], segment=3)(params, batch)
+    actual = searcher(model, config, beam, eos_ids=[END], segment=3)(params, batch)
     for i, mask in enumerate(np.array(batch.mask)):
         own = batch.tokens[i][mask]
         prompt, read = (own, None) if model.encoder is None else (jnp.array([config.start]), own)
         right = enumerated(model, params, prompt, read, longest, penalty)[:best]
         for j, (tokens, score) in enumerate(right):
-            assert int(found.lengths[i, j]) == len(tokens)
-            assert tuple(found.tokens[i, j, : len(tokens)].tolist()) == tokens
-            np.testing.assert_allclose(found.scores[i, j], score, atol=2e-5)
+            assert int(actual.lengths[i, j]) == len(tokens)
+            assert tuple(actual.tokens[i, j, : len(tokens)].tolist()) == tokens
+            np.testing.assert_allclose(actual.scores[i, j], score, atol=2e-5)
             whole = score * len(tokens) ** penalty
-            np.testing.assert_allclose(found.log_probability[i, j], whole, atol=1e-4)
-            assert not np.any(found.tokens[i, j, len(tokens) :])
+            np.testing.assert_allclose(actual.log_probability[i, j], whole, atol=1e-4)
+            assert not np.any(actual.tokens[i, j, len(tokens) :])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "marian", "bart", "lstm"])
@@ -94,24 +96,24 @@ def test_columns_that_no_beam_sees_are_thrown_out_and_change_nothing(family, com
     once = searcher(model, config, beam, eos_ids=[END], segment=60)(params, batch)
     widths = []
 
-    def seen(shown):
-        kept = kept_columns(shown)
-        widths.append((kept, shown.shape[-1]))
+    def seen(token_mask):
+        kept = kept_columns(token_mask)
+        widths.append((kept, token_mask.shape[-1]))
         return kept
 
     monkeypatch.setattr("jaxkd.decode.beam.kept_columns", seen)
-    found = searcher(model, config, beam, eos_ids=[END], segment=4)(params, batch)
-    assert any(kept < there for kept, there in widths)
-    assert max(there for _, there in widths) < 5 + 60 * 4
-    np.testing.assert_array_equal(found.tokens, once.tokens)
-    np.testing.assert_allclose(found.scores, once.scores, rtol=1e-5)
+    actual = searcher(model, config, beam, eos_ids=[END], segment=4)(params, batch)
+    assert any(kept < present for kept, present in widths)
+    assert max(present for _, present in widths) < 5 + 60 * 4
+    np.testing.assert_array_equal(actual.tokens, once.tokens)
+    np.testing.assert_allclose(actual.scores, once.scores, rtol=1e-5)
 
 
 def test_as_many_columns_are_kept_as_the_row_that_sees_most():
-    shown = np.zeros((2, 2, 100), bool)
-    shown[0, 0, ::2] = shown[0, 1, 1::50] = True  # 50 and 2 columns
-    shown[1, :, :10] = True
-    assert kept_columns(jnp.array(shown)) == 64  # 52, in steps of 32
+    token_mask = np.zeros((2, 2, 100), bool)
+    token_mask[0, 0, ::2] = token_mask[0, 1, 1::50] = True  # 50 and 2 columns
+    token_mask[1, :, :10] = True
+    assert kept_columns(jnp.array(token_mask)) == 64  # 52, in steps of 32
 
 
 @pytest.mark.parametrize("early", ["true", "false", "never"])
@@ -140,16 +142,16 @@ CASES = [
 ]
 
 
-def ours_of(given):
+def ours_of(arguments):
     words = {"num_beams": "width", "min_new_tokens": "min_tokens"}
-    given = {words.get(k, k): v for k, v in given.items() if k != "bad_words_ids"}
-    if "early_stopping" in given:
-        given["early_stopping"] = str(given["early_stopping"]).lower()
-    return Beam(**given, max_tokens=12, n_best=given["width"])
+    arguments = {words.get(k, k): v for k, v in arguments.items() if k != "bad_words_ids"}
+    if "early_stopping" in arguments:
+        arguments["early_stopping"] = str(arguments["early_stopping"]).lower()
+    return Beam(**arguments, max_tokens=12, n_best=arguments["width"])
 
 
-@pytest.mark.parametrize(("case", "given"), CASES)
-def test_beams_and_scores_are_those_of_transformers(case, given, tmp_path):
+@pytest.mark.parametrize(("case", "arguments"), CASES)
+def test_beams_and_scores_are_those_of_transformers(case, arguments, tmp_path):
     """The end token is one that the model likes, so that sequences end early, late and never."""
     reads = case in seq2seq.CASES
     torch_model = (
@@ -160,31 +162,31 @@ def test_beams_and_scores_are_those_of_transformers(case, given, tmp_path):
     tokens, mask = seq2seq.side(seq2seq.READ) if reads else decoders.inputs(left=True)
     torch_model.generation_config.forced_eos_token_id = None
     fed = dict(inputs=torch.tensor(tokens), attention_mask=torch.tensor(mask).long())
-    prompt, width = 1 if reads else tokens.shape[1], given["num_beams"]
+    prompt, width = 1 if reads else tokens.shape[1], arguments["num_beams"]
     free = torch_model.generate(**fed, max_new_tokens=12, num_beams=width, eos_token_id=60)
     end = int(free[0, prompt + 3])
     settings = transformers.GenerationConfig(
         max_new_tokens=12, eos_token_id=end, pad_token_id=1,
-        decoder_start_token_id=seq2seq.SIZES["start"], num_return_sequences=given["num_beams"],
-        output_scores=True, return_dict_in_generate=True, do_sample=False, **given,
+        decoder_start_token_id=seq2seq.SIZES["start"], num_return_sequences=arguments["num_beams"],
+        output_scores=True, return_dict_in_generate=True, do_sample=False, **arguments,
     )  # fmt: skip
     expected = torch_model.generate(**fed, generation_config=settings)
     config, params = folder.load(str(tmp_path))
-    suppress_tokens = [word for (word,) in given.get("bad_words_ids", [])]
+    suppress_tokens = [word for (word,) in arguments.get("bad_words_ids", [])]
     search = searcher(
         families.build(config),
         config,
-        ours_of(given),
+        ours_of(arguments),
         eos_ids=[end],
         pad=1,
         suppress_tokens=suppress_tokens,
         segment=5,
     )
-    found = search(params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
+    actual = search(params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
     theirs = expected.sequences[:, prompt:].reshape(len(tokens), width, -1).numpy()
-    np.testing.assert_array_equal(found.tokens[..., : theirs.shape[-1]], theirs)
-    assert np.all(found.tokens[..., theirs.shape[-1] :] == 1)
+    np.testing.assert_array_equal(actual.tokens[..., : theirs.shape[-1]], theirs)
+    assert np.all(actual.tokens[..., theirs.shape[-1] :] == 1)
     if width > 1:
         scores = expected.sequences_scores.reshape(len(tokens), width)
-        np.testing.assert_allclose(found.scores, scores, atol=1e-4)
-    assert 1 <= np.min(found.lengths) < 12
+        np.testing.assert_allclose(actual.scores, scores, atol=1e-4)
+    assert 1 <= np.min(actual.lengths) < 12

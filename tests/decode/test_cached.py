@@ -31,41 +31,47 @@ def test_a_cached_step_gives_what_the_whole_gives(case, left):
         places = sequential(allowed, start, tokens.shape[1])
         return advance(model, params, tokens, places, caches)
 
-    caches, found = empty(settings, len(LENGTHS), room), []
+    caches, actual = empty(settings, len(LENGTHS), room), []
     for first, last in ((0, 4), *((i, i + 1) for i in range(4, length))):  # a prompt, then steps
         piece, caches = step(jnp.array(tokens[:, first:last], jnp.int32), first, caches)
-        found.append(piece.logits)
-        for mine, its in zip(piece.hidden, whole.hidden, strict=True):
-            here = mask[:, first:last]
-            np.testing.assert_allclose(mine[here], its[:, first:last][here], atol=1e-5)
-    np.testing.assert_allclose(np.concatenate(found, 1)[mask], whole.logits[mask], atol=1e-4)
+        actual.append(piece.logits)
+        for student_outputs, teacher_outputs in zip(piece.hidden, whole.hidden, strict=True):
+            local = mask[:, first:last]
+            np.testing.assert_allclose(
+                student_outputs[local], teacher_outputs[:, first:last][local], atol=1e-5
+            )
+    np.testing.assert_allclose(np.concatenate(actual, 1)[mask], whole.logits[mask], atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["marian", "bart", "lstm"])
 def test_an_encoder_decoder_reads_once_and_writes_step_by_step(family):
     settings = families.FAMILIES[family][0](**(seq2seq.SIZES | dict(dropout=0.0, heads=2)))
     model = families.build(settings)
-    params, given = model.init(0), seq2seq.batch()
-    whole = forward(model, params, given)
-    length, room = given.decoder_tokens.shape[1], 10
-    allowed = jnp.pad(given.decoder_mask, ((0, 0), (0, room - length)))
-    memory = encode(model, params, given).hidden[-1]
+    params, arguments = model.init(0), seq2seq.batch()
+    whole = forward(model, params, arguments)
+    length, room = arguments.decoder_tokens.shape[1], 10
+    allowed = jnp.pad(arguments.decoder_mask, ((0, 0), (0, room - length)))
+    memory = encode(model, params, arguments).hidden[-1]
 
     @jax.jit
     def step(tokens, start, caches, memory):
         places = sequential(allowed, start, tokens.shape[1])
-        return advance(model, params, tokens, places, caches, memory=memory, memory_mask=given.mask)
+        return advance(
+            model, params, tokens, places, caches, memory=memory, memory_mask=arguments.mask
+        )
 
-    caches, found = empty(settings, 4, room, memory.shape[1]), []
+    caches, actual = empty(settings, 4, room, memory.shape[1]), []
     for first, last in ((0, 3), *((i, i + 1) for i in range(3, length))):
-        piece, caches = step(given.decoder_tokens[:, first:last], first, caches, memory)
+        piece, caches = step(arguments.decoder_tokens[:, first:last], first, caches, memory)
         memory = None  # from now on the caches have its keys and values
-        found.append(piece.logits)
-        for mine, its in zip(piece.hidden, whole.hidden, strict=True):
-            here = np.array(given.decoder_mask[:, first:last])
-            np.testing.assert_allclose(mine[here], its[:, first:last][here], atol=1e-5)
-    where = np.array(given.decoder_mask)
-    np.testing.assert_allclose(np.concatenate(found, 1)[where], whole.logits[where], atol=1e-4)
+        actual.append(piece.logits)
+        for student_outputs, teacher_outputs in zip(piece.hidden, whole.hidden, strict=True):
+            local = np.array(arguments.decoder_mask[:, first:last])
+            np.testing.assert_allclose(
+                student_outputs[local], teacher_outputs[:, first:last][local], atol=1e-5
+            )
+    where = np.array(arguments.decoder_mask)
+    np.testing.assert_allclose(np.concatenate(actual, 1)[where], whole.logits[where], atol=1e-4)
 
 
 def test_what_cannot_be_cached_is_refused():

@@ -18,7 +18,7 @@ def places(seed=0, sharp=1.5):
 
 def enumerated(log_p):
     """The log-probability of every spelling: all paths, one by one."""
-    found = {}
+    actual = {}
     for path in itertools.product(range(LABELS), repeat=len(log_p)):
         spelling, last = [], 0
         for label in path:
@@ -27,18 +27,18 @@ def enumerated(log_p):
             last = label
         value = sum(row[label] for row, label in zip(log_p, path, strict=True))
         key = tuple(spelling)
-        found[key] = np.logaddexp(found.get(key, -math.inf), value)
-    return sorted(found.items(), key=lambda item: -item[1])
+        actual[key] = np.logaddexp(actual.get(key, -math.inf), value)
+    return sorted(actual.items(), key=lambda item: -item[1])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_beam_that_keeps_all_is_exact(seed):
     log_p = places(seed)
     expected = enumerated(log_p)
-    found = n_best(log_p, width=len(expected), n=len(expected))
-    assert [spelling for spelling, _ in found[:20]] == [spelling for spelling, _ in expected[:20]]
-    np.testing.assert_allclose([v for _, v in found], [v for _, v in expected], atol=1e-9)
-    np.testing.assert_allclose(sum(math.exp(v) for _, v in found), 1.0, rtol=1e-9)
+    actual = n_best(log_p, width=len(expected), n=len(expected))
+    assert [spelling for spelling, _ in actual[:20]] == [spelling for spelling, _ in expected[:20]]
+    np.testing.assert_allclose([v for _, v in actual], [v for _, v in expected], atol=1e-9)
+    np.testing.assert_allclose(sum(math.exp(v) for _, v in actual), 1.0, rtol=1e-9)
 
 
 def test_the_likeliest_spelling_need_not_be_the_likeliest_path():

@@ -30,8 +30,8 @@ def test_what_is_left_to_draw_from_is_what_transformers_leaves(top_k, top_p):
         expected = TopKLogitsWarper(top_k)(None, expected)
     if top_p < 1:
         expected = TopPLogitsWarper(top_p)(None, expected)
-    found = truncated(jnp.array(logits), Sample(temperature=0.7, top_k=top_k, top_p=top_p))
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6)
+    actual = truncated(jnp.array(logits), Sample(temperature=0.7, top_k=top_k, top_p=top_p))
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "marian", "lstm"])
@@ -41,22 +41,22 @@ def test_tokens_come_as_often_as_the_model_says(family):
     one, count = rows((3,)), 20_000
     many = Batch(*(jnp.repeat(x, count, 0) for x in (one.tokens, one.mask)))
     draw = jax.jit(sampler(model, config, Sample(max_tokens=2), eos_ids=[END]))
-    found = draw(params, many, keys(count))
+    actual = draw(params, many, keys(count))
     every = jnp.array([[a, b] for a in range(5) for b in range(5)], jnp.int32)
     read = None if model.encoder is None else one.tokens[0]
     prompt = one.tokens[0] if read is None else jnp.array([config.start])
-    told = after(model, params, prompt, every, read)
+    output = after(model, params, prompt, every, read)
     shares = {}
-    for pair, (first, second) in zip(every.tolist(), told, strict=True):
+    for pair, (first, second) in zip(every.tolist(), output, strict=True):
         key = (END,) if pair[0] == END else tuple(pair)
         shares[key] = shares.get(key, 0) + np.exp(first + second)
-    drawn = found.tokens[:, 0].tolist()
-    lengths = found.lengths[:, 0].tolist()
+    drawn = actual.tokens[:, 0].tolist()
+    lengths = actual.lengths[:, 0].tolist()
     seen = [tuple(tokens[:length]) for tokens, length in zip(drawn, lengths, strict=True)]
     for sequence, share in shares.items():
         deviation = np.sqrt(share * (1 - share) / count)
         assert abs(seen.count(sequence) / count - share) < 4 * deviation + 1e-9
-    for sequence, log_probability in set(zip(seen, found.log_probability[:, 0].tolist())):  # noqa: B905
+    for sequence, log_probability in set(zip(seen, actual.log_probability[:, 0].tolist())):  # noqa: B905
         np.testing.assert_allclose(np.exp(log_probability), shares[sequence], rtol=1e-3)
 
 
@@ -73,18 +73,18 @@ def test_greedy_is_that_of_transformers(case, tmp_path):
     tokens, mask = seq2seq.side(seq2seq.READ) if reads else decoders.inputs(left=True)
     model.generation_config.forced_eos_token_id = None
     start = dict(decoder_start_token_id=seq2seq.SIZES["start"]) if reads else {}
-    given = dict(inputs=torch.tensor(tokens), attention_mask=torch.tensor(mask).long())
-    given |= dict(max_new_tokens=10, do_sample=False, num_beams=1, pad_token_id=1) | start
+    arguments = dict(inputs=torch.tensor(tokens), attention_mask=torch.tensor(mask).long())
+    arguments |= dict(max_new_tokens=10, do_sample=False, num_beams=1, pad_token_id=1) | start
     prompt = 1 if reads else tokens.shape[1]
-    free = model.generate(**given, eos_token_id=60)
+    free = model.generate(**arguments, eos_token_id=60)
     end = int(free[0, prompt + 1])
-    expected = model.generate(**given, eos_token_id=end)[:, prompt:].numpy()
+    expected = model.generate(**arguments, eos_token_id=end)[:, prompt:].numpy()
     config, params = folder.load(str(tmp_path))
     write = greedy(families.build(config), config, 10, eos_ids=[end], pad=1)
-    found = write(params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
-    np.testing.assert_array_equal(found.tokens[:, 0, : expected.shape[1]], expected)
-    assert np.all(found.tokens[:, 0, expected.shape[1] :] == 1)
-    assert np.min(found.lengths) < 10
+    actual = write(params, Batch(jnp.array(tokens, jnp.int32), jnp.array(mask)))
+    np.testing.assert_array_equal(actual.tokens[:, 0, : expected.shape[1]], expected)
+    assert np.all(actual.tokens[:, 0, expected.shape[1] :] == 1)
+    assert np.min(actual.lengths) < 10
 
 
 def test_a_row_hangs_on_its_own_key_alone():
@@ -104,9 +104,9 @@ def test_the_end_token_does_not_come_too_early_and_barred_ones_never():
     draw = sampler(
         model, config, Sample(max_tokens=6, min_tokens=4), eos_ids=[END], suppress_tokens=[0, 4]
     )
-    found = jax.jit(draw)(params, batch, keys(64))
-    assert np.min(found.lengths) == 5  # four, and the end
-    for tokens, length in zip(found.tokens[:, 0], found.lengths[:, 0], strict=True):
+    actual = jax.jit(draw)(params, batch, keys(64))
+    assert np.min(actual.lengths) == 5  # four, and the end
+    for tokens, length in zip(actual.tokens[:, 0], actual.lengths[:, 0], strict=True):
         assert not set(tokens[: int(length)].tolist()) & {0, 4}
 
 
@@ -125,7 +125,7 @@ def test_several_devices_find_what_one_finds(family):
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [
         (dict(top_p=0.0), "top_p=0.0"),
         (dict(temperature=-1.0), "temperature=-1.0"),
@@ -133,6 +133,6 @@ def test_several_devices_find_what_one_finds(family):
         (dict(min_tokens=9, max_tokens=8), "min_tokens is 9"),
     ],
 )
-def test_a_sample_that_is_none_is_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_sample_that_is_none_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         Sample(**wrong).check()

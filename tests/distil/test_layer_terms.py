@@ -36,7 +36,7 @@ def ran(batch):
     return forward(STUDENT, STUDENT.init(0), batch), forward(TEACHER, TEACHER.init(1), batch)
 
 
-def told(term, student, teacher, batch, seed=0):
+def output(term, student, teacher, batch, seed=0):
     """Its mean over the batch, and what it learns."""
     own = objective.init({"it": term}, seed, student, teacher)
     total = term.total(student, teacher, batch, own.get("it", ()))
@@ -61,26 +61,31 @@ def mean(values, mask):
 def test_hidden_states_of_the_pairs_are_compared_through_the_matrix(layer_map, of):
     batch = tiny.batch()
     student, teacher = ran(batch)
-    found, own = told(HiddenStates(layer_map=layer_map), student, teacher, batch)
-    wanted = [
-        mean(((student.hidden[i] @ mine["kernel"] - teacher.hidden[j]) ** 2).mean(-1), batch.mask)
-        for mine, (i, j) in zip(own, of, strict=True)
+    actual, own = output(HiddenStates(layer_map=layer_map), student, teacher, batch)
+    expected = [
+        mean(
+            ((student.hidden[i] @ student_outputs["kernel"] - teacher.hidden[j]) ** 2).mean(-1),
+            batch.mask,
+        )
+        for student_outputs, (i, j) in zip(own, of, strict=True)
     ]
-    np.testing.assert_allclose(found, np.mean(wanted), rtol=1e-5)
+    np.testing.assert_allclose(actual, np.mean(expected), rtol=1e-5)
 
 
 def test_two_teacher_layers_to_one_are_set_concatenated_heads():
     batch = tiny.batch()
     student, teacher = ran(batch)
-    found, own = told(HiddenStates(layer_map="both"), student, teacher, batch)
-    assert [mine["kernel"].shape for mine in own] == [(16, 64), (16, 64)]
-    wanted = []
-    for mine, (i, j, k) in zip(own, [(1, 2, 3), (2, 4, 4)], strict=True):
+    actual, own = output(HiddenStates(layer_map="both"), student, teacher, batch)
+    assert [student_outputs["kernel"].shape for student_outputs in own] == [(16, 64), (16, 64)]
+    expected = []
+    for student_outputs, (i, j, k) in zip(own, [(1, 2, 3), (2, 4, 4)], strict=True):
         target = np.concatenate([teacher.hidden[j], teacher.hidden[k]], -1)
-        wanted.append(
-            mean(((student.hidden[i] @ mine["kernel"] - target) ** 2).mean(-1), batch.mask)
+        expected.append(
+            mean(
+                ((student.hidden[i] @ student_outputs["kernel"] - target) ** 2).mean(-1), batch.mask
+            )
         )
-    np.testing.assert_allclose(found, np.mean(wanted), rtol=1e-5)
+    np.testing.assert_allclose(actual, np.mean(expected), rtol=1e-5)
 
 
 def test_a_learned_map_starts_at_equal_shares_and_finds_its_layer():
@@ -89,10 +94,10 @@ def test_a_learned_map_starts_at_equal_shares_and_finds_its_layer():
     _, teacher = ran(batch)
     student = type(teacher)(logits=None, hidden=(teacher.hidden[0], teacher.hidden[3]))
     term = HiddenStates(layer_map="learned", project=False)
-    found, own = told(term, student, teacher, batch)
+    actual, own = output(term, student, teacher, batch)
     average = sum(teacher.hidden[1:]) / 4
-    wanted = mean(((teacher.hidden[3] - average) ** 2).mean(-1), batch.mask)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    expected = mean(((teacher.hidden[3] - average) ** 2).mean(-1), batch.mask)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
     optimiser = optax.adam(0.1)
     kept = optimiser.init(own)
 
@@ -110,43 +115,49 @@ def test_a_learned_map_starts_at_equal_shares_and_finds_its_layer():
 def test_widths_alike_begin_at_the_identity():
     batch = tiny.batch()
     _, teacher = ran(batch)
-    found, own = told(HiddenStates(layer_map="last"), teacher, teacher, batch)
-    assert found == 0 and len(own) == 4
+    actual, own = output(HiddenStates(layer_map="last"), teacher, teacher, batch)
+    assert actual == 0 and len(own) == 4
 
 
 @pytest.mark.parametrize("kind", ["kl", "squared"])
 def test_attention_maps_of_unlike_heads_meet_in_their_mean(kind):
     batch = tiny.batch()
     student, teacher = ran(batch)
-    found, _ = told(AttentionMaps(kind=kind, layer_map="last"), student, teacher, batch)
-    wanted = []
+    actual, _ = output(AttentionMaps(kind=kind, layer_map="last"), student, teacher, batch)
+    expected = []
     for i, j in ((0, 2), (1, 3)):
-        mine, its = student.attention[i].mean(1), teacher.attention[j].mean(1)
+        student_outputs, teacher_outputs = (
+            student.attention[i].mean(1),
+            teacher.attention[j].mean(1),
+        )
         if kind == "kl":
-            p, q = np.where(its > 0, its, 1), np.where(its > 0, mine, 1)
-            values = (np.where(its > 0, its, 0) * np.log(p / q)).sum(-1)
+            p, q = (
+                np.where(teacher_outputs > 0, teacher_outputs, 1),
+                np.where(teacher_outputs > 0, student_outputs, 1),
+            )
+            values = (np.where(teacher_outputs > 0, teacher_outputs, 0) * np.log(p / q)).sum(-1)
         else:
-            values = ((mine - its) ** 2).sum(-1) / np.maximum(np.asarray(batch.mask).sum(-1), 1)[
-                :, None
-            ]
-        wanted.append(mean(values, batch.mask))
-    np.testing.assert_allclose(found, np.mean(wanted), rtol=1e-4)
+            values = ((student_outputs - teacher_outputs) ** 2).sum(-1) / np.maximum(
+                np.asarray(batch.mask).sum(-1), 1
+            )[:, None]
+        expected.append(mean(values, batch.mask))
+    np.testing.assert_allclose(actual, np.mean(expected), rtol=1e-4)
 
 
 def test_relations_are_minilms():
     batch = tiny.batch()
     student, teacher = ran(batch)
-    found, _ = told(Relations(heads=2), student, teacher, batch)
+    actual, _ = output(Relations(heads=2), student, teacher, batch)
     both = [
         [concatenated_heads(outputs.qkv[-1], n) for n in range(3)] for outputs in (student, teacher)
     ]
-    wanted = 0.0
+    expected = 0.0
     for a, b in ((0, 1), (2, 2)):
         values = losses.relation_kl(
-            *((vectors[a], vectors[b]) for vectors in both), batch.mask, heads=2
+            *((embeddings[a], embeddings[b]) for embeddings in both), batch.mask, heads=2
         )
-        wanted += mean(values.mean(1), batch.mask)
-    np.testing.assert_allclose(found, wanted / 2, rtol=1e-5)
+        expected += mean(values.mean(1), batch.mask)
+    np.testing.assert_allclose(actual, expected / 2, rtol=1e-5)
     # With its own heads, queries and keys give back the attention maps.
     query, key, _ = teacher.qkv[-1]
     scores = np.einsum("BHLK,BHSK->BHLS", query, key) * query.shape[-1] ** -0.5
@@ -164,9 +175,9 @@ def test_relations_of_decoders_leave_out_what_comes_later():
     student, teacher = (forward(model, model.init(seed), batch) for seed in (0, 1))
     term = Relations(heads=2, causal=True)
 
-    def first(vectors):
+    def first(embeddings):
         (query, key, value), rest = student.qkv[0], student.qkv[1:]
-        moved = tuple(x.at[:, :, 1:].add(vectors) for x in (query, key, value))
+        moved = tuple(x.at[:, :, 1:].add(embeddings) for x in (query, key, value))
         changed = dataclasses.replace(student, qkv=(moved, *rest))
         only = dataclasses.replace(batch, mask=jnp.zeros_like(batch.mask).at[:, 0].set(True))
         return term.total(changed, teacher, only)
@@ -176,9 +187,11 @@ def test_relations_of_decoders_leave_out_what_comes_later():
     seen = [np.tril(np.asarray(x.attention[0])) for x in (student, teacher)]
     np.testing.assert_allclose(seen[0], student.attention[0], atol=1e-6)
     p, q = (np.where(x > 0, x, 1) for x in (seen[1], seen[0]))
-    wanted = mean((seen[1] * np.log(p / q)).sum(-1).mean(1), batch.mask)
+    expected = mean((seen[1] * np.log(p / q)).sum(-1).mean(1), batch.mask)
     only_queries = Relations(heads=2, causal=True, kinds=("query key",))
-    np.testing.assert_allclose(told(only_queries, student, teacher, batch)[0], wanted, rtol=1e-4)
+    np.testing.assert_allclose(
+        output(only_queries, student, teacher, batch)[0], expected, rtol=1e-4
+    )
 
 
 def test_shared_keys_count_once_for_each_head_that_uses_them():
@@ -190,17 +203,17 @@ def test_shared_keys_count_once_for_each_head_that_uses_them():
 def test_cka_is_that_of_the_tokens_that_count():
     batch = tiny.batch()
     student, teacher = ran(batch)
-    found, _ = told(Similarity(kind="cka"), student, teacher, batch)
+    actual, _ = output(Similarity(kind="cka"), student, teacher, batch)
     rows = [np.asarray(x.hidden[-1])[np.asarray(batch.mask)] for x in (student, teacher)]
     a, b = (x - x.mean(0) for x in rows)
     cka = np.linalg.norm(a.T @ b) ** 2 / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
-    np.testing.assert_allclose(found, 1 - cka, rtol=1e-4)
+    np.testing.assert_allclose(actual, 1 - cka, rtol=1e-4)
 
 
 def test_contrastive_tells_rows_apart_by_their_means():
     batch = tiny.batch()
     _, teacher = ran(batch)
-    found, _ = told(Similarity(kind="contrastive", layer_map=((2, 4),)), teacher, teacher, batch)
+    actual, _ = output(Similarity(kind="contrastive", layer_map=((2, 4),)), teacher, teacher, batch)
     counted = np.asarray(batch.mask)[..., None]
     rows = counted.any(1)[:, 0]
     a, b = (
@@ -209,8 +222,8 @@ def test_contrastive_tells_rows_apart_by_their_means():
     )
     a, b = (x[rows] / np.linalg.norm(x[rows], axis=-1, keepdims=True) for x in (a, b))
     scores = a @ b.T / 0.1
-    wanted = (np.log(np.exp(scores).sum(1)) - scores.diagonal()).mean()
-    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    expected = (np.log(np.exp(scores).sum(1)) - scores.diagonal()).mean()
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 TERMS = {
@@ -224,21 +237,21 @@ TERMS = {
 def test_what_terms_learn_is_trained_with_the_student_on_every_device():
     batch, optimiser = tiny.batch(rows=16), optax.sgd(0.1)
     params, teacher_params = STUDENT.init(0), TEACHER.init(1)
-    given = jax.eval_shape(lambda p, t: (forward(STUDENT, p, batch), forward(TEACHER, t, batch)),
-                           params, teacher_params)  # fmt: skip
-    params["terms"] = objective.init(TERMS, 0, *given)
-    found = []
+    outputs = lambda p, t: (forward(STUDENT, p, batch), forward(TEACHER, t, batch))  # noqa: E731
+    arguments = jax.eval_shape(outputs, params, teacher_params)
+    params["terms"] = objective.init(TERMS, 0, *arguments)
+    actual = []
     for wrap in (parallel.jitted, parallel.pmapped):
         step = wrap(make_step(STUDENT, TERMS, optimiser, seed=0, teacher=TEACHER))
         state, metrics = step(initial_state(params, optimiser), teacher_params, batch)
-        found.append((state.params, {k: v.compute() for k, v in metrics.items()}))
-    chex.assert_trees_all_close(found[1], found[0], rtol=1e-5, atol=1e-6)
-    moved = found[0][0]["terms"]["hidden"][0]["kernel"] - params["terms"]["hidden"][0]["kernel"]
+        actual.append((state.params, {k: v.compute() for k, v in metrics.items()}))
+    chex.assert_trees_all_close(actual[1], actual[0], rtol=1e-5, atol=1e-6)
+    moved = actual[0][0]["terms"]["hidden"][0]["kernel"] - params["terms"]["hidden"][0]["kernel"]
     assert np.abs(moved).max() > 1e-5
 
 
 @pytest.mark.parametrize(
-    "term, said",
+    "term, message",
     [
         (HiddenStates(layer_map="uniformly"), "it.layer_map='uniformly'. Did you mean 'uniform'"),
         (HiddenStates(kind="squares"), "it.kind='squares'. Did you mean 'squared'"),
@@ -253,13 +266,13 @@ def test_what_terms_learn_is_trained_with_the_student_on_every_device():
         (Relations(heads=0), "heads=0"),
     ],
 )
-def test_settings_that_cannot_work_are_named(term, said):
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_cannot_work_are_named(term, message):
+    with pytest.raises(ValueError, match=message):
         objective.check({"it": term})
 
 
 @pytest.mark.parametrize(
-    "term, said",
+    "term, message",
     [
         (CosineHidden(), "width 16 .student. and 32 .teacher."),
         (HiddenStates(side="encoder"), "no encoder-decoder"),
@@ -268,10 +281,10 @@ def test_settings_that_cannot_work_are_named(term, said):
         (AttentionMaps(layer_map=((0, 1),)), "attention maps of layer 0"),
     ],
 )
-def test_models_that_do_not_fit_a_term_are_named(term, said):
+def test_models_that_do_not_fit_a_term_are_named(term, message):
     batch = tiny.batch()
-    with pytest.raises(ValueError, match=said):
-        told(term, *ran(batch), batch)
+    with pytest.raises(ValueError, match=message):
+        output(term, *ran(batch), batch)
 
 
 def test_a_student_deeper_than_its_teacher_needs_a_map_that_can():

@@ -30,13 +30,13 @@ def test_a_divergence_is_the_loss_of_its_name_over_what_counts(kind):
     objective.check({"it": term})
     name = "soft_targets" if kind == "forward_kl" else kind
     values = getattr(losses, name)(student.logits, teacher.logits, temperature=2.0, **options)
-    wanted = Mean.of(values, batch.target_mask)
-    np.testing.assert_allclose(term.total(student, teacher, batch), wanted.total, rtol=1e-6)
-    np.testing.assert_allclose(term.count(batch), wanted.count)
+    expected = Mean.of(values, batch.target_mask)
+    np.testing.assert_allclose(term.total(student, teacher, batch), expected.total, rtol=1e-6)
+    np.testing.assert_allclose(term.count(batch), expected.count)
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
         ({"kind": "reverse_lk"}, "terms.it.kind is 'reverse_lk'; Did you mean 'reverse_kl'"),
         ({"kind": "jensen_shannon", "beta": 1.0}, "terms.it.beta is 1.0"),
@@ -50,6 +50,6 @@ def test_a_divergence_is_the_loss_of_its_name_over_what_counts(kind):
         ({"ramps": {"wait": Ramp((0,), (2.0,))}}, "ramps has 'wait'. Did you mean 'weight'"),
     ],
 )
-def test_what_cannot_be_minimised_is_named(changes, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_minimised_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
         objective.check({"it": Divergence(**changes), "more": HardLabels()})

@@ -25,18 +25,23 @@ def pairs(family, rows=16):
     rng = np.random.default_rng(0)
     read, written = rng.integers(1, READ + 1, (rows, 1)), rng.integers(1, WRITE + 1, (rows, 1))
     source, target = rng.integers(3, 5, (rows, READ)), rng.integers(3, 5, (rows, WRITE))
-    shown, asked = np.arange(READ) < read, np.arange(WRITE) < written
-    source, target = np.where(shown, source, 0), np.where(asked, target, 0)
+    token_mask, requested = np.arange(READ) < read, np.arange(WRITE) < written
+    source, target = np.where(token_mask, source, 0), np.where(requested, target, 0)
     if family == "gpt2":
         tokens = np.concatenate([source, np.zeros_like(target)], axis=1)
         places = read + np.arange(WRITE)
         np.put_along_axis(tokens, places, target, axis=1)
         mask = np.arange(READ + WRITE) < read + written
-        batch = Batch(tokens, mask, target, places - 1, asked)
+        batch = Batch(tokens, mask, target, places - 1, requested)
     else:
-        said = np.concatenate([np.full((rows, 1), 1), target[:, :-1]], axis=1)
+        message = np.concatenate([np.full((rows, 1), 1), target[:, :-1]], axis=1)
         batch = Batch(
-            source, shown, target, target_mask=asked, decoder_tokens=said, decoder_mask=asked
+            source,
+            token_mask,
+            target,
+            target_mask=requested,
+            decoder_tokens=message,
+            decoder_mask=requested,
         )
     return jax.tree.map(lambda x: jnp.array(x, bool if x.dtype == bool else jnp.int32), batch)
 
@@ -52,10 +57,10 @@ def mixing(family, share=1.0, **how):
 @pytest.mark.parametrize("family", ["gpt2", "marian", "lstm"])
 def test_what_it_writes_greedily_is_what_it_finds_likeliest(family):
     model, params, mix = mixing(family, temperature=0.0)
-    given = pairs(family)
-    batch, share = jax.jit(mix)(params, given, 0)
+    arguments = pairs(family)
+    batch, share = jax.jit(mix)(params, arguments, 0)
     assert share == 1 and bool(batch.target_mask[:, 0].all())
-    chex.assert_trees_all_equal(sources(batch), sources(given))
+    chex.assert_trees_all_equal(sources(batch), sources(arguments))
     logits = forward(model, params, batch).logits.at[..., jnp.array([0, 1])].set(-jnp.inf)
     likeliest = jnp.argmax(logits, axis=-1)
     assert bool(jnp.where(batch.target_mask, likeliest == batch.targets, True).all())
@@ -67,21 +72,21 @@ def test_what_it_writes_greedily_is_what_it_finds_likeliest(family):
 
 @pytest.mark.parametrize("family", ["gpt2", "marian"])
 def test_the_same_targets_give_the_same_batch(family):
-    given = pairs(family)
-    again = with_targets(given, given.targets, given.target_mask, 0)
-    chex.assert_trees_all_equal(again, given)
+    arguments = pairs(family)
+    again = with_targets(arguments, arguments.targets, arguments.target_mask, 0)
+    chex.assert_trees_all_equal(again, arguments)
 
 
 def test_the_coin_falls_as_often_as_it_should_and_changes_nothing_else():
     _, params, mix = mixing("marian", share=0.3)
-    given = pairs("marian")
+    arguments = pairs("marian")
     drawn = jax.jit(mix)
     shares = []
     for step in range(300):
-        batch, share = drawn(params, given, step)
+        batch, share = drawn(params, arguments, step)
         shares.append(float(share))
         if not share:
-            chex.assert_trees_all_equal(batch, given)
+            chex.assert_trees_all_equal(batch, arguments)
     deviation = np.sqrt(0.3 * 0.7 / 300)
     assert abs(np.mean(shares) - 0.3) < 4 * deviation
     assert set(shares) == {0.0, 1.0}
@@ -89,49 +94,51 @@ def test_the_coin_falls_as_often_as_it_should_and_changes_nothing_else():
 
 @pytest.mark.parametrize("family", ["gpt2", "marian"])
 def test_a_step_on_many_devices_is_that_of_one(family):
-    """SGD; what is drawn hangs on a row's number, not on its device."""
+    """SGD; what is drawn depends on a row's number, not on its device."""
     assert jax.local_device_count() == 8
     model, params, mix = mixing(family)
     batch, optimiser = pairs(family), optax.sgd(0.1)
     teacher = small(family, init_std=0.7)[2]
     terms = {"reverse": Divergence(kind="reverse_kl")}
     step = make_step(model, terms, optimiser, seed=0, teacher=model, mix=mix)
-    one, told = parallel.jitted(step)(initial_state(params, optimiser), teacher, batch)
+    one, output = parallel.jitted(step)(initial_state(params, optimiser), teacher, batch)
     many, also = parallel.pmapped(step)(initial_state(params, optimiser), teacher, batch)
     chex.assert_trees_all_close(many.params, one.params, rtol=1e-6, atol=1e-6)
-    for name, mean in told.items():
+    for name, mean in output.items():
         np.testing.assert_allclose(also[name].compute(), mean.compute(), rtol=1e-6)
 
     def written_out(params, drawn):
         """Reverse KL at the counted positions of a batch that was drawn before."""
-        mine, its = (forward(model, p, drawn).logits for p in (params, teacher))
-        q, p = jax.nn.log_softmax(mine), jax.nn.log_softmax(its)
+        student_outputs, teacher_outputs = (
+            forward(model, p, drawn).logits for p in (params, teacher)
+        )
+        q, p = jax.nn.log_softmax(student_outputs), jax.nn.log_softmax(teacher_outputs)
         kl = (jnp.exp(q) * (q - p)).sum(-1)
         return (kl * drawn.target_mask).sum() / drawn.target_mask.sum()
 
     drawn, _ = mix(params, batch, 0)
     loss, gradient = jax.value_and_grad(written_out)(params, drawn)
-    np.testing.assert_allclose(told["loss"].compute(), loss, rtol=1e-5)
-    wanted = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
-    chex.assert_trees_all_close(one.params, wanted, atol=1e-6)
+    np.testing.assert_allclose(output["loss"].compute(), loss, rtol=1e-5)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+    chex.assert_trees_all_close(one.params, expected, atol=1e-6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["accumulated", "sharded"])
-def test_however_the_batch_is_split_the_words_are_the_same(way):
+@pytest.mark.parametrize("mode", ["accumulated", "sharded"])
+def test_however_the_batch_is_split_the_words_are_the_same(mode):
     model, params, mix = mixing("gpt2")
     batch, optimiser = pairs("gpt2"), optax.sgd(0.1)
     teacher = small("gpt2", init_std=0.7)[2]
     terms = {"reverse": Divergence(kind="reverse_kl")}
-    given = dict(seed=0, teacher=model, mix=mix)
+    arguments = dict(seed=0, teacher=model, mix=mix)
 
     def stepped(name, **more):
         run, place = parallel.strategy(name)
-        step = run(make_step(model, terms, optimiser, **given, **more))
+        step = run(make_step(model, terms, optimiser, **arguments, **more))
         return step(place(initial_state(params, optimiser)), place(teacher), batch)[0]
 
     one = stepped("jitted")
-    other = stepped("jitted", accumulate=4) if way == "accumulated" else stepped("sharded")
+    other = stepped("jitted", accumulate=4) if mode == "accumulated" else stepped("sharded")
     for a, b in zip(jax.tree.leaves(other.params), jax.tree.leaves(one.params), strict=True):
         np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-6, atol=1e-6)
 

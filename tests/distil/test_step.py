@@ -56,8 +56,8 @@ def test_a_step_of_sgd_is_the_gradient_of_the_written_out_objective():
     batch = tiny.batch()
     state, metrics = stepped(batch)
     loss, gradient = jax.jit(jax.value_and_grad(plain_loss))(PARAMS, batch)
-    wanted = jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, gradient)
-    chex.assert_trees_all_close(state.params, wanted, atol=1e-5)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, gradient)
+    chex.assert_trees_all_close(state.params, expected, atol=1e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-4)
     named = 5 * metrics["soft_targets"] + 2 * metrics["mlm"] + metrics["cosine"]
@@ -88,10 +88,10 @@ def test_pmap_with_layer_drop_drops_the_same_blocks_on_every_device():
 def test_accumulation_equals_the_full_batch_on_ragged_rows(parts):
     """Trap 6: the mean of micro-batches' means is not the mean."""
     batch = tiny.batch(rows=8)
-    whole, told = stepped(batch)
+    whole, output = stepped(batch)
     split, told_split = stepped(batch, accumulate=parts)
     chex.assert_trees_all_close(split.params, whole.params, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(told_split["loss"], told["loss"], rtol=1e-6)
+    np.testing.assert_allclose(told_split["loss"], output["loss"], rtol=1e-6)
 
 
 def test_accumulation_on_several_devices_equals_the_full_batch():
@@ -105,10 +105,10 @@ def test_accumulation_on_several_devices_equals_the_full_batch():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_losses_fused_with_the_head_give_the_same_step(wrap, accumulate):
     batch = tiny.batch(rows=16)
-    dense, told = stepped(batch)
+    dense, output = stepped(batch)
     fused, told_fused = stepped(batch, wrap, accumulate=accumulate, chunk=5)
     chex.assert_trees_all_close(fused.params, dense.params, rtol=1e-6, atol=1e-6)
-    for name, value in told.items():
+    for name, value in output.items():
         np.testing.assert_allclose(told_fused[name], value, rtol=1e-5, err_msg=name)
 
 
@@ -125,10 +125,12 @@ def test_a_ramp_follows_the_optimisers_step_and_can_start_at_zero(chunk):
 
     ramps = {"weight": Ramp((0, 4), (0.0, 2.0)), "temperature": Ramp((1, 3), (1.0, 4.0))}
     for w, t in [(0.0, 1.0), (0.5, 1.0), (1.0, 2.5)]:
-        ramped, told = step_with(state, ramps=ramps)
+        ramped, output = step_with(state, ramps=ramps)
         fixed, told_fixed = step_with(state, weight=w, temperature=t)
         chex.assert_trees_all_close(ramped.params, fixed.params, rtol=1e-6, atol=1e-7)
-        np.testing.assert_allclose(told["loss"].compute(), told_fixed["loss"].compute(), rtol=1e-6)
+        np.testing.assert_allclose(
+            output["loss"].compute(), told_fixed["loss"].compute(), rtol=1e-6
+        )
         state = ramped
 
 
@@ -156,7 +158,7 @@ def test_the_teacher_gets_no_gradient_no_dropout_and_no_layer_drop():
     terms = {"soft_targets": SoftTargets()}
     batch = tiny.batch()
 
-    def told(teacher, **options):
+    def output(teacher, **options):
         step = parallel.jitted(
             make_step(MODEL, terms, optimiser, seed=0, teacher=teacher, **options)
         )
@@ -167,8 +169,8 @@ def test_the_teacher_gets_no_gradient_no_dropout_and_no_layer_drop():
             losses.append(float(metrics["soft_targets"].compute()))
         return losses
 
-    quiet = told(TEACHER)
-    assert quiet == told(noisy, dropout=True)  # the student has rate 0, the teacher 0.5
+    quiet = output(TEACHER)
+    assert quiet == output(noisy, dropout=True)  # the student has rate 0, the teacher 0.5
 
     def through_the_step(teacher_params):
         step = make_step(MODEL, terms, optimiser, seed=0, teacher=TEACHER)
@@ -202,13 +204,13 @@ def test_a_batch_that_does_not_divide_is_an_error():
 def test_bfloat16_steps_stay_near_float32():
     half = families.build(tiny.config(layers=1, compute="bfloat16"))
     optimiser = optax.sgd(0.0)
-    told = []
+    output = []
     for model in (MODEL, half):
         step = parallel.jitted(make_step(model, {"mlm": HardLabels()}, optimiser, seed=0))
         state, metrics = step(initial_state(PARAMS, optimiser), None, tiny.batch())
-        told.append(float(metrics["mlm"].compute()))
+        output.append(float(metrics["mlm"].compute()))
         assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(state.params))
-    np.testing.assert_allclose(told[1], told[0], rtol=2e-2)
+    np.testing.assert_allclose(output[1], output[0], rtol=2e-2)
 
 
 def test_objectives_that_cannot_be_minimised_are_refused():
@@ -222,7 +224,7 @@ def test_objectives_that_cannot_be_minimised_are_refused():
 
 def test_counts_do_not_depend_on_the_model():
     batch = tiny.batch()
-    found = objective.counts(TERMS, batch)
-    assert float(found["mlm"]) == float(found["soft_targets"]) == int(batch.target_mask.sum())
-    assert float(found["cosine"]) == int(batch.mask.sum())
+    actual = objective.counts(TERMS, batch)
+    assert float(actual["mlm"]) == float(actual["soft_targets"]) == int(batch.target_mask.sum())
+    assert float(actual["cosine"]) == int(batch.mask.sum())
     assert isinstance(batch, Batch)

@@ -31,7 +31,7 @@ def test_pruning_everything_in_order_is_the_same_model():
 
 
 @pytest.mark.parametrize(
-    "keep, told",
+    "keep, output",
     [
         ("every_othr", "Did you mean 'every_other'"),
         ("0,4", "block .4.; the source has blocks 0 to 3"),
@@ -39,8 +39,8 @@ def test_pruning_everything_in_order_is_the_same_model():
         ((), "asks for block none"),
     ],
 )
-def test_blocks_that_are_not_there_are_named(keep, told):
-    with pytest.raises(ValueError, match=told):
+def test_blocks_that_are_not_there_are_named(keep, output):
+    with pytest.raises(ValueError, match=output):
         kept_blocks(4, keep)
 
 

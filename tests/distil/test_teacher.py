@@ -51,11 +51,13 @@ def test_a_step_from_stored_states_is_the_step_with_the_teacher(wrap, chunk):
             state, params = parallel.shard((state, params))
         return wrap(step)(state, params, batch)
 
-    wanted, told = stepped(batch, PARAMS, parallel.jitted)
-    found, told_found = stepped(with_states(batch), head, wrap, accumulate=2)
-    for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(wanted.params), strict=True):
+    expected, output = stepped(batch, PARAMS, parallel.jitted)
+    actual, told_found = stepped(with_states(batch), head, wrap, accumulate=2)
+    for a, b in zip(jax.tree.leaves(actual.params), jax.tree.leaves(expected.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    assert float(told_found["kd"].compute()) == pytest.approx(float(told["kd"].compute()), rel=1e-5)
+    assert float(told_found["kd"].compute()) == pytest.approx(
+        float(output["kd"].compute()), rel=1e-5
+    )
 
 
 def test_stored_scores_are_the_logits():
@@ -64,37 +66,37 @@ def test_stored_scores_are_the_logits():
 
 
 def test_int8_is_within_half_a_step_of_its_channels_scale():
-    held = quantise(PARAMS, "int8")
+    stored = quantise(PARAMS, "int8")
     kernel = PARAMS["blocks"][0]["feed_forward"]["expand"]["kernel"]
-    found = dequantise(held)["blocks"][0]["feed_forward"]["expand"]["kernel"]
+    actual = dequantise(stored)["blocks"][0]["feed_forward"]["expand"]["kernel"]
     half = np.abs(np.asarray(kernel)).max(0) / 127 / 2
-    assert (np.abs(np.asarray(found - kernel)) <= half * 1.001).all()
+    assert (np.abs(np.asarray(actual - kernel)) <= half * 1.001).all()
     token = np.asarray(PARAMS["embed"]["token"])
-    off = np.abs(np.asarray(dequantise(held)["embed"]["token"]) - token)
+    off = np.abs(np.asarray(dequantise(stored)["embed"]["token"]) - token)
     assert (off <= np.abs(token).max(1, keepdims=True) / 127 / 2 * 1.001).all()
-    assert isinstance(held["embed"]["token"], Int8)
-    norm = held["blocks"][0]["norm"]["scale"]
+    assert isinstance(stored["embed"]["token"], Int8)
+    norm = stored["blocks"][0]["norm"]["scale"]
     np.testing.assert_array_equal(norm, PARAMS["blocks"][0]["norm"]["scale"])
 
 
 def test_a_channel_of_zeros_stays_zero():
-    held = quantise({"embed": {"widen": {"kernel": jnp.zeros((3, 2))}}}, "int8")
-    np.testing.assert_array_equal(dequantise(held)["embed"]["widen"]["kernel"], np.zeros((3, 2)))
+    stored = quantise({"embed": {"widen": {"kernel": jnp.zeros((3, 2))}}}, "int8")
+    np.testing.assert_array_equal(dequantise(stored)["embed"]["widen"]["kernel"], np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("how, share", [("bfloat16", 0.5), ("int8", 0.32)])
 def test_fewer_bits_take_less_memory_and_cost_little(how, share):
-    held = quantise(PARAMS, how)
-    assert megabytes(held) <= share * megabytes(PARAMS)
+    stored = quantise(PARAMS, how)
+    assert megabytes(stored) <= share * megabytes(PARAMS)
     batch = tiny.batch()
-    exact, rough = (teacher_outputs(MODEL, params, batch).logits for params in (PARAMS, held))
+    exact, rough = (teacher_outputs(MODEL, params, batch).logits for params in (PARAMS, stored))
     kl = np.asarray(losses.soft_targets(rough, exact))[np.asarray(batch.target_mask)]
-    spread = np.asarray(losses.soft_targets(jnp.zeros_like(exact), exact))
-    assert 0 < kl.mean() < 0.01 * spread.mean()
+    deviation = np.asarray(losses.soft_targets(jnp.zeros_like(exact), exact))
+    assert 0 < kl.mean() < 0.01 * deviation.mean()
 
 
 def test_a_scan_takes_a_held_teacher_as_it_is():
     model = families.build(tiny.config(layers=2, scan_layers=True))
-    batch, held = tiny.batch(), quantise(PARAMS, "int8")
-    found = teacher_outputs(model, model.arrange(held), batch).logits
-    np.testing.assert_allclose(found, teacher_outputs(MODEL, held, batch).logits, atol=1e-4)
+    batch, stored = tiny.batch(), quantise(PARAMS, "int8")
+    actual = teacher_outputs(model, model.arrange(stored), batch).logits
+    np.testing.assert_allclose(actual, teacher_outputs(MODEL, stored, batch).logits, atol=1e-4)

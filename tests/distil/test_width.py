@@ -111,9 +111,9 @@ def test_what_is_kept_is_the_teachers_own_numbers(family, tmp_path):
     )
     # HuggingFace's classes hold it, and give the same numbers back.
     folder.save(tmp_path, narrow, cut)
-    found, again = folder.load(str(tmp_path))
+    actual, again = folder.load(str(tmp_path))
     jax.tree.map(np.testing.assert_array_equal, again, cut)
-    np.testing.assert_array_equal(logits(found, again, text()), logits(narrow, cut, text()))
+    np.testing.assert_array_equal(logits(actual, again, text()), logits(narrow, cut, text()))
 
 
 def test_importance_is_the_mean_over_what_is_not_padding():
@@ -121,37 +121,39 @@ def test_importance_is_the_mean_over_what_is_not_padding():
     batch = text(3, 9)
     outputs = forward(model, params, batch)
     mask = np.asarray(batch.mask)
-    found = importance(model, params, [batch])
+    actual = importance(model, params, [batch])
     np.testing.assert_allclose(
-        found.feed_forward[0],
+        actual.feed_forward[0],
         np.abs(np.asarray(outputs.ffn_activations[0]))[mask].mean(0),
         rtol=1e-4,
     )
     # A head's output, by hand: weights times values.
     values, weights = outputs.qkv[0][2], outputs.attention[0]
     heads = np.linalg.norm(np.einsum("BHLS,BHSK->BLHK", weights, values), axis=-1)
-    np.testing.assert_allclose(found.heads[0], heads[mask].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(actual.heads[0], heads[mask].mean(0), rtol=1e-4)
     sizes = [
         np.abs(h) / np.sqrt((h**2).mean(-1, keepdims=True)) for h in map(np.asarray, outputs.hidden)
     ]
     np.testing.assert_allclose(
-        found.width, np.mean([size[mask].mean(0) for size in sizes], 0), rtol=1e-4
+        actual.width, np.mean([size[mask].mean(0) for size in sizes], 0), rtol=1e-4
     )
     parts = importance(
         model, params, [jax.tree.map(lambda x, i=i: x[i : i + 1], batch) for i in range(3)]
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), vars(parts), vars(found))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), vars(parts), vars(actual)
+    )
 
 
 def test_the_largest_stay_in_their_order():
-    found = Importance(
+    actual = Importance(
         width=np.array([3.0, 1.0, 2.0, 5.0]),
         heads=np.array([[1.0, 4.0, 2.0, 2.0]]),
         feed_forward=np.array([[0.0, 1.0, 1.0]]),
     )
     config = llama.Config(layers=1, width=4, heads=4, head_width=2, kv_heads=2, feed_forward=3)
     narrow = narrowed(config, 2, 2, 2)
-    kept = choose(config, narrow, found)
+    kept = choose(config, narrow, actual)
     assert isinstance(kept, Kept)
     np.testing.assert_array_equal(kept.width, [0, 3])
     np.testing.assert_array_equal(kept.heads[0], [0, 1])  # groups (1 + 4) and (2 + 2)
@@ -160,7 +162,7 @@ def test_the_largest_stay_in_their_order():
 
 
 @pytest.mark.parametrize(
-    "config, sizes, said",
+    "config, sizes, message",
     [
         (bert.Config(), (6, 0, 0), "width 768 with 6 heads: .* 64 wide, so keep 6 x 64 = 384"),
         (bert.Config(), (0, 4000, 0), "feed_forward is 4000; the source has 3072"),
@@ -168,6 +170,6 @@ def test_the_largest_stay_in_their_order():
         (families.FAMILIES["albert"][0](), (6, 0, 0), "albert has another structure"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(config, sizes, said):
-    with pytest.raises(ValueError, match=said):
+def test_sizes_that_cannot_be_are_refused(config, sizes, message):
+    with pytest.raises(ValueError, match=message):
         narrowed(config, *sizes)

@@ -54,12 +54,12 @@ def test_classify_a_table(tmp_path):
     for checked in results["exports"]["export"]["0"].values():
         assert checked["max_abs_difference"] < 1e-4
     exported = tmp_path / "runs/classify-mini/0/export/huggingface"
-    said = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-m", "jaxkd.predict", str(exported), "--text", "the film was good"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert "pos" in said.stdout and "neg" in said.stdout
+    assert message.returncode == 0, message.stderr
+    assert "pos" in message.stdout and "neg" in message.stdout
 
     # The exported student predicts these labels already: as a teacher it is used as it is.
     again = run(
@@ -103,9 +103,9 @@ def test_a_regression(tmp_path):
     assert "Pearson" in report
     at = tmp_path / "runs/classify-mini/0/evaluate/predictions.student.validation.npz"
     written = np.load(at)
-    wanted = np.corrcoef(written["predictions"].ravel(), written["targets"].ravel())[0, 1]
-    found = results["models"]["student"]["seeds"]["0"]["validation"]["pearson"]
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    expected = np.corrcoef(written["predictions"].ravel(), written["targets"].ravel())[0, 1]
+    actual = results["models"]["student"]["seeds"]["0"]["validation"]["pearson"]
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 @slow
@@ -177,7 +177,7 @@ WRONG = {
 @slow
 @pytest.mark.parametrize("case", WRONG)
 def test_bad_rows_are_named_before_anything_is_computed(case, tmp_path):
-    files, wanted = WRONG[case]
+    files, expected = WRONG[case]
     folders.bert(tmp_path / "teacher")
     options = ["--config.teacher=teacher"]
     for content in files:
@@ -185,6 +185,6 @@ def test_bad_rows_are_named_before_anything_is_computed(case, tmp_path):
         options.append("--config.data.train=rows.csv")
     done = run(tmp_path, "classify", *options)
     assert done.returncode == 1
-    assert wanted in done.stdout, done.stdout
+    assert expected in done.stdout, done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not list((tmp_path / "runs").glob("*/0/*")), "a stage ran before the rows were refused"

@@ -150,11 +150,13 @@ def test_a_local_block_attends_to_its_window_and_no_further():
 def test_chunked_attention_gives_the_plain_ones_numbers(monkeypatch):
     monkeypatch.setattr(attention, "CHUNK", 4)  # four chunks, the last one not full
     settings = config("masked_lm")
-    params, given = families.build(settings).init(0), batch(*inputs())
-    plain = forward(families.build(settings), params, given).logits
+    params, arguments = families.build(settings).init(0), batch(*inputs())
+    plain = forward(families.build(settings), params, arguments).logits
     chunked = families.build(dataclasses.replace(settings, attention="chunked"))
-    mask = np.array(given.mask)
-    np.testing.assert_allclose(forward(chunked, params, given).logits[mask], plain[mask], atol=1e-5)
+    mask = np.array(arguments.mask)
+    np.testing.assert_allclose(
+        forward(chunked, params, arguments).logits[mask], plain[mask], atol=1e-5
+    )
 
 
 def test_kept_blocks_stay_local_or_global():
@@ -163,11 +165,11 @@ def test_kept_blocks_stay_local_or_global():
     assert kept.types == ("global", "global", "local")
     assert kept.layer_types and settings.keep([0, 1, 2]).layer_types == ()
     model = families.build(settings)
-    params, given = model.init(0), batch(*inputs())
+    params, arguments = model.init(0), batch(*inputs())
     short = params | {"blocks": [params["blocks"][i] for i in (0, 3, 4)]}
-    found = forward(families.build(kept), short, given)
-    skipped = forward(model, params, given, keep=jnp.array([True, False, False, True, True]))
-    np.testing.assert_allclose(found.logits, skipped.logits, atol=1e-5)
+    actual = forward(families.build(kept), short, arguments)
+    skipped = forward(model, params, arguments, keep=jnp.array([True, False, False, True, True]))
+    np.testing.assert_allclose(actual.logits, skipped.logits, atol=1e-5)
     with pytest.raises(ValueError, match="first block of a ModernBERT has no attention norm"):
         settings.keep([1, 2])
 

@@ -69,8 +69,8 @@ def batch(left=False):
     )
 
 
-def in_torch(model, given, **more):
-    arrays = (given.tokens, given.mask, given.decoder_tokens, given.decoder_mask)
+def in_torch(model, arguments, **more):
+    arrays = (arguments.tokens, arguments.mask, arguments.decoder_tokens, arguments.decoder_mask)
     tokens, mask, written, counts = (torch.tensor(np.array(x)).long() for x in arrays)
     return model(
         input_ids=tokens,
@@ -99,36 +99,36 @@ def test_logits_states_and_attention_match_torch(case, left, tmp_path):
     model = reference(case, tmp_path)
     settings, params = folder.load(str(tmp_path))
     assert settings == config(case)
-    given = batch(left)
-    read, written = np.array(given.mask), np.array(given.decoder_mask)
+    arguments = batch(left)
+    read, written = np.array(arguments.mask), np.array(arguments.decoder_mask)
     with torch.no_grad():
-        theirs = in_torch(model, given, output_hidden_states=True, output_attentions=True)
+        theirs = in_torch(model, arguments, output_hidden_states=True, output_attentions=True)
     ours = families.build(settings)
-    outputs = forward(ours, params, given)
+    outputs = forward(ours, params, arguments)
     # The decoder's last state is normalised there, and by the head here.
-    for where, mine, others in (
+    for where, student_outputs, others in (
         (read, outputs.encoder.hidden, theirs.encoder_hidden_states),
         (written, outputs.hidden[:-1], theirs.decoder_hidden_states[:-1]),
     ):
-        for one, other in zip(mine, others, strict=True):
+        for one, other in zip(student_outputs, others, strict=True):
             np.testing.assert_allclose(np.array(one)[where], other.numpy()[where], atol=1e-4)
-    for where, mine, others in (
+    for where, student_outputs, others in (
         (read, outputs.encoder.attention, theirs.encoder_attentions),
         (written, outputs.attention, theirs.decoder_attentions),
         (written, outputs.cross, theirs.cross_attentions),
     ):
-        for one, other in zip(mine, others, strict=True):
+        for one, other in zip(student_outputs, others, strict=True):
             one, other = (x.swapaxes(1, 2)[where] for x in (np.array(one), other.numpy()))
             np.testing.assert_allclose(one, other, atol=1e-4)
     np.testing.assert_allclose(outputs.logits[written], theirs.logits.numpy()[written], atol=1e-4)
-    _, inputs = ours.embed.apply({"params": params["embed"]}, given.decoder_tokens, None)
+    _, inputs = ours.embed.apply({"params": params["embed"]}, arguments.decoder_tokens, None)
     for i in range(settings.layers - 1):  # each alone, from torch's own input to it
         alone, _ = ours.blocks[i].apply(
             {"params": params["blocks"][i]},
             jnp.array(theirs.decoder_hidden_states[i].numpy()),
-            given.decoder_mask,
+            arguments.decoder_mask,
             memory=jnp.array(theirs.encoder_last_hidden_state.numpy()),
-            memory_mask=given.mask,
+            memory_mask=arguments.mask,
             **inputs,
         )
         after = theirs.decoder_hidden_states[i + 1].numpy()
@@ -159,20 +159,21 @@ def test_round_trip_is_bitwise_and_transformers_opens_it(case, tmp_path):
 def test_cached_decoding_is_the_whole_at_once():
     settings = config("1.1")
     model = families.build(settings)
-    params, given = model.init(0), batch()
-    whole = forward(model, params, given)
-    length, room = given.decoder_tokens.shape[1], 15
-    allowed = jnp.pad(given.decoder_mask, ((0, 0), (0, room - length)))
-    memory = encode(model, params, given).hidden[-1]
+    params, arguments = model.init(0), batch()
+    whole = forward(model, params, arguments)
+    length, room = arguments.decoder_tokens.shape[1], 15
+    allowed = jnp.pad(arguments.decoder_mask, ((0, 0), (0, room - length)))
+    memory = encode(model, params, arguments).hidden[-1]
     caches, logits = empty(settings, 4, room, memory.shape[1]), []
     for first, last in ((0, 3), *((i, i + 1) for i in range(3, length))):
         piece, caches = advance(
-            model, params, given.decoder_tokens[:, first:last],
-            sequential(allowed, first, last - first), caches, memory=memory, memory_mask=given.mask,
+            model, params, arguments.decoder_tokens[:, first:last],
+            sequential(allowed, first, last - first), caches, memory=memory,
+            memory_mask=arguments.mask,
         )  # fmt: skip
         memory = None  # from now on the caches have its keys and values
         logits.append(piece.logits)
-    where = np.array(given.decoder_mask)
+    where = np.array(arguments.decoder_mask)
     np.testing.assert_allclose(np.concatenate(logits, 1)[where], whole.logits[where], atol=1e-4)
 
 
@@ -180,11 +181,11 @@ def test_cached_decoding_is_the_whole_at_once():
 def test_tokens_are_those_of_transformers_generate(beams, tmp_path):
     model = reference("1.1", tmp_path)
     settings, params = folder.load(str(tmp_path))
-    given, built = batch(), families.build(settings)
+    arguments, built = batch(), families.build(settings)
     with torch.no_grad():
         theirs = model.generate(
-            torch.tensor(np.array(given.tokens)).long(),
-            attention_mask=torch.tensor(np.array(given.mask)).long(),
+            torch.tensor(np.array(arguments.tokens)).long(),
+            attention_mask=torch.tensor(np.array(arguments.mask)).long(),
             num_beams=beams,
             max_new_tokens=20,  # further than the largest distance with a bucket of its own
             do_sample=False,
@@ -194,8 +195,8 @@ def test_tokens_are_those_of_transformers_generate(beams, tmp_path):
     beam = Beam(width=beams, max_tokens=20)
     # Few tokens at a time, so that columns of the cache are removed in between.
     search = searcher(built, settings, beam, eos_ids=[1], pad=0, segment=4)
-    for decoded in (search(params, given),) + (
-        (greedy(built, settings, 20, eos_ids=[1], pad=0)(params, given),) if beams == 1 else ()
+    for decoded in (search(params, arguments),) + (
+        (greedy(built, settings, 20, eos_ids=[1], pad=0)(params, arguments),) if beams == 1 else ()
     ):
         tokens = np.array(decoded.tokens)[:, 0]
         np.testing.assert_array_equal(tokens[:, : theirs.shape[1]], theirs)

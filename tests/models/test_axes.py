@@ -215,8 +215,8 @@ def test_a_model_drops_if_one_of_its_rates_is_above_zero(rate):
 
 
 def test_int8_of_every_matrix_has_a_scale_for_each_output_or_row():
-    held = quantise(families.build(made("bert", "masked_lm")).init(0), "int8")
-    query = held["blocks"][0]["attention"]["query"]
+    stored = quantise(families.build(made("bert", "masked_lm")).init(0), "int8")
+    query = stored["blocks"][0]["attention"]["query"]
     assert isinstance(query["kernel"], Int8) and query["kernel"].scale.shape == (1, 24)
-    assert held["embed"]["token"].scale.shape == (61, 1)
+    assert stored["embed"]["token"].scale.shape == (61, 1)
     assert "V" in CUT and query["bias"].dtype == jnp.float32

@@ -30,21 +30,23 @@ def slow(*values):
 
 
 def batch(family):
-    given = tiny.batch(length=30)
+    arguments = tiny.batch(length=30)
     if family in ("marian", "lstm"):
-        return dataclasses.replace(given, decoder_tokens=given.tokens, decoder_mask=given.mask)
-    return given
+        return dataclasses.replace(
+            arguments, decoder_tokens=arguments.tokens, decoder_mask=arguments.mask
+        )
+    return arguments
 
 
 def setting(family, **changes):
     return families.FAMILIES[family][0](**(SIZES | MORE.get(family, {}) | changes))
 
 
-def loss_and_gradient(config, params, given, **more):
+def loss_and_gradient(config, params, arguments, **more):
     model = families.build(config)
 
     def loss(params):
-        outputs = forward(model, params, given, **more)
+        outputs = forward(model, params, arguments, **more)
         return jnp.mean(jax.nn.log_softmax(outputs.logits)[..., 0]), outputs.hidden
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -66,18 +68,20 @@ def test_a_scan_over_layers_gives_the_loops_numbers(family, dropped):
     rates = dict(dropout=0.3) if dropped == "dropout" else {}
     config = setting(family, **rates)
     model = families.build(config)
-    params, given = model.init(0), batch(family)
+    params, arguments = model.init(0), batch(family)
     more = {
         "all run": {},
         "some dropped": {"keep": keep_blocks(2, 0, model.depth, 0.5)},
         "dropout": {"dropout": jax.random.key(3)},
     }[dropped]
-    loop = loss_and_gradient(config, params, given, **more)
-    scan = loss_and_gradient(dataclasses.replace(config, scan_layers=True), params, given, **more)
+    loop = loss_and_gradient(config, params, arguments, **more)
+    scan = loss_and_gradient(
+        dataclasses.replace(config, scan_layers=True), params, arguments, **more
+    )
     chex.assert_trees_all_close(scan, loop, atol=1e-5, rtol=1e-4)
     if family != "albert":
         value, gradient = loss_and_gradient(
-            dataclasses.replace(config, scan_layers=True), stack(params), given, **more
+            dataclasses.replace(config, scan_layers=True), stack(params), arguments, **more
         )
         chex.assert_trees_all_close((value, unstack(gradient)), scan, atol=1e-6, rtol=1e-5)
 
@@ -95,13 +99,13 @@ def test_a_scan_over_layers_gives_the_loops_numbers(family, dropped):
 def test_every_kind_of_attention_gives_the_plain_ones_numbers(family, kind, monkeypatch):
     monkeypatch.setattr(attention, "CHUNK", 8)  # four chunks, the last one not full
     config = setting(family)
-    params, given = families.build(config).init(0), batch(family)
-    plain = loss_and_gradient(config, params, given)
-    other = loss_and_gradient(dataclasses.replace(config, attention=kind), params, given)
-    mask = np.array(given.mask)
+    params, arguments = families.build(config).init(0), batch(family)
+    plain = loss_and_gradient(config, params, arguments)
+    other = loss_and_gradient(dataclasses.replace(config, attention=kind), params, arguments)
+    mask = np.array(arguments.mask)
     chex.assert_trees_all_close(other[0][0], plain[0][0], atol=1e-5)
-    for found, wanted in zip(other[0][1], plain[0][1], strict=True):
-        np.testing.assert_allclose(found[mask], wanted[mask], atol=1e-5)
+    for actual, expected in zip(other[0][1], plain[0][1], strict=True):
+        np.testing.assert_allclose(actual[mask], expected[mask], atol=1e-5)
     chex.assert_trees_all_close(other[1], plain[1], atol=1e-5, rtol=1e-3)
 
 
@@ -117,28 +121,30 @@ def test_every_kind_of_attention_gives_the_plain_ones_numbers(family, kind, monk
 )
 def test_a_row_of_padding_alone_is_finite_and_disturbs_no_other(family, kind):
     config = setting(family, attention=kind)
-    params, given = families.build(config).init(0), batch(family)
-    without = jnp.array(given.mask).at[3].set(False)
+    params, arguments = families.build(config).init(0), batch(family)
+    without = jnp.array(arguments.mask).at[3].set(False)
     changes = {"mask": without} | (
-        {"decoder_mask": without} if given.decoder_tokens is not None else {}
+        {"decoder_mask": without} if arguments.decoder_tokens is not None else {}
     )
-    (_, wanted), _ = loss_and_gradient(config, params, given)
-    (_, found), gradient = loss_and_gradient(config, params, dataclasses.replace(given, **changes))
-    chex.assert_tree_all_finite((found, gradient))
+    (_, expected), _ = loss_and_gradient(config, params, arguments)
+    (_, actual), gradient = loss_and_gradient(
+        config, params, dataclasses.replace(arguments, **changes)
+    )
+    chex.assert_tree_all_finite((actual, gradient))
     where = np.array(without)
-    np.testing.assert_allclose(found[-1][where], wanted[-1][where], atol=1e-5)
+    np.testing.assert_allclose(actual[-1][where], expected[-1][where], atol=1e-5)
 
 
 def compiled(family, attention, length):
     config = setting(family, attention=attention, max_length=8192, layers=2)
-    model, given = families.build(config), tiny.batch(rows=2, length=length)
+    model, arguments = families.build(config), tiny.batch(rows=2, length=length)
     params = jax.eval_shape(lambda: model.init(0))
 
-    def loss(params, given):
-        return jnp.mean(forward(model, params, given).hidden[-1] ** 2)
+    def loss(params, arguments):
+        return jnp.mean(forward(model, params, arguments).hidden[-1] ** 2)
 
-    found = jax.jit(jax.grad(loss)).lower(params, given).compile().memory_analysis()
-    return found.temp_size_in_bytes
+    actual = jax.jit(jax.grad(loss)).lower(params, arguments).compile().memory_analysis()
+    return actual.temp_size_in_bytes
 
 
 @pytest.mark.parametrize("family", ["bert", slow("llama")])

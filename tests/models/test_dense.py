@@ -22,35 +22,37 @@ def setting(shape, width, dtype):
     return [jnp.array(rng.normal(size=size), dtype) for size in shapes]
 
 
-def exact(*given):
+def exact(*arguments):
     """The output and the three gradients of its sum with the probe, in float64."""
-    inputs, kernel, bias, probe = (np.asarray(x, np.float64) for x in given)
+    inputs, kernel, bias, probe = (np.asarray(x, np.float64) for x in arguments)
     rows, out = inputs.reshape(-1, inputs.shape[-1]), probe.reshape(-1, probe.shape[-1])
     return inputs @ kernel + bias, probe @ kernel.T, rows.T @ out, out.sum(0)
 
 
 def ours(inputs, kernel, bias, probe):
-    found, back = jax.vjp(affine, inputs, kernel, bias)
-    return found, *back(probe)
+    actual, back = jax.vjp(affine, inputs, kernel, bias)
+    return actual, *back(probe)
 
 
-def assert_rounded(found, expected, terms):
-    """To the nearest bfloat16 (a relative 2^-8) of a sum of so many products in float32."""
-    assert found.dtype == jnp.bfloat16
+def assert_rounded(actual, expected, terms):
+    """To the nearest bfloat16 (a relative 2^-8) of a sum of that many products in float32."""
+    assert actual.dtype == jnp.bfloat16
     cancelled = np.sqrt(terms) * 2.0**-18
     np.testing.assert_allclose(
-        np.asarray(found, np.float64), expected, rtol=2.0**-8, atol=cancelled
+        np.asarray(actual, np.float64), expected, rtol=2.0**-8, atol=cancelled
     )
 
 
 @pytest.mark.parametrize(("shape", "width"), SHAPES)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["op by op", "jitted"])
 def test_bfloat16_outputs_and_gradients_are_rounded_once(shape, width, wrap):
-    given = setting(shape, width, jnp.bfloat16)
+    arguments = setting(shape, width, jnp.bfloat16)
     rows = int(np.prod(shape[:-1]))
     terms = (shape[-1] + 1, width, rows, rows)
-    for found, expected, many in zip(wrap(ours)(*given), exact(*given), terms, strict=True):
-        assert_rounded(found, expected, many)
+    for actual, expected, many in zip(
+        wrap(ours)(*arguments), exact(*arguments), terms, strict=True
+    ):
+        assert_rounded(actual, expected, many)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -59,22 +61,24 @@ def test_parameters_and_outputs_are_those_of_flax(bias, dtype):
     """The same draw from the same key, the same names; in float32 the same bits."""
     init = nn.initializers.truncated_normal(0.02)
     theirs = nn.Dense(24, use_bias=bias, dtype=dtype, kernel_init=init, bias_init=init)
-    mine = Dense(24, dtype, 0.02, bias)
+    student_outputs = Dense(24, dtype, 0.02, bias)
     inputs = jax.random.normal(jax.random.key(1), (2, 3, 16))
     params = theirs.init(jax.random.key(0), inputs)
-    drawn = mine.init(jax.random.key(0), inputs)
+    drawn = student_outputs.init(jax.random.key(0), inputs)
     assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, params)
     np.testing.assert_array_equal(drawn["params"]["kernel"], params["params"]["kernel"])
 
     def run(layer):
-        found, back = jax.vjp(layer.apply, params, inputs)
-        return found, *back(jnp.cos(jnp.arange(found.size).reshape(found.shape)).astype(dtype))
+        actual, back = jax.vjp(layer.apply, params, inputs)
+        return actual, *back(jnp.cos(jnp.arange(actual.size).reshape(actual.shape)).astype(dtype))
 
     expected = run(theirs)
-    for found, right in zip(jax.tree.leaves(run(mine)), jax.tree.leaves(expected), strict=True):
-        assert found.dtype == right.dtype
+    for actual, right in zip(
+        jax.tree.leaves(run(student_outputs)), jax.tree.leaves(expected), strict=True
+    ):
+        assert actual.dtype == right.dtype
         if dtype == jnp.float32:  # bfloat16 they round more often
-            np.testing.assert_array_equal(found, right)
+            np.testing.assert_array_equal(actual, right)
 
 
 def test_it_stands_in_loops_branches_and_maps():
@@ -94,18 +98,20 @@ def test_it_stands_in_loops_branches_and_maps():
         return jax.lax.cond(inputs.sum() > 1e9, lambda: jnp.zeros_like(inputs), taken)
 
     mapped = jax.vmap(to_inputs, (0, None, 0))
-    for way in (scanned, branch, mapped):
-        found = jax.jit(way)(inputs, kernel, probe)
-        assert_rounded(found, expected, 48)
+    for strategy in (scanned, branch, mapped):
+        actual = jax.jit(strategy)(inputs, kernel, probe)
+        assert_rounded(actual, expected, 48)
 
 
 @pytest.mark.parametrize("width", [16, 64])
 def test_gradients_can_be_transposed(width):
     """XLA fails as it runs where a transpose becomes part of a product of this kind."""
-    given = setting((2, 16, 32), width, jnp.bfloat16)
-    turned = jax.jit(lambda *given: [x.astype(jnp.float32).T for x in ours(*given)])(*given)
-    for found, right in zip(turned, ours(*given), strict=True):
-        np.testing.assert_array_equal(found, right.astype(jnp.float32).T)
+    arguments = setting((2, 16, 32), width, jnp.bfloat16)
+    turned = jax.jit(lambda *arguments: [x.astype(jnp.float32).T for x in ours(*arguments)])(
+        *arguments
+    )
+    for actual, right in zip(turned, ours(*arguments), strict=True):
+        np.testing.assert_array_equal(actual, right.astype(jnp.float32).T)
 
 
 def test_on_a_cpu_every_bfloat16_product_is_into_float32():

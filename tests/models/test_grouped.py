@@ -24,34 +24,34 @@ def setting(sizes, dtype=jnp.float32):
 
 
 def one_by_one(rows, weights, sizes):
-    ends = np.cumsum(np.array(sizes))
-    parts = [rows[e - n : e] @ w for e, n, w in zip(ends, np.array(sizes), weights, strict=True)]
+    eos_ids = np.cumsum(np.array(sizes))
+    parts = [rows[e - n : e] @ w for e, n, w in zip(eos_ids, np.array(sizes), weights, strict=True)]
     return jnp.concatenate(parts)
 
 
-def value_and_gradient(way, rows, weights, sizes):
-    out = way(rows, weights, sizes)
+def value_and_gradient(strategy, rows, weights, sizes):
+    out = strategy(rows, weights, sizes)
     probe = jnp.cos(jnp.arange(out.size).reshape(out.shape))
-    gradient = jax.grad(lambda r, w: jnp.sum(probe * way(r, w, sizes)), argnums=(0, 1))
+    gradient = jax.grad(lambda r, w: jnp.sum(probe * strategy(r, w, sizes)), argnums=(0, 1))
     return out, gradient(rows, weights)
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_each_row_goes_through_its_groups_matrix(sizes):
-    given = setting(sizes)
-    found = value_and_gradient(jax.jit(grouped_dot), *given)
-    chex.assert_trees_all_close(found, value_and_gradient(one_by_one, *given), atol=1e-5)
-    ragged = value_and_gradient(jax.lax.ragged_dot, *given)
-    chex.assert_trees_all_close(found, ragged, atol=1e-5)
+    arguments = setting(sizes)
+    actual = value_and_gradient(jax.jit(grouped_dot), *arguments)
+    chex.assert_trees_all_close(actual, value_and_gradient(one_by_one, *arguments), atol=1e-5)
+    ragged = value_and_gradient(jax.lax.ragged_dot, *arguments)
+    chex.assert_trees_all_close(actual, ragged, atol=1e-5)
 
 
 def test_gradients_of_bfloat16_weights_add_up_in_float32():
     rows, weights, sizes = setting([400, 3], jnp.bfloat16)
     full = value_and_gradient(grouped_dot, *(x.astype(jnp.float32) for x in (rows, weights)), sizes)
-    _, (_, found) = value_and_gradient(grouped_dot, rows, weights, sizes)
-    assert found.dtype == jnp.bfloat16
-    wanted = full[1][1]
-    assert jnp.linalg.norm(found - wanted) < 0.01 * jnp.linalg.norm(wanted)
+    _, (_, actual) = value_and_gradient(grouped_dot, rows, weights, sizes)
+    assert actual.dtype == jnp.bfloat16
+    expected = full[1][1]
+    assert jnp.linalg.norm(actual - expected) < 0.01 * jnp.linalg.norm(expected)
 
 
 def test_a_cpu_loops_over_blocks():

@@ -37,8 +37,8 @@ def test_logits_ignore_padding():
 def test_logits_at_targets_are_those_of_the_whole_sequence():
     batch = tiny.batch()
     everywhere = forward(MODEL, PARAMS, Batch(batch.tokens, batch.mask)).logits
-    wanted = jnp.take_along_axis(everywhere, batch.target_positions[..., None], axis=1)
-    chex.assert_trees_all_close(forward(MODEL, PARAMS, batch).logits, wanted, atol=1e-5)
+    expected = jnp.take_along_axis(everywhere, batch.target_positions[..., None], axis=1)
+    chex.assert_trees_all_close(forward(MODEL, PARAMS, batch).logits, expected, atol=1e-5)
 
 
 def test_a_row_without_any_token_stays_finite():
@@ -98,9 +98,9 @@ def test_bfloat16_is_near_float32_and_its_logits_are_float32():
     batch = tiny.batch()
     model = families.build(tiny.config(compute="bfloat16", init_std=0.05))
     params = families.build(tiny.config(init_std=0.05)).init(0)
-    found, wanted = forward(model, params, batch).logits, forward(MODEL, params, batch).logits
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, wanted, atol=2e-2)
+    actual, expected = forward(model, params, batch).logits, forward(MODEL, params, batch).logits
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expected, atol=2e-2)
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(model.init(0)))
 
 
@@ -112,7 +112,7 @@ def test_block_parameters_differ_from_block_to_block_and_repeat_by_seed():
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, output",
     [
         (dict(width=30), "width 30 is not divisible by 4 heads"),
         (dict(activation="gleu"), "Did you mean 'gelu'"),
@@ -121,8 +121,8 @@ def test_block_parameters_differ_from_block_to_block_and_repeat_by_seed():
         (dict(layers=0), "layers is 0"),
     ],
 )
-def test_an_impossible_shape_is_named(changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_impossible_shape_is_named(changes, output):
+    with pytest.raises(ValueError, match=output):
         families.build(tiny.config(**changes))
 
 

@@ -21,64 +21,64 @@ def drawn(*shapes):
 
 
 def both_ways(product, left, right, probe):
-    found, back = jax.vjp(product, left, right)
-    return found, *back(probe.astype(found.dtype))
+    actual, back = jax.vjp(product, left, right)
+    return actual, *back(probe.astype(actual.dtype))
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["op by op", "jitted"])
 def test_scores_and_their_gradients(size, wrap):
     b, g, rows, keys, width = size
-    given = drawn((b, g, rows, width), (b, g, keys, width), (b, g, rows, keys))
-    query, key, probe = (np.asarray(x, np.float64) for x in given)
-    found = wrap(lambda *given: both_ways(scores, *given))(*given)
-    assert found[0].dtype == jnp.float32  # not rounded at all
-    np.testing.assert_allclose(found[0], query @ key.swapaxes(2, 3), rtol=1e-5, atol=1e-5)
-    assert_rounded(found[1], probe @ key, keys)
-    assert_rounded(found[2], probe.swapaxes(2, 3) @ query, rows)
+    arguments = drawn((b, g, rows, width), (b, g, keys, width), (b, g, rows, keys))
+    query, key, probe = (np.asarray(x, np.float64) for x in arguments)
+    actual = wrap(lambda *arguments: both_ways(scores, *arguments))(*arguments)
+    assert actual[0].dtype == jnp.float32  # not rounded at all
+    np.testing.assert_allclose(actual[0], query @ key.swapaxes(2, 3), rtol=1e-5, atol=1e-5)
+    assert_rounded(actual[1], probe @ key, keys)
+    assert_rounded(actual[2], probe.swapaxes(2, 3) @ query, rows)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["op by op", "jitted"])
 def test_mixtures_and_their_gradients(size, wrap):
     b, g, rows, keys, width = size
-    given = drawn((b, g, rows, keys), (b, g, keys, width), (b, g, rows, width))
-    weights, value, probe = (np.asarray(x, np.float64) for x in given)
-    found = wrap(lambda *given: both_ways(mixture, *given))(*given)
-    assert_rounded(found[0], weights @ value, keys)
-    assert_rounded(found[1], probe @ value.swapaxes(2, 3), width)
-    assert_rounded(found[2], weights.swapaxes(2, 3) @ probe, rows)
+    arguments = drawn((b, g, rows, keys), (b, g, keys, width), (b, g, rows, width))
+    weights, value, probe = (np.asarray(x, np.float64) for x in arguments)
+    actual = wrap(lambda *arguments: both_ways(mixture, *arguments))(*arguments)
+    assert_rounded(actual[0], weights @ value, keys)
+    assert_rounded(actual[1], probe @ value.swapaxes(2, 3), width)
+    assert_rounded(actual[2], weights.swapaxes(2, 3) @ probe, rows)
 
 
 def attention(query, key, value):
     """Of [B, L, H, K], turned round as the layer does, and back."""
     turned = (x.swapaxes(1, 2) for x in (query, key, value))
-    shown = jnp.ones((len(query), 1, query.shape[1]), bool)
-    return attend(*turned, shown)[0].swapaxes(1, 2)
+    token_mask = jnp.ones((len(query), 1, query.shape[1]), bool)
+    return attend(*turned, token_mask)[0].swapaxes(1, 2)
 
 
 @pytest.mark.parametrize("groups", [4, 2], ids=["each its own", "shared"])
 def test_attention_is_float32s_to_rounding(groups):
-    given = drawn((2, 24, 4, 16), (2, 24, groups, 16), (2, 24, groups, 16), (2, 24, 4, 16))
-    wide = [x.astype(jnp.float32) for x in given]
+    arguments = drawn((2, 24, 4, 16), (2, 24, groups, 16), (2, 24, groups, 16), (2, 24, 4, 16))
+    wide = [x.astype(jnp.float32) for x in arguments]
 
     def run(query, key, value, probe):
-        found, back = jax.vjp(attention, query, key, value)
-        return found, *back(probe)
+        actual, back = jax.vjp(attention, query, key, value)
+        return actual, *back(probe)
 
-    for found, right in zip(jax.jit(run)(*given), jax.jit(run)(*wide), strict=True):
+    for actual, right in zip(jax.jit(run)(*arguments), jax.jit(run)(*wide), strict=True):
         # Weights, scores' gradients and results are each rounded, to a relative 2^-8.
-        np.testing.assert_allclose(found.astype(jnp.float32), right, rtol=2**-6, atol=2**-6)
+        np.testing.assert_allclose(actual.astype(jnp.float32), right, rtol=2**-6, atol=2**-6)
 
 
 def test_on_a_cpu_no_product_of_attention_is_asked_for_in_bfloat16():
     """And its sides are reshaped last: XLA takes the slow way for sides that are transposes."""
-    given = drawn((2, 24, 4, 16), (2, 24, 4, 16), (2, 24, 4, 16))
+    arguments = drawn((2, 24, 4, 16), (2, 24, 4, 16), (2, 24, 4, 16))
 
-    def loss(*given):
-        return attention(*given).astype(jnp.float32).sum()
+    def loss(*arguments):
+        return attention(*arguments).astype(jnp.float32).sum()
 
-    text = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2))).lower(*given).as_text()
+    text = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2))).lower(*arguments).as_text()
     made = dict(re.findall(r"(%\S+) = stablehlo\.(\w+)", text))
     products = re.findall(r"dot_general (%\w+), (%\w+), .* : \((.*), (.*)\) -> (.*)", text)
     assert len(products) == 6

@@ -266,9 +266,9 @@ def test_one_seed_is_said_once_and_not_for_every_pair(results, tmp_path):
 def test_the_winner_of_a_comparison_goes_by_the_metrics_direction(results):
     for seed in "012":
         for model, value in (("student_robust", 0.7), ("student_plain", 0.5)):
-            spread = 0.001 * int(seed) * (model == "student_plain")
+            sharded = 0.001 * int(seed) * (model == "student_plain")
             numbers = results["models"][model]["seeds"][seed]["validation"]
-            numbers |= {"agreement": value + spread, "loss": value + spread}
+            numbers |= {"agreement": value + sharded, "loss": value + sharded}
     first, _, third = sentences.findings(results)
     assert first.endswith("“student, pruned from LayerDrop 0” is better.")  # lower loss
     assert third.endswith("“student, pruned from LayerDrop 0.1” is better.")  # higher agreement

@@ -11,32 +11,32 @@ SMALL = "tests/stages/small.py"
 WIKITEXT = "experiments/wikitext.py"
 
 
-def told(capsys, *words: str) -> tuple[int, str]:
+def output(capsys, *words: str) -> tuple[int, str]:
     status = main(["run.py", *words])
     return status, "".join(capsys.readouterr())
 
 
 def test_help_names_every_experiment_and_what_it_shows(capsys):
-    status, said = told(capsys, "--help")
+    status, message = output(capsys, "--help")
     assert status == 0
     names = [file.stem for file in pathlib.Path("experiments").glob("*.py")]
-    assert all(f"\n  {name} " in said for name in names)
-    assert "does a teacher trained with LayerDrop make a better pruned student?" in said
-    assert "--workdir" in said and "--config.FIELD=VALUE" in said
-    assert len(said.splitlines()) <= 40
+    assert all(f"\n  {name} " in message for name in names)
+    assert "does a teacher trained with LayerDrop make a better pruned student?" in message
+    assert "--workdir" in message and "--config.FIELD=VALUE" in message
+    assert len(message.splitlines()) <= 40
 
 
 @pytest.mark.parametrize("words", [["--help", "wikitext"], ["--config", WIKITEXT, "--help"]])
 def test_help_of_one_experiment_is_the_docstring_of_its_file(capsys, words):
-    status, said = told(capsys, *words)
+    status, message = output(capsys, *words)
     assert status == 0
     docstring = ast.get_docstring(ast.parse(pathlib.Path(WIKITEXT).read_text()))
-    assert docstring in said
+    assert docstring in message
 
 
 def test_help_of_an_unknown_experiment_names_the_one_meant(capsys):
-    status, said = told(capsys, "--help", "wikitxt")
-    assert status == 1 and "Did you mean 'wikitext'" in said
+    status, message = output(capsys, "--help", "wikitxt")
+    assert status == 1 and "Did you mean 'wikitext'" in message
 
 
 @pytest.mark.parametrize(
@@ -62,34 +62,34 @@ def test_help_of_an_unknown_experiment_names_the_one_meant(capsys):
     ],
 )
 def test_a_misspelt_word_is_answered_with_the_one_meant(capsys, tmp_path, words, meant):
-    status, said = told(
+    status, message = output(
         capsys, *words, *(["--workdir", str(tmp_path)] if "--workdir" not in words else [])
     )
     assert status == 1
-    assert meant in said and "Traceback" not in said
+    assert meant in message and "Traceback" not in message
     assert not list(tmp_path.iterdir())
 
 
 def test_show_lists_every_field_and_flags_change_them(capsys):
-    status, said = told(
+    status, message = output(
         capsys, "--config", WIKITEXT, "--show",
         "--config.stages.teacher_robust.layer_drop=0.3", "--config.seeds=(4,5)",
         "--config.stages.student_plain.terms.soft_targets.temperature=4",
     )  # fmt: skip
     assert status == 0
-    lines = [line.partition("  # ")[0] for line in said.splitlines()]
+    lines = [line.partition("  # ")[0] for line in message.splitlines()]
     assert "--config.stages.teacher_robust.layer_drop=0.3" in lines
     assert "--config.stages.teacher_plain.layer_drop=0.0" in lines
     assert "--config.stages.student_plain.terms.soft_targets.temperature=4.0" in lines
     assert "--config.stages.student_robust.terms.soft_targets.temperature=2.0" in lines
     assert "--config.seeds=(4, 5)" in lines
-    drop = next(line for line in said.splitlines() if "teacher_robust.layer_drop" in line)
+    drop = next(line for line in message.splitlines() if "teacher_robust.layer_drop" in line)
     assert drop.endswith("# float, at least 0 and below 1: probability that a block is skipped")
 
 
 @pytest.mark.parametrize("variant", ["mini", "converged", "smoke", "paper", "base"])
 def test_every_variant_can_be_built_and_its_stages_share_nothing(capsys, variant):
-    status, said = told(capsys, "--config", f"{WIKITEXT}:{variant}", "--show")
+    status, message = output(capsys, "--config", f"{WIKITEXT}:{variant}", "--show")
     assert status == 0
     from experiments.wikitext import get_config
 
@@ -116,8 +116,8 @@ def test_a_data_folder_that_cannot_be_read_is_named(capsys, tmp_path, monkeypatc
     corpus = write_corpus(tmp_path / "corpus")
     harm(corpus)
     monkeypatch.setenv("JAXKD_CACHE", str(tmp_path / "cache"))
-    status, said = told(
+    status, message = output(
         capsys, "--config", SMALL, f"--config.data.dir={corpus}", "--workdir", str(tmp_path / "r")
     )
     assert status == 1
-    assert said_so in said and str(corpus) in said
+    assert said_so in message and str(corpus) in message

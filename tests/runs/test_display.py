@@ -8,6 +8,7 @@ from rich.console import Console
 from jaxkd.report.markup import Table
 from jaxkd.runs import display as module
 from jaxkd.runs.display import Display
+from jaxkd.runs.outline import outline
 from tests.stages import small
 
 

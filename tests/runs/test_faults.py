@@ -109,7 +109,7 @@ def test_a_finished_stage_whose_checkpoint_is_damaged_is_refused_and_can_go_on(
 ):
     folder = go(corpus, cache, tmp_path, only_teacher) / "0" / "teacher"
     newest = sorted((folder / "checkpoint").glob("0*.sha256.json"))[-1]
-    wanted = load_model(folder)[1]["embed"]["token"]
+    expected = load_model(folder)[1]["embed"]["token"]
     target = newest.with_name(newest.name.split(".")[0])
     victim = max((f for f in target.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
@@ -117,7 +117,7 @@ def test_a_finished_stage_whose_checkpoint_is_damaged_is_refused_and_can_go_on(
         load_model(folder)
     (folder / "done.json").unlink()  # as the message says
     go(corpus, cache, tmp_path, only_teacher)
-    np.testing.assert_array_equal(load_model(folder)[1]["embed"]["token"], wanted)
+    np.testing.assert_array_equal(load_model(folder)[1]["embed"]["token"], expected)
 
 
 def test_a_damaged_log_changes_nothing_that_patience_decides(corpus, cache, tmp_path):
@@ -154,28 +154,28 @@ def test_a_damaged_log_changes_nothing_that_patience_decides(corpus, cache, tmp_
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"stage": 1}', "\x00\xff"])
 def test_a_folder_whose_config_is_damaged_is_put_aside(tmp_path, damage):
-    folder, said = tmp_path / "teacher", []
+    folder, message = tmp_path / "teacher", []
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "checkpoint" / "weights").write_text("hours of work")
     (folder / "config.json").write_bytes(damage.encode("latin-1"))
-    folders.prepare(folder, "abc", said.append)
+    folders.prepare(folder, "abc", message.append)
     aside = tmp_path / "replaced" / "teacher-unreadable-1"
     assert (aside / "checkpoint" / "weights").read_text() == "hours of work"
-    assert not list(folder.iterdir()) and str(aside) in said[0]
+    assert not list(folder.iterdir()) and str(aside) in message[0]
 
 
 def test_another_configuration_is_put_aside_with_a_word_and_comes_back(tmp_path):
-    folder, said = tmp_path / "saved", []
-    folders.prepare(folder, "one", said.append)
+    folder, message = tmp_path / "saved", []
+    folders.prepare(folder, "one", message.append)
     folders.write_json({"fingerprint": "one"}, folder / "config.json")
     (folder / "export").write_text("one")
-    folders.prepare(folder, "two", said.append)
-    assert said == [
+    folders.prepare(folder, "two", message.append)
+    assert message == [
         f"saved: the results of another configuration were moved to "
         f"{tmp_path / 'replaced' / 'saved-one'}; they come back when it is run again"
     ]
     folders.write_json({"fingerprint": "two"}, folder / "config.json")
-    folders.prepare(folder, "one", said.append)
+    folders.prepare(folder, "one", message.append)
     assert (folder / "export").read_text() == "one"
 
 
@@ -200,9 +200,9 @@ def classifier(labels):
 
 def test_classes_are_put_in_the_datas_order_by_name():
     config, params = classifier(["Positive", "NEGATIVE"])
-    said = []
-    aligned, changed = align_labels("it", config, params, LABELS, said.append)
-    assert aligned.labels == ("negative", "positive") and "data's order" in said[0]
+    message = []
+    aligned, changed = align_labels("it", config, params, LABELS, message.append)
+    assert aligned.labels == ("negative", "positive") and "data's order" in message[0]
     for old, new in zip(
         params["head"]["classify"].values(), changed["head"]["classify"].values(), strict=True
     ):
@@ -229,7 +229,7 @@ def test_a_regression_head_and_classes_are_refused_both_ways():
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (lambda e: setattr(e.stages["teacher"], "freeze", ("nothing/*",)), "fits no parameter"),
         (
@@ -245,13 +245,13 @@ def test_a_regression_head_and_classes_are_refused_both_ways():
     ],
 )
 def test_models_and_terms_that_do_not_fit_are_refused_before_the_first_stage(
-    corpus, cache, tmp_path, change, said
+    corpus, cache, tmp_path, change, message
 ):
     def changed(e):
         change(e)
         return e
 
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         go(corpus, cache, tmp_path, changed)
     assert not list(tmp_path.rglob("config.json"))
 
@@ -282,7 +282,7 @@ def test_a_folder_that_would_not_be_read_is_refused():
 
 
 @pytest.mark.parametrize(
-    "settings, said",
+    "settings, message",
     [
         (dict(terms={"kd": SoftTargets()}), r"terms \['kd'\] and teacher is empty"),
         (dict(teacher="b"), "and no terms: it would teach nothing"),
@@ -293,8 +293,8 @@ def test_a_folder_that_would_not_be_read_is_refused():
         ),
     ],
 )
-def test_a_teacher_and_its_terms_come_together(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_teacher_and_its_terms_come_together(settings, message):
+    with pytest.raises(ValueError, match=message):
         Train(source="a", batch_size=16, **settings).check()
 
 
@@ -306,7 +306,7 @@ def test_dropout_of_the_classifier_alone_is_dropout():
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (dict(targets=np.array([[1, -100]])), "targets hold the id -100; ids are 0 to 60"),
         (dict(targets=np.array([[1, 61]])), "targets hold the id 61"),
@@ -315,7 +315,7 @@ def test_dropout_of_the_classifier_alone_is_dropout():
         (dict(target_mask=np.array([True])), r"target_mask \(1,\)"),
     ],
 )
-def test_a_batch_that_cannot_be_learned_says_why(change, said):
+def test_a_batch_that_cannot_be_learned_says_why(change, message):
     ids, mask = np.array([[1, 2]]), np.ones((1, 2), bool)
     whole = dict(tokens=ids, mask=mask, targets=ids, target_mask=mask)
     check_batch(Batch(**whole), tokens=61)
@@ -323,7 +323,7 @@ def test_a_batch_that_cannot_be_learned_says_why(change, said):
     check_batch(
         Batch(**(whole | dict(targets=np.array([[1, -100]]), target_mask=ignored))), tokens=61
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         check_batch(Batch(**(whole | change)), tokens=61)
 
 

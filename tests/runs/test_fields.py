@@ -42,14 +42,14 @@ REQUIRED = {  # what has no default
 
 def stage_classes() -> dict[str, type]:
     """All stages of jaxkd/stages/, by name."""
-    found = {}
+    actual = {}
     for file in pathlib.Path(jaxkd.stages.__path__[0]).glob("*.py"):
         module = importlib.import_module(f"jaxkd.stages.{file.stem}")
         for name, value in vars(module).items():
             own = getattr(value, "__module__", "") == module.__name__
             if own and dataclasses.is_dataclass(value) and hasattr(value, "inputs"):
-                found[name] = value
-    return found
+                actual[name] = value
+    return actual
 
 
 STAGES = stage_classes()

@@ -86,9 +86,9 @@ def test_a_run_leaves_what_the_readme_says(run, corpus, cache):
     assert {"loss", "soft_targets", "mlm", "cosine", "grad_norm"} < set(rows[0])
 
     results = json.loads((folder / "results.json").read_text())
-    told = results["models"]["student"]["seeds"]["0"]["validation"]
-    assert {"loss", "perplexity", "accuracy", "kl", "agreement", "unigram"} <= set(told)
-    np.testing.assert_allclose(told["perplexity"], np.exp(told["loss"]), rtol=1e-6)
+    output = results["models"]["student"]["seeds"]["0"]["validation"]
+    assert {"loss", "perplexity", "accuracy", "kl", "agreement", "unigram"} <= set(output)
+    np.testing.assert_allclose(output["perplexity"], np.exp(output["loss"]), rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_misspelt_or_later_stage_is_an_error_before_any_work(run, corpus, tmp_
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, output",
     [
         (lambda e: setattr(e.stages["teacher_init"].model, "heads", 3), "not divisible by 3 heads"),
         (lambda e: setattr(e.stages["teacher"], "batch_size", 12), "does not divide over 8 device"),
@@ -140,10 +140,10 @@ def test_a_misspelt_or_later_stage_is_an_error_before_any_work(run, corpus, tmp_
         (lambda e: setattr(e, "seeds", (1, 1)), "each only once"),
     ],
 )
-def test_settings_that_cannot_work_are_named_before_any_work(corpus, change, told):
+def test_settings_that_cannot_work_are_named_before_any_work(corpus, change, output):
     experiment = small.experiment(corpus)
     change(experiment)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=output):
         experiment.check()
 
 
@@ -152,8 +152,8 @@ def test_a_model_too_small_for_the_tokenizer_is_named(corpus, cache):
     rows = small.experiment(corpus).data.open(cache)
     config = small.experiment(corpus).stages["teacher_init"].model
     config.vocabulary = tokenizer.vocab_size - 1
-    told = f"has {config.vocabulary} token embeddings, .* has {tokenizer.vocab_size} tokens"
-    with pytest.raises(ValueError, match=told):
+    output = f"has {config.vocabulary} token embeddings, .* has {tokenizer.vocab_size} tokens"
+    with pytest.raises(ValueError, match=output):
         check_vocabulary("teacher", config, None, rows)
     config.vocabulary += 64  # rows of padding are fine
     check_vocabulary("teacher", config, None, rows)
@@ -249,11 +249,11 @@ def test_a_sharded_training_has_no_array_whole_on_a_device(
     """Neither when it begins nor when it goes on; and it ends as one that was not stopped."""
     # What other tests left is none of this one's; held, so that no new array takes an old one's id.
     others = jax.live_arrays()
-    known, held = {id(array) for array in others}, {}
+    known, quantised = {id(array) for array in others}, {}
 
     def look(run):
         def looking(step, state, *rest, **named):
-            held["at the first step"] = [
+            quantised["at the first step"] = [
                 (array.shape, array.addressable_shards[0].data.size)
                 for array in jax.live_arrays()
                 if id(array) not in known
@@ -275,19 +275,19 @@ def test_a_sharded_training_has_no_array_whole_on_a_device(
         )  # fmt: skip
 
     def check():
-        shapes = held["at the first step"]
+        shapes = quantised["at the first step"]
         assert len(shapes) > 20
         for shape, share in shapes:
             if any(n % jax.device_count() == 0 and n > 0 for n in shape):
                 assert share * jax.device_count() == np.prod(shape), shape
 
     monkeypatch.setattr(loop, "run", look(loop.run))
-    wanted = go("at once") / "0"
+    expected = go("at once") / "0"
     check()
     stops = Stops(5)
     with pytest.raises(KeyboardInterrupt, match="stopped after step"):
         go("resumed", lambda: (tmp_path / "resumed/small-test/0/student").is_dir() and stops())
     resumed = go("resumed") / "0"
     check()
-    (_, found), (_, at_once) = (load_model(folder / "student") for folder in (resumed, wanted))
-    jax.tree.map(np.testing.assert_array_equal, found, at_once)
+    (_, actual), (_, at_once) = (load_model(folder / "student") for folder in (resumed, expected))
+    jax.tree.map(np.testing.assert_array_equal, actual, at_once)

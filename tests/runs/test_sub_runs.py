@@ -98,7 +98,7 @@ class Wrong(nested.Depths):
 
 
 @pytest.mark.parametrize(
-    "stage, said",
+    "stage, message",
     [
         (Undeclared(like="teacher"), "reads 'teacher': add it to the inputs\\(\\) of 'search'"),
         (Wrong(like="teacher", what="twice"), "ran 'one' inside it before with another config"),
@@ -108,11 +108,11 @@ class Wrong(nested.Depths):
         (Wrong(like="teacher", what="range"), "stage 'one': layers is -1; it must be at least 0"),
     ],
 )
-def test_what_would_not_be_noticed_is_refused(corpus, cache, tmp_path, whole, stage, said):
+def test_what_would_not_be_noticed_is_refused(corpus, cache, tmp_path, whole, stage, message):
     def change(e):
         return dataclasses.replace(e, stages=e.stages | {"search": stage})
 
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         go(corpus, cache, whole.parent, change)
 
 
@@ -142,7 +142,7 @@ def test_killed_inside_a_sub_run_it_ends_in_the_same_bits(corpus, tmp_path, mome
         assert process.returncode == 0, output
         return output, tmp_path / workdir / "nested-nested" / "0"
 
-    _, wanted = finish("whole")
+    _, expected = finish("whole")
     process, folder = start("killed"), tmp_path / "killed" / "nested-nested" / "0"
     deadline = time.monotonic() + 240
     while not (folder / MOMENTS[moment]).exists():
@@ -154,7 +154,7 @@ def test_killed_inside_a_sub_run_it_ends_in_the_same_bits(corpus, tmp_path, mome
     if "training" in moment:
         assert "student_1: going on from step 4" in output
     for name in ("student_1", "student_2"):
-        pair = [load_model(at / "search" / name)[1] for at in (folder, wanted)]
+        pair = [load_model(at / "search" / name)[1] for at in (folder, expected)]
         jax.tree.map(np.testing.assert_array_equal, *pair)
-    records = [json.loads((at / "search/done.json").read_text()) for at in (folder, wanted)]
+    records = [json.loads((at / "search/done.json").read_text()) for at in (folder, expected)]
     assert records[0]["metrics"] == records[1]["metrics"]

@@ -30,18 +30,18 @@ def run(tmp_path, **environment) -> tuple[int, list[str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    told, _ = process.communicate("typed\n", timeout=60)
-    return process.pid, told.splitlines()
+    output, _ = process.communicate("typed\n", timeout=60)
+    return process.pid, output.splitlines()
 
 
 def test_the_program_starts_again_as_the_same_process(tmp_path):
-    pid, told = run(tmp_path)
-    assert told[:2] == [f"here {pid}", f"here {pid}"]
-    assert told[2] == f"{pid} ['two words', '--x=1'] 1 {KEEP} typed"
-    assert len(told) == 3
+    pid, output = run(tmp_path)
+    assert output[:2] == [f"here {pid}", f"here {pid}"]
+    assert output[2] == f"{pid} ['two words', '--x=1'] 1 {KEEP} typed"
+    assert len(output) == 3
 
 
-@pytest.mark.parametrize("mine", ["", "glibc.malloc.check=0"])
-def test_what_the_user_set_stays(tmp_path, mine):
-    pid, told = run(tmp_path, **{VARIABLE: mine})
-    assert told == [f"here {pid}", f"{pid} ['two words', '--x=1'] 1 {mine} typed"]
+@pytest.mark.parametrize("student_outputs", ["", "glibc.malloc.check=0"])
+def test_what_the_user_set_stays(tmp_path, student_outputs):
+    pid, output = run(tmp_path, **{VARIABLE: student_outputs})
+    assert output == [f"here {pid}", f"{pid} ['two words', '--x=1'] 1 {student_outputs} typed"]

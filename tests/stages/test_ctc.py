@@ -34,11 +34,11 @@ LABEL = dict(teacher="teacher", kind="hypotheses", n=3, width=4, batch_size=8)
 
 
 def data(**changes) -> Pairs:
-    given = dict(
+    arguments = dict(
         corpus="noisy_letters", trained_size=261, read=64, write=32, rows=24, shares=(0.5, 1.0),
         ctc=True,
     )  # fmt: skip
-    return Pairs(**(given | changes))
+    return Pairs(**(arguments | changes))
 
 
 def experiment(**stages) -> Experiment:
@@ -112,10 +112,10 @@ def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(workspace, who
         number = next(
             n for n, row in enumerate(train) if row[: rows.columns][: len(ids)].tolist() == [*ids]
         )
-        told = n_best(every[number], width=4, n=3, labels=4)
-        share = np.exp([value for _, value in told])
+        output = n_best(every[number], width=4, n=3, labels=4)
+        share = np.exp([value for _, value in output])
         share /= share.sum()
-        for part, (spelling, _) in zip(share, told, strict=True):
+        for part, (spelling, _) in zip(share, output, strict=True):
             labels = torch_ctc(np.array(logits[i])[: len(ids)], spelling)
             total += part * labels
     first = json.loads((whole / "hypotheses" / "metrics.jsonl").read_text().splitlines()[0])
@@ -125,8 +125,8 @@ def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(workspace, who
         one=Train(teacher="teacher", source="student_init", labels="spelt", steps=1,
                    terms={"hypotheses": CtcHypotheses()}, **STEPS),
     )  # fmt: skip
-    told = json.loads((again / "one" / "metrics.jsonl").read_text().splitlines()[0])
-    np.testing.assert_allclose(told["hypotheses"], total / batch.target_mask.sum(), rtol=1e-4)
+    output = json.loads((again / "one" / "metrics.jsonl").read_text().splitlines()[0])
+    np.testing.assert_allclose(output["hypotheses"], total / batch.target_mask.sum(), rtol=1e-4)
 
 
 def torch_ctc(logits, labels):
@@ -141,13 +141,15 @@ def torch_ctc(logits, labels):
 def test_what_is_written_is_what_the_places_spell(workspace, whole):
     rows = data().open(workspace / "cache")
     test = rows.splits["test"]
-    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
+    output = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"][
+        "teacher"
+    ]
     texts = (whole / "decode" / "teacher.test.beam.txt").read_text().split("\n")[: len(test)]
     for text, log_p in zip(texts, places(whole, test), strict=True):
         spelling = n_best(log_p, width=3, n=1, labels=4)[0][0]
         assert text == " ".join(rows.tokenizer.decode(list(spelling)).split())
-    wanted = error_rate(texts, rows.references("test"))
-    np.testing.assert_allclose(told["splits"]["test"]["cer_beam"], wanted, rtol=0.02)
+    expected = error_rate(texts, rows.references("test"))
+    np.testing.assert_allclose(output["splits"]["test"]["cer_beam"], expected, rtol=0.02)
 
 
 def test_the_loss_is_nats_a_label(workspace, whole):
@@ -157,17 +159,17 @@ def test_the_loss_is_nats_a_label(workspace, whole):
         target = row[rows.columns :]
         target = target[target >= 0]
         total, labels = total + torch_ctc(log_p, target), labels + len(target)
-    told = json.loads((whole / "evaluate" / "done.json").read_text())["metrics"]["models"]
-    found = told["teacher"]["splits"]["test"]
-    np.testing.assert_allclose(found["loss"], total / labels, rtol=1e-4)
-    assert {"kl", "agreement"} <= set(told["hypotheses"]["splits"]["test"])
+    output = json.loads((whole / "evaluate" / "done.json").read_text())["metrics"]["models"]
+    actual = output["teacher"]["splits"]["test"]
+    np.testing.assert_allclose(actual["loss"], total / labels, rtol=1e-4)
+    assert {"kl", "agreement"} <= set(output["hypotheses"]["splits"]["test"])
 
 
 STUDENT = dict(teacher="teacher", source="student_init", steps=1, **STEPS)
 
 
 @pytest.mark.parametrize(
-    "stages, said",
+    "stages, message",
     [
         (dict(s=Train(terms={"a": CtcHypotheses()}, **STUDENT)), "need stored hypotheses"),
         (dict(s=Train(terms={"a": SoftTargets()}, **STUDENT)), "do not fit data.ctc=True"),
@@ -184,34 +186,34 @@ STUDENT = dict(teacher="teacher", source="student_init", steps=1, **STEPS)
         (dict(g=Generate(teacher="teacher", batch_size=8)), "made by a Label stage of kind"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused_before_anything_runs(tmp_path, stages, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_does_not_go_together_is_refused_before_anything_runs(tmp_path, stages, message):
+    with pytest.raises(ValueError, match=message):
         run(tmp_path, **stages)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
-        (dict(write=72), "labels stand at places of the source"),
+        (dict(write=72), "labels are aligned to positions of the source"),
         (dict(joined=" so"), "it is not joined"),
         (
-            dict(corpus="multi30k", origin="embedded", write=64, told="a b c d"),
-            "row 1 of the train split has .* places",
+            dict(corpus="multi30k", origin="embedded", write=64, sentence="a b c d"),
+            "row 1 of the train split has .* positions",
         ),
         (
-            dict(corpus="multi30k", origin="embedded", write=64, told="aa"),
-            "has 4 labels, 1 of them equal to the one before, and 4 places",
+            dict(corpus="multi30k", origin="embedded", write=64, sentence="aa"),
+            "has 4 labels, 1 of them equal to the one before, and 4 positions",
         ),
-        (dict(dir="somewhere"), "noisy_letters is made by jaxkd itself"),
+        (dict(dir="somewhere"), "noisy letters is made by jaxkd itself"),
     ],
 )
-def test_data_that_ctc_cannot_learn(changes, said, tmp_path, monkeypatch):
-    words = changes.get("told")
-    changes = {name: value for name, value in changes.items() if name != "told"}
-    if words:  # more labels than places for them
-        told = {k: [("ab", (words,))] * 3 for k in ("train", "validation", "test")}
-        monkeypatch.setattr("jaxkd.data.corpora.pairs.reversed_prose", lambda: ("told", told))
+def test_data_that_ctc_cannot_learn(changes, message, tmp_path, monkeypatch):
+    words = changes.get("sentence")
+    changes = {name: value for name, value in changes.items() if name != "sentence"}
+    if words:  # more labels than positions for them
+        output = {k: [("ab", (words,))] * 3 for k in ("train", "validation", "test")}
+        monkeypatch.setattr("jaxkd.data.corpora.pairs.reversed_prose", lambda: ("sentence", output))
         monkeypatch.setattr("jaxkd.data.sources.find._folder", lambda *_: (None, "not here"))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         data(**changes).open(tmp_path)

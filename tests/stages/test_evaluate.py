@@ -187,8 +187,8 @@ def test_greedy_takes_the_likeliest_token_until_the_end(decoded):
         tokens[:, i + 1] = logits.argmax(1)
     expected = []
     for row in tokens[:, 1:]:
-        ends = np.flatnonzero(row == rows.tokenizer.sep)
-        text = rows.tokenizer.decode(row[: ends[0]].tolist() if len(ends) else row.tolist())
+        eos_ids = np.flatnonzero(row == rows.tokenizer.sep)
+        text = rows.tokenizer.decode(row[: eos_ids[0]].tolist() if len(eos_ids) else row.tolist())
         expected.append(" ".join(text.split()))
     assert (folder / "decode" / "teacher.test.greedy.txt").read_text().splitlines() == expected
 

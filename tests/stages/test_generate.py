@@ -42,10 +42,10 @@ def workspace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(workspace):
     """All that a teacher's sentences are for, in one run."""
-    told = Reference("BLEU", 20.0, "teacher", "test", "bleu_beam")
+    output = Reference("BLEU", 20.0, "teacher", "test", "bleu_beam")
     return run(
         workspace,
-        change=lambda e: dataclasses.replace(e, report=Report(references=(told,), split="test")),
+        change=lambda e: dataclasses.replace(e, report=Report(references=(output,), split="test")),
         generated=generate(),
         best=Choose(source="generated"),
         closest=Choose(source="generated", how="closest"),
@@ -87,31 +87,35 @@ def search(workspace, folder, width, n_best, rows):
 def test_the_best_targets_are_what_the_search_finds(workspace, whole):
     targets, sources = chosen(whole, "best")
     np.testing.assert_array_equal(sources, np.arange(ROWS))
-    found = search(workspace, whole, 3, 3, opened(workspace).splits["train"])
-    for row, tokens, length in zip(targets, found.tokens, found.lengths, strict=True):
+    actual = search(workspace, whole, 3, 3, opened(workspace).splits["train"])
+    for row, tokens, length in zip(targets, actual.tokens, actual.lengths, strict=True):
         assert row[row >= 0].tolist() == tokens[0, : int(length[0])].tolist()
 
 
 def test_the_closest_targets_are_nearest_the_references(workspace, whole):
     rows = opened(workspace)
     targets, _ = chosen(whole, "closest")
-    found = search(workspace, whole, 3, 3, rows.splits["train"])
-    decode, told = rows.tokenizer.decode, rows.references("train")
+    actual = search(workspace, whole, 3, 3, rows.splits["train"])
+    decode, output = rows.tokenizer.decode, rows.references("train")
     means = []
     for i, row in enumerate(targets):
         each = [
-            sentence_bleu(decode(tokens[: int(n)].tolist()), told[i])
-            for tokens, n in zip(found.tokens[i], found.lengths[i], strict=True)
+            sentence_bleu(decode(tokens[: int(n)].tolist()), output[i])
+            for tokens, n in zip(actual.tokens[i], actual.lengths[i], strict=True)
         ]
         means.append(max(each))
-        assert sentence_bleu(decode(row[row >= 0]), told[i]) == pytest.approx(max(each))
+        assert sentence_bleu(decode(row[row >= 0]), output[i]) == pytest.approx(max(each))
     metrics = json.loads((whole / "closest" / "done.json").read_text())["metrics"]
     assert metrics["sentence_bleu"] == pytest.approx(np.mean(means))
 
 
 def test_a_text_alone_is_timed_once_everything_is_compiled(workspace, whole):
-    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
-    assert all(told["splits"]["test"][f"latency_{way}"] > 0 for way in ("greedy", "beam"))
+    output = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"][
+        "teacher"
+    ]
+    assert all(
+        output["splits"]["test"][f"latency_{strategy}"] > 0 for strategy in ("greedy", "beam")
+    )
     rows, seen = opened(workspace), []
 
     def write(_, batch):
@@ -132,10 +136,12 @@ def test_a_text_alone_is_timed_once_everything_is_compiled(workspace, whole):
 
 def test_beside_the_original_stands_what_was_decoded(whole):
     results = json.loads((whole.parent / "results.json").read_text())
-    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
+    output = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"][
+        "teacher"
+    ]
     (row,) = tables.references(results).rows
     assert row[1] == "20.0"
-    assert float(row[2]) == pytest.approx(told["splits"]["test"]["bleu_beam"], rel=1e-3)
+    assert float(row[2]) == pytest.approx(output["splits"]["test"]["bleu_beam"], rel=1e-3)
 
 
 def test_hypotheses_come_as_often_as_the_teacher_thinks_them_likely():
@@ -154,9 +160,9 @@ def test_all_hypotheses_are_rows_of_their_source(workspace, whole):
     targets, sources = chosen(whole, "every")
     assert len(targets) == 3 * ROWS
     np.testing.assert_array_equal(sources, np.repeat(np.arange(ROWS), 3))
-    found = search(workspace, whole, 3, 3, opened(workspace).splits["train"])
+    actual = search(workspace, whole, 3, 3, opened(workspace).splits["train"])
     for row, source in zip(targets, sources, strict=True):
-        several = zip(found.tokens[source], found.lengths[source], strict=True)
+        several = zip(actual.tokens[source], actual.lengths[source], strict=True)
         assert row[row >= 0].tolist() in [t[: int(n)].tolist() for t, n in several]
 
 
@@ -169,31 +175,31 @@ def test_a_student_learns_the_chosen_targets(workspace, whole):
         def open(self, cache):
             return rows
 
-    def given(e):
+    def arguments(e):
         return dataclasses.replace(e, data=Given(**dataclasses.asdict(e.data)))
 
     stages = dict(student=Train(source="student_init", steps=3, **STEPS))
-    by_hand = run(workspace, "by hand", change=given, **stages)
+    by_hand = run(workspace, "by hand", change=arguments, **stages)
     # Its teacher learned other targets: the student is to start from the same as before.
     shutil.rmtree(by_hand / "student_init" / "checkpoint")
     shutil.copytree(whole / "student_init" / "checkpoint", by_hand / "student_init" / "checkpoint")
     shutil.rmtree(by_hand / "student")
-    _, found = load_model(run(workspace, "by hand", change=given, **stages) / "student")
-    _, wanted = load_model(whole / "student")
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    _, actual = load_model(run(workspace, "by hand", change=arguments, **stages) / "student")
+    _, expected = load_model(whole / "student")
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
     _, start = load_model(whole / "student_init")
-    moved = np.abs(np.asarray(start["embed"]["token"]) - np.asarray(found["embed"]["token"]))
+    moved = np.abs(np.asarray(start["embed"]["token"]) - np.asarray(actual["embed"]["token"]))
     assert moved.max() > 1e-6
 
 
 def test_interrupted_and_resumed_it_writes_the_same_bits(workspace, whole):
 
-    def there():
+    def present():
         return [path.name for path in (workspace / "again").rglob("*.arrayrecord")]
 
     with pytest.raises(KeyboardInterrupt, match="within a shard"):
-        run(workspace, "again", stopping=lambda: bool(there()), generated=generate())
-    assert there() == ["targets-00000.arrayrecord"]
+        run(workspace, "again", stopping=lambda: bool(present()), generated=generate())
+    assert present() == ["targets-00000.arrayrecord"]
     folder = run(workspace, "again", generated=generate())
     for one in sorted((whole / "generated" / "store").iterdir()):
         other = folder / "generated" / "store" / one.name
@@ -202,14 +208,16 @@ def test_interrupted_and_resumed_it_writes_the_same_bits(workspace, whole):
 
 
 def test_bleu_is_of_the_texts_that_are_kept(workspace, whole):
-    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["teacher"]
+    output = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"][
+        "teacher"
+    ]
     rows = opened(workspace)
-    for way in ("greedy", "beam"):
-        texts = (whole / "decode" / f"teacher.test.{way}.txt").read_text().splitlines()
-        assert told["splits"]["test"][f"bleu_{way}"] == bleu(texts, rows.references("test"))
-    found = search(workspace, whole, 1, 1, rows.splits["test"])
+    for strategy in ("greedy", "beam"):
+        texts = (whole / "decode" / f"teacher.test.{strategy}.txt").read_text().splitlines()
+        assert output["splits"]["test"][f"bleu_{strategy}"] == bleu(texts, rows.references("test"))
+    actual = search(workspace, whole, 1, 1, rows.splits["test"])
     texts = (whole / "decode" / "teacher.test.greedy.txt").read_text().splitlines()
-    for text, tokens, length in zip(texts, found.tokens, found.lengths, strict=True):
+    for text, tokens, length in zip(texts, actual.tokens, actual.lengths, strict=True):
         spelt = rows.tokenizer.decode(tokens[0, : int(length[0])].tolist())
         assert text == " ".join(spelt.split())
 
@@ -222,7 +230,7 @@ def test_both_measures_of_a_model_stand_in_the_results(whole):
 
 
 @pytest.mark.parametrize(
-    "stages, said",
+    "stages, message",
     [
         (dict(generated=generate(beam=Beam(max_tokens=65))), "room for data.write=64"),
         (dict(generated=generate(batch_size=12)), "must be a multiple of the 8 devices"),
@@ -232,7 +240,7 @@ def test_both_measures_of_a_model_stand_in_the_results(whole):
         (dict(decode=Decode(models=("teacher",), metrics=("blue",))), "Did you mean 'bleu'"),
     ],
 )
-def test_what_cannot_go_together_is_refused_before_anything_runs(tmp_path, stages, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_go_together_is_refused_before_anything_runs(tmp_path, stages, message):
+    with pytest.raises(ValueError, match=message):
         run(tmp_path, **stages)
     assert not (tmp_path / "runs").exists()

@@ -39,9 +39,9 @@ def start(workspace: pathlib.Path, workdir: str) -> subprocess.Popen:
 
 def finish(workspace: pathlib.Path, workdir: str) -> tuple[str, pathlib.Path]:
     process = start(workspace, workdir)
-    told, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    return told, workspace / workdir / "small-small" / "0"
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output, workspace / workdir / "small-small" / "0"
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def test_a_killed_run_ends_in_the_same_bits(workspace, uninterrupted, moment):
     workdir = moment.replace(" ", "-")
     folder = workspace / workdir / "small-small" / "0"
     kill_when(start(workspace, workdir), lambda: any(folder.glob(MOMENTS[moment])))
-    told, folder = finish(workspace, workdir)
+    output, folder = finish(workspace, workdir)
     for stage in ("teacher", "student"):
-        (config, found), (wanted_config, wanted) = (
+        (config, actual), (wanted_config, expected) = (
             load_model(at / stage) for at in (folder, uninterrupted)
         )
         assert config == wanted_config
-        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+        jax.tree.map(np.testing.assert_array_equal, actual, expected)
         rows, wanted_rows = (
             [
                 {k: v for k, v in row.items() if "second" not in k and k != "mfu"}
@@ -92,7 +92,7 @@ def test_a_killed_run_ends_in_the_same_bits(workspace, uninterrupted, moment):
         )
         assert rows == wanted_rows
     if moment == "after the first checkpoint":
-        assert "teacher: going on from step 4" in told
+        assert "teacher: going on from step 4" in output
 
 
 def test_kills_at_random_moments_end_in_the_same_bits(workspace, uninterrupted):
@@ -103,8 +103,8 @@ def test_kills_at_random_moments_end_in_the_same_bits(workspace, uninterrupted):
         process.kill()
         process.communicate()
     _, folder = finish(workspace, "random")
-    found, wanted = (load_model(at / "student")[1] for at in (folder, uninterrupted))
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    actual, expected = (load_model(at / "student")[1] for at in (folder, uninterrupted))
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def test_a_polite_stop_saves_the_step_it_is_at(workspace, uninterrupted):
@@ -114,9 +114,9 @@ def test_a_polite_stop_saves_the_step_it_is_at(workspace, uninterrupted):
     while not (folder / "teacher/metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "stopped after step" in told
-    told, folder = finish(workspace, "polite")
-    assert "teacher: going on from step" in told
-    found, wanted = (load_model(at / "student")[1] for at in (folder, uninterrupted))
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped after step" in output
+    output, folder = finish(workspace, "polite")
+    assert "teacher: going on from step" in output
+    actual, expected = (load_model(at / "student")[1] for at in (folder, uninterrupted))
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)

@@ -55,10 +55,10 @@ def run(workspace, *, workdir="runs", change=lambda e: e, **stages):
     )  # fmt: skip
 
 
-def learn(**given) -> Train:
+def learn(**arguments) -> Train:
     own = {name: dataclasses.replace(term) for name, term in TERMS.items()}
-    given = dict(source="student_init", teacher="teacher", terms=own) | STEPS | given
-    return Train(**given)
+    arguments = dict(source="student_init", teacher="teacher", terms=own) | STEPS | arguments
+    return Train(**arguments)
 
 
 @pytest.mark.slow
@@ -71,15 +71,15 @@ def test_from_stored_states_a_student_becomes_what_it_does_under_the_teacher(wor
         stored=learn(labels="labels"),
         parts=learn(labels="labels", accumulate=2, parallel="jitted"),
     )
-    told = json.loads((folder / "0" / "labels" / "done.json").read_text())["metrics"]
-    assert told["examples"] == 24
+    output = json.loads((folder / "0" / "labels" / "done.json").read_text())["metrics"]
+    assert output["examples"] == 24
     assert len(list((folder / "0" / "labels" / "store").glob("*.arrayrecord"))) == 3
-    _, wanted = load_model(folder / "0" / "online")
+    _, expected = load_model(folder / "0" / "online")
     for name in ("stored", "parts"):
-        _, found = load_model(folder / "0" / name)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
+        _, actual = load_model(folder / "0" / name)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), actual, expected)
     (_, start) = load_model(folder / "0" / "student_init")
-    moved = np.abs(np.asarray(start["embed"]["token"]) - np.asarray(wanted["embed"]["token"]))
+    moved = np.abs(np.asarray(start["embed"]["token"]) - np.asarray(expected["embed"]["token"]))
     assert moved.max() > 1e-3  # so that 1e-5 means something
 
 
@@ -89,8 +89,8 @@ def test_a_student_learns_from_some_tokens_and_a_cut_off_stage_goes_on(workspace
     label = Label(kind=kind, k=8, shard_rows=10)
     folder = run(workspace, workdir=kind, labels=label, student=learn(labels="labels"))
     store = folder / "0" / "labels" / "store"
-    told = json.loads((folder / "0" / "labels" / "done.json").read_text())["metrics"]
-    assert told["bytes_a_target"] <= most + 1
+    output = json.loads((folder / "0" / "labels" / "done.json").read_text())["metrics"]
+    assert output["bytes_a_target"] <= most + 1
     lines = (folder / "0" / "student" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     kd = [row["kd"] for row in rows if row["split"] == "train"]
@@ -139,7 +139,7 @@ def test_rows_that_are_masked_anew_are_not_stored(workspace):
 
 
 @pytest.mark.parametrize(
-    "stage, said",
+    "stage, message",
     [
         (Label(kind="state"), "kind is 'state'; Did you mean 'states'"),
         (
@@ -149,14 +149,14 @@ def test_rows_that_are_masked_anew_are_not_stored(workspace):
         (learn(teacher_dtype="int4", terms=TERMS), "teacher_dtype is 'int4'"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_runs(workspace, tmp_path, stage, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_is_refused_before_anything_runs(workspace, tmp_path, stage, message):
+    with pytest.raises(ValueError, match=message):
         ranges.check(stage)
         stage.check()
 
 
 @pytest.mark.parametrize(
-    "student, said",
+    "student, message",
     [
         (learn(labels="labels", terms={"cos": CosineHidden()}), "look into the teacher's layers"),
         (
@@ -169,8 +169,8 @@ def test_what_cannot_be_is_refused_before_anything_runs(workspace, tmp_path, sta
         ),
     ],
 )
-def test_a_store_and_a_student_that_do_not_fit_are_refused_before_anything_runs(student, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_store_and_a_student_that_do_not_fit_are_refused_before_anything_runs(student, message):
+    with pytest.raises(ValueError, match=message):
         experiment("corpus", labels=Label(), student=student).check()
 
 
@@ -184,6 +184,6 @@ def test_draws_serve_soft_targets_at_temperature_one_alone():
 @pytest.mark.slow
 def test_a_teacher_held_in_int8_says_what_it_costs(workspace):
     folder = run(workspace, student=learn(teacher_dtype="int8"))
-    told = json.loads((folder / "0" / "student" / "done.json").read_text())["metrics"]
-    assert told["teacher_megabytes"] < 0.35 * told["teacher_megabytes_float32"]
-    assert 0 < told["teacher_kl"] < 1e-2
+    output = json.loads((folder / "0" / "student" / "done.json").read_text())["metrics"]
+    assert output["teacher_megabytes"] < 0.35 * output["teacher_megabytes_float32"]
+    assert 0 < output["teacher_kl"] < 1e-2

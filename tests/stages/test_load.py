@@ -83,9 +83,9 @@ def test_a_stage_of_a_run_is_a_name(named, tmp_path):
     first = run(pruning(named), tmp_path / "first")
     again = run(pruning(first / "0" / "pruned"), tmp_path / "second")
     config, params = load_model(again / "0" / "pruned")
-    wanted = hub.load(str(named))[1]["blocks"][0]
+    expected = hub.load(str(named))[1]["blocks"][0]
     assert config.layers == 1
-    jax.tree.map(np.testing.assert_array_equal, params["blocks"][0], wanted)
+    jax.tree.map(np.testing.assert_array_equal, params["blocks"][0], expected)
     assert (again / "0" / "saved" / "huggingface" / "tokenizer.json").is_file()
     with pytest.raises(ValueError, match="has the head masked_lm; causal_lm is needed here"):
         open_model(str(first / "0" / "pruned"), head="causal_lm")
@@ -109,17 +109,17 @@ def test_another_model_under_the_same_name_is_loaded_anew(named, tmp_path):
 
 
 def test_a_new_head_is_announced_and_follows_the_seed(named):
-    told = []
+    output = []
     heads = [
-        open_model(str(named), told.append, head="token_classification", seed=seed)[1]["head"]
+        open_model(str(named), output.append, head="token_classification", seed=seed)[1]["head"]
         for seed in (0, 0, 1)
     ]
     kernels = [np.array(head["classify"]["kernel"]) for head in heads]
     assert np.array_equal(kernels[0], kernels[1]) and not np.array_equal(kernels[0], kernels[2])
-    assert "a new head for token_classification is drawn: head/classify/bias, head" in told[0]
-    told.clear()
-    open_model(str(named), told.append, head="masked_lm")
-    assert not told
+    assert "a new head for token_classification is drawn: head/classify/bias, head" in output[0]
+    output.clear()
+    open_model(str(named), output.append, head="masked_lm")
+    assert not output
 
 
 def test_a_folder_without_a_tokenizer_gets_none_made_up(tmp_path):

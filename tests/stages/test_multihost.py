@@ -62,8 +62,8 @@ def start_both(
 
 def finished(processes: list[subprocess.Popen]) -> None:
     for process in processes:
-        told, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +73,17 @@ def alone(workspace):
     return workspace / "alone" / "small-small" / "0"
 
 
-def assert_same(folder: pathlib.Path, wanted: pathlib.Path) -> None:
+def assert_same(folder: pathlib.Path, expected: pathlib.Path) -> None:
     for stage in ("teacher", "student"):
-        found, told = (load_model(at / stage)[1] for at in (folder, wanted))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, told)
+        actual, output = (load_model(at / stage)[1] for at in (folder, expected))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), actual, output)
 
 
 def test_two_processes_get_the_parameters_of_one(workspace, alone):
     finished(start_both(workspace, "both"))
     folder = workspace / "both" / "small-small" / "0"
     assert_same(folder, alone)
-    rows, wanted = (
+    rows, expected = (
         [
             json.loads(line)["loss"]
             for line in (at / "student/metrics.jsonl").read_text().split("\n")
@@ -91,7 +91,7 @@ def test_two_processes_get_the_parameters_of_one(workspace, alone):
         ]
         for at in (folder, alone)
     )
-    np.testing.assert_allclose(rows, wanted, rtol=1e-5)  # and each line is there once
+    np.testing.assert_allclose(rows, expected, rtol=1e-5)  # and each line is there once
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -106,8 +106,8 @@ def test_if_one_dies_the_other_ends_with_an_error_and_both_go_on(workspace, alon
         time.sleep(0.01)
     os.kill(processes[killed].pid, signal.SIGKILL)
     processes[killed].communicate()
-    told, _ = processes[1 - killed].communicate(timeout=240)
-    assert processes[1 - killed].returncode not in (0, None), told
+    output, _ = processes[1 - killed].communicate(timeout=240)
+    assert processes[1 - killed].returncode not in (0, None), output
     finished(start_both(workspace, workdir))
     assert_same(folder, alone)
 
@@ -117,17 +117,17 @@ def test_two_processes_write_what_one_writes(workspace):
     finished(start_both(workspace, "wrote-both", config="written"))
     rows = written.get_config().data.open(workspace / "cache")
     numbers = np.arange(written.ROWS)
-    shown = {
+    token_mask = {
         "generated": rows.sources(rows.splits["train"]),
         "labels": rows.repeated(numbers, 0, Masking()),
     }
-    for stage, batch in shown.items():
-        found, wanted = (
+    for stage, batch in token_mask.items():
+        actual, expected = (
             Store(workspace / name / "written-written/0" / stage / "store", {}).read(numbers, batch)
             for name in ("wrote-both", "wrote-alone")
         )
-        scores = {"scores", "log_probability"} & set(found)
-        for name in set(found) - scores:  # tokens drawn or found, and their number
-            np.testing.assert_array_equal(found[name], wanted[name])
+        scores = {"scores", "log_probability"} & set(actual)
+        for name in set(actual) - scores:  # tokens drawn or found, and their number
+            np.testing.assert_array_equal(actual[name], expected[name])
         for name in scores:
-            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5)
+            np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5)

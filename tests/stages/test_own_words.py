@@ -70,10 +70,10 @@ def run(workspace, workdir="runs", stopping=lambda: False, **stages):
 
 
 def learner(**changes) -> Train:
-    given = dict(
+    arguments = dict(
         teacher="teacher", source="student_init", terms=GKD, steps=6, on_policy=OnPolicy(share=0.5)
     )
-    return Train(**(given | STEPS | changes))
+    return Train(**(arguments | STEPS | changes))
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,9 @@ def test_cut_off_and_resumed_it_becomes_the_same(workspace, whole):
 
     with pytest.raises(KeyboardInterrupt, match="stopped after step"):
         run(workspace, "again", stopping=stopping, student=learner())
-    _, found = load_model(run(workspace, "again", student=learner()) / "student")
-    _, wanted = load_model(whole / "student")
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    _, actual = load_model(run(workspace, "again", student=learner()) / "student")
+    _, expected = load_model(whole / "student")
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def test_what_it_writes_goes_on_from_the_question(workspace, whole):
@@ -131,30 +131,35 @@ def test_what_it_writes_goes_on_from_the_question(workspace, whole):
     for text, row in zip(texts, rows.splits["test"], strict=True):
         question = row[: rows.columns]
         question = jnp.array(question[question >= 0][None])
-        found = search(params, Batch(question, jnp.ones(question.shape, bool)))
-        alone = known.decode(found.tokens[0, 0, : int(found.lengths[0, 0])].tolist())
+        actual = search(params, Batch(question, jnp.ones(question.shape, bool)))
+        alone = known.decode(actual.tokens[0, 0, : int(actual.lengths[0, 0])].tolist())
         assert text == " ".join(alone.split())
-    told = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"]["student"]
-    assert told["splits"]["test"]["answer_beam"] == answer_match(texts, rows.references("test"))
+    output = json.loads((whole / "decode" / "done.json").read_text())["metrics"]["models"][
+        "student"
+    ]
+    assert output["splits"]["test"]["answer_beam"] == answer_match(texts, rows.references("test"))
 
 
 def place_of(rows, folder) -> Workspace:
-    found = Workspace.__new__(Workspace)  # no run around it
-    found.__dict__.update(rows=rows, folder=folder, seed=0)
-    return found
+    actual = Workspace.__new__(Workspace)  # no run around it
+    actual.__dict__.update(rows=rows, folder=folder, seed=0)
+    return actual
 
 
 def test_right_answers_are_learned_and_else_the_references(workspace, whole, tmp_path, monkeypatch):
     rows = experiment(workspace).data.open(workspace / "cache")
     known, count = rows.tokenizer, len(rows.splits["train"])
-    told = rows.references("train")
+    output = rows.references("train")
 
     def ids(text):
         return [*known.encode([text])[0].tolist(), known.sep]
 
-    other = [f"Well, {one[0].split('####')[1].strip()} it is. ####" for one in told]
+    other = [f"Well, {one[0].split('####')[1].strip()} it is. ####" for one in output]
     wrote = [
-        [ids(told[0][0] + "1"), ids("So #### " + told[0][0].split("#### ")[1])],  # second is right
+        [
+            ids(output[0][0] + "1"),
+            ids("So #### " + output[0][0].split("#### ")[1]),
+        ],  # second is right
         [ids("#### 999"), ids(other[1])],  # none is
         *([ids("#### 999"), ids("no")] for _ in range(count - 2)),
     ]
@@ -163,10 +168,10 @@ def test_right_answers_are_learned_and_else_the_references(workspace, whole, tmp
     for i, row in enumerate(wrote):
         for j, each in enumerate(row):
             tokens[i, j, : len(each)], lengths[i, j] = each, len(each)
-    found = dict(tokens=tokens, lengths=lengths, scores=np.zeros((count, 2), np.float32))
-    monkeypatch.setattr(choose, "hypotheses", lambda workspace, source: found)
-    here = place_of(rows, tmp_path)
-    left = Choose(how="right").run(here)
+    actual = dict(tokens=tokens, lengths=lengths, scores=np.zeros((count, 2), np.float32))
+    monkeypatch.setattr(choose, "hypotheses", lambda workspace, source: actual)
+    local = place_of(rows, tmp_path)
+    left = Choose(how="right").run(local)
     assert left["right"] == pytest.approx(1 / count) and left["ended"] == 1
     with np.load(tmp_path / "targets.npz") as stored:
         targets = stored["targets"]
@@ -175,24 +180,24 @@ def test_right_answers_are_learned_and_else_the_references(workspace, whole, tmp
 
 
 @pytest.mark.parametrize(
-    "stage, said",
+    "stage, message",
     [
         (learner(terms=GKD | {"ce": HardLabels()}), r"terms \['ce'\].*its own samples"),
         (learner(on_policy=OnPolicy(share=2.0)), "on_policy.share is 2.0"),
         (learner(labels="labels"), "nothing is stored of what the student will write"),
     ],
 )
-def test_what_cannot_be_learned_of_own_words(tmp_path, stage, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_learned_of_own_words(tmp_path, stage, message):
+    with pytest.raises(ValueError, match=message):
         stage.check()
 
 
 def test_text_without_questions_has_no_own_words(tmp_path):
     from jaxkd.data.rows.text import CausalText
 
-    given = dataclasses.replace(experiment(tmp_path, student=learner()), data=CausalText())
+    arguments = dataclasses.replace(experiment(tmp_path, student=learner()), data=CausalText())
     with pytest.raises(ValueError, match="only Pairs have a source"):
         runner.run(
-            given, name="own", variant="test", command="pytest", workdir=tmp_path / "runs",
+            arguments, name="own", variant="test", command="pytest", workdir=tmp_path / "runs",
             cache=tmp_path,
         )  # fmt: skip

@@ -29,9 +29,9 @@ def experiment(**stages) -> Experiment:
     return Experiment(title="Written", data=Pairs(**pairs), stages=first | stages)
 
 
-def generate(**given) -> Generate:
+def generate(**settings) -> Generate:
     beam = Beam(width=3, n_best=3, max_tokens=12)
-    return Generate(**(dict(beam=beam, batch_size=8, shard_rows=8) | given))
+    return Generate(**(dict(beam=beam, batch_size=8, shard_rows=8) | settings))
 
 
 def get_config(variant: str = "written") -> Experiment:

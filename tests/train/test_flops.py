@@ -21,14 +21,14 @@ def test_a_forward_pass_is_two_flops_a_weight_and_token(scan):
     config = tiny.config(layers=3, scan_layers=scan)
     model, batch = families.build(config), tiny.batch(rows=8, length=12, targets=4)
     params = model.init(0)
-    found = Part(1, model, model.arrange(params), causal=False).forward(batch)
+    actual = Part(1, model, model.arrange(params), causal=False).forward(batch)
     tokens = 8 * 12
     kernels = weights(config, params, ["kernel"])
     # Queries with keys and weights with values: 2 x 2 B H L L K, H K the width.
     attention = 3 * 2 * 2 * tokens * 12 * config.width
     # The transform and the vocabulary, at the four target positions alone.
     head = 2 * 8 * 4 * (config.width**2 + config.width * config.vocabulary)
-    assert found == Flops(2.0 * tokens * kernels, float(attention), float(head))
+    assert actual == Flops(2.0 * tokens * kernels, float(attention), float(head))
 
 
 def test_what_is_padding_or_hidden_is_not_needed():
@@ -42,10 +42,10 @@ def test_what_is_padding_or_hidden_is_not_needed():
     part = Part(3, model, model.init(0), causal=True)
     whole = part.forward(batch)
     # 12 of 16 tokens, (8^2 + 4^2) / 2 of 8^2 pairs, of which half; 7 + 3 of 16 predictions.
-    wanted = 12 / 16 * whole.body + 40 / 64 / 2 * whole.attention + 10 / 16 * whole.head
-    assert Needed([part])(batch) == pytest.approx(3 * wanted)
+    expected = 12 / 16 * whole.body + 40 / 64 / 2 * whole.attention + 10 / 16 * whole.head
+    assert Needed([part])(batch) == pytest.approx(3 * expected)
     teacher = Part(1, model, model.init(0), causal=True)
-    assert Needed([part, teacher])(batch) == pytest.approx(4 * wanted)
+    assert Needed([part, teacher])(batch) == pytest.approx(4 * expected)
 
 
 def test_experts_count_by_what_a_token_goes_through():

@@ -73,9 +73,9 @@ def test_each_step_is_logged_once_in_the_mean_of_its_window():
     assert run.go() == 10
     train = [(done, loss) for done, split, loss in run.logged if split == "train"]
     # Windows end at multiples of 3 (log), 4 (save), 5 (evaluation) and at the end.
-    ends = [3, 4, 5, 6, 8, 9, 10]
-    wanted = [(e, np.mean(range(s, e))) for s, e in zip([0, *ends], ends, strict=False)]
-    assert train == wanted
+    eos_ids = [3, 4, 5, 6, 8, 9, 10]
+    expected = [(e, np.mean(range(s, e))) for s, e in zip([0, *eos_ids], eos_ids, strict=False)]
+    assert train == expected
 
 
 def test_checkpoints_hold_the_state_and_the_position_of_their_step():
@@ -135,17 +135,17 @@ def test_the_log_forgets_what_will_be_run_again_and_a_line_cut_off(tmp_path):
 
 
 def test_a_damaged_line_is_dropped_alone_and_said(tmp_path):
-    said = []
-    log = MetricLog(tmp_path / "metrics.jsonl", warn=said.append)
+    message = []
+    log = MetricLog(tmp_path / "metrics.jsonl", warn=message.append)
     for step in (2, 4, 6):
         log.write(step, "train", {"loss": step / 2})
     lines = log.file.read_bytes().splitlines(keepends=True)
     for damage in (b"\xff\xfe\n", b"[1, 2]\n", b'{"loss": 1.0}\n'):
         log.file.write_bytes(lines[0] + damage + lines[2])
-        said.clear()
+        message.clear()
         log.rewind(6)
         assert [row["step"] for row in log.rows()] == [2, 6]
-        assert len(said) == 1 and "metrics.jsonl: 1 damaged lines" in said[0]
+        assert len(message) == 1 and "metrics.jsonl: 1 damaged lines" in message[0]
 
 
 def test_the_speed_counts_tokens_and_no_padding():

@@ -29,7 +29,7 @@ def updated(settings: AdamW, steps: int, **options):
 
 def test_adamw_matches_torch():
     settings = AdamW(learning_rate=0.1, warmup=0.0, decay="constant", weight_decay=0.3, clip=0.0)
-    found = updated(settings, 4)
+    actual = updated(settings, 4)
     for name, decays in (("token", 0.3), ("bias", 0.0)):
         start = PARAMS["embed"]["token"] if name == "token" else PARAMS["head"]["bias"]
         gradient = GRADIENT["embed"]["token"] if name == "token" else GRADIENT["head"]["bias"]
@@ -40,14 +40,14 @@ def test_adamw_matches_torch():
         for _ in range(4):
             tensor.grad = torch.tensor(np.array(gradient))
             reference.step()
-        ours = found["embed"]["token"] if name == "token" else found["head"]["bias"]
+        ours = actual["embed"]["token"] if name == "token" else actual["head"]["bias"]
         np.testing.assert_allclose(ours, tensor.detach().numpy(), rtol=1e-5)
 
 
 def test_frozen_parameters_do_not_move_by_gradient_or_weight_decay():
-    found = updated(AdamW(weight_decay=0.5), 3, freeze=["embed/position"])
-    np.testing.assert_array_equal(found["embed"]["position"], PARAMS["embed"]["position"])
-    assert not np.allclose(found["embed"]["token"], PARAMS["embed"]["token"])
+    actual = updated(AdamW(weight_decay=0.5), 3, freeze=["embed/position"])
+    np.testing.assert_array_equal(actual["embed"]["position"], PARAMS["embed"]["position"])
+    assert not np.allclose(actual["embed"]["token"], PARAMS["embed"]["token"])
 
 
 def test_a_frozen_pattern_that_fits_nothing_is_an_error():
@@ -103,13 +103,13 @@ def test_stacked_blocks_decay_as_listed_ones_do():
     }
     listed = {"blocks": [block, block]}
     adamw = AdamW(learning_rate=0.1, weight_decay=0.5, warmup=0.0)
-    found = []
+    actual = []
     for params in (listed, stack(listed)):
         optimiser = adamw.build(params, 3)
         zeros = jax.tree.map(jnp.zeros_like, params)
-        found.append(unstack(optimiser.update(zeros, optimiser.init(params), params)[0]))
-    chex.assert_trees_all_equal(*found)
-    assert (found[0]["blocks"][0]["feed_forward"]["expand"]["kernel"] < 0).all()
+        actual.append(unstack(optimiser.update(zeros, optimiser.init(params), params)[0]))
+    chex.assert_trees_all_equal(*actual)
+    assert (actual[0]["blocks"][0]["feed_forward"]["expand"]["kernel"] < 0).all()
     with pytest.raises(ValueError, match="all blocks are one"):
         adamw.build(stack(listed), 3, ["blocks/0/*"])
 

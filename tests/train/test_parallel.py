@@ -30,15 +30,15 @@ COUNTS = [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4)), 8]
 def test_sharded_equals_jitted_on_ragged_rows(count, chunk):
     batch, optimiser = tiny.batch(rows=16), optax.sgd(0.1)
     params, teacher_params = MODEL.init(0), TEACHER.init(1)
-    wanted, told = parallel.jitted(step(optimiser))(
+    expected, output = parallel.jitted(step(optimiser))(
         initial_state(params, optimiser), teacher_params, batch
     )
     devices = jax.local_devices()[:count]
     state = parallel.shard(initial_state(params, optimiser), devices)
     run = parallel.sharded(step(optimiser, chunk=chunk), devices)
-    found, metrics = run(state, parallel.shard(teacher_params, devices), batch)
-    chex.assert_trees_all_close(found.params, wanted.params, rtol=1e-6, atol=1e-6)
-    for name, mean in told.items():
+    actual, metrics = run(state, parallel.shard(teacher_params, devices), batch)
+    chex.assert_trees_all_close(actual.params, expected.params, rtol=1e-6, atol=1e-6)
+    for name, mean in output.items():
         np.testing.assert_allclose(metrics[name].compute(), mean.compute(), rtol=1e-5)
 
 
@@ -65,19 +65,19 @@ def test_each_device_keeps_a_share_of_the_optimisers_state(count):
     model = families.build(tiny.config(layers=1, vocabulary=64))
     params = model.init(0)
 
-    def held(state):
+    def quantised(state):
         large = [x for x in jax.tree.leaves(state.optimiser) if x.size >= 32]
         return sum(x.addressable_shards[0].data.nbytes for x in large)
 
-    whole = held(initial_state(params, optimiser))
+    whole = quantised(initial_state(params, optimiser))
     run = parallel.sharded(make_step(model, {"ce": HardLabels()}, optimiser, seed=0), devices)
     state = parallel.shard(initial_state(params, optimiser), devices)
-    assert held(state) == whole / count
+    assert quantised(state) == whole / count
     # Also of parameters that lie there already: the whole is on no device, not even at first.
-    assert held(initial_state(parallel.shard(params, devices), optimiser)) == whole / count
+    assert quantised(initial_state(parallel.shard(params, devices), optimiser)) == whole / count
     for _ in range(2):
         state, _ = run(state, None, tiny.batch(rows=8))
-        assert held(state) == whole / count
+        assert quantised(state) == whole / count
 
 
 def test_what_does_not_fit_is_named():

@@ -57,13 +57,15 @@ def test_tensor_parallel_equals_jitted_on_ragged_rows(config, count, tensor, chu
     def step(**options):
         return make_step(model, TERMS, optimiser, seed=0, teacher=teacher, **options)
 
-    wanted, told = parallel.jitted(step())(initial_state(params, optimiser), teacher_params, batch)
+    expected, output = parallel.jitted(step())(
+        initial_state(params, optimiser), teacher_params, batch
+    )
     devices = jax.devices()[:count]
     state = parallel.shard(initial_state(params, optimiser), devices, tensor)
     run = parallel.sharded(step(chunk=chunk), devices, tensor)
-    found, metrics = run(state, parallel.shard(teacher_params, devices, tensor), batch)
-    chex.assert_trees_all_close(found.params, wanted.params, rtol=1e-6, atol=1e-6)
-    for name, mean in told.items():
+    actual, metrics = run(state, parallel.shard(teacher_params, devices, tensor), batch)
+    chex.assert_trees_all_close(actual.params, expected.params, rtol=1e-6, atol=1e-6)
+    for name, mean in output.items():
         np.testing.assert_allclose(metrics[name].compute(), mean.compute(), rtol=1e-5)
 
 
@@ -108,10 +110,10 @@ def compiled(kind, tensor, vocabulary=VOCABULARY):
             ce = losses.hard_labels(logits, labels)
             return {"kd": term.values(logits, teacher_logits, labels), "ce": ce}
 
-        given = ({"kd": 1.0, "ce": 0.5}, student, teacher, labels, mask)
-        return losses.fused(values, *given, chunk=CHUNK)[0]
+        arguments = ({"kd": 1.0, "ce": 0.5}, student, teacher, labels, mask)
+        return losses.fused(values, *arguments, chunk=CHUNK)[0]
 
-    given = (
+    arguments = (
         *(
             Projection(array(512, width, where=rows), array(vocabulary, width, where=tokens))
             for width in (64, 96)
@@ -121,7 +123,7 @@ def compiled(kind, tensor, vocabulary=VOCABULARY):
     )
     out = (NamedSharding(mesh, PartitionSpec()), Projection(rows, tokens))
     with jax.set_mesh(mesh):
-        return jax.jit(jax.value_and_grad(loss), out_shardings=out).lower(*given).compile()
+        return jax.jit(jax.value_and_grad(loss), out_shardings=out).lower(*arguments).compile()
 
 
 SENT = r"\w+\[([\d,]*)\]\S* (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"

@@ -120,7 +120,7 @@ def corpus(task: GlueTask) -> Corpus:
         known=frozenset({task.known} - {""}),
         labels=task.labels,
         texts=len(task.text),
-        notes=lambda found: _notes(task, found),
+        notes=lambda splits: _notes(task, splits),
     )
 
 
@@ -215,7 +215,7 @@ def _notes(task: GlueTask, splits: Splits) -> tuple[str, ...]:
 def _returns_or_not(task: GlueTask) -> tuple[str, Mapping[str, Sequence[Row]]]:
     """Sentences of Python's prose: does one speak of what is returned or raised, or not?
 
-    The word itself is cut out, so that it must be told from the others; as many of either kind.
+    The word itself is cut out, so that the rest must show it; as many of either kind.
     A task of two texts has a sentence's two halves, one of numbers has 0 and 1.
     """
     content = {}

@@ -1,8 +1,8 @@
 """A synthetic CTC task: letters of a sentence are repeated, and some copies are replaced.
 
 Each letter of a sentence of common words is repeated one to three times and 15% of the copies are
-replaced at random; the sentence is the target. Double letters can be told from repeated ones by the
-word alone.
+replaced at random; the sentence is the target. Only the word distinguishes double letters from
+repeated ones.
 """
 
 import collections

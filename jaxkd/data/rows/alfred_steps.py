@@ -91,14 +91,14 @@ class AlfredSteps(Data):
             )
 
     def dataset(self, cache: pathlib.Path) -> ResolvedDataset:
-        found = find(CORPUS, self.dir, self.origin, cache)
+        survey = find(CORPUS, self.dir, self.origin, cache)
         splits = {
             split: rows.flat_map(
                 lambda row: list(examples(row, self.annotations)), f"steps {self.annotations}"
             )
-            for split, rows in found.splits.items()
+            for split, rows in survey.splits.items()
         }
-        return dataclasses.replace(found, splits=splits)
+        return dataclasses.replace(survey, splits=splits)
 
     def rows_class(self) -> type[Rows]:
         return StepRows
@@ -118,21 +118,21 @@ class AlfredSteps(Data):
     def tokenizer_texts(self, row: Example) -> Sequence[str]:
         return (f"{row[0]} {row[1]}",)
 
-    def row_key(self, found: Survey) -> list[Any]:
-        return [self.length, list(found.labels)]
+    def row_key(self, survey: Survey) -> list[Any]:
+        return [self.length, list(survey.labels)]
 
-    def columns(self, found: Survey) -> int:
+    def columns(self, survey: Survey) -> int:
         return self.length + len(TASKS)
 
     def encode(
-        self, split: str, first: int, block: list[Example], tokenizer: Tokenizer, found: Survey
+        self, split: str, first: int, block: list[Example], tokenizer: Tokenizer, survey: Survey
     ) -> Int[np.ndarray, "rows columns"]:
         """A class that training never saw is no target."""
         number: dict[str, dict[str, int]] = {task: {} for task in TASKS}
-        for label in found.labels:
+        for label in survey.labels:
             task, _, name = label.partition(":")
             number[task][name] = len(number[task])
-        rows = np.full((len(block), self.columns(found)), tokenizer.pad, np.int32)
+        rows = np.full((len(block), self.columns(survey)), tokenizer.pad, np.int32)
         encode = functools.lru_cache(None)(lambda text: tokenizer.encode([text])[0])
         for row, (text, history, labels) in zip(rows, block, strict=True):
             last = encode(history)[-(self.length - 3) :]
@@ -144,11 +144,11 @@ class AlfredSteps(Data):
             ]
         return rows
 
-    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], survey: Survey) -> Int[np.ndarray, "..."]:
         return rows[:, : self.length]
 
     def make_rows(
-        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+        self, survey: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
     ) -> Rows:
         tokenizer = fields["tokenizer"]
         structural = sorted(tokenizer.structural_ids)
@@ -158,7 +158,7 @@ class AlfredSteps(Data):
             counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
         )
         return StepRows(
-            vocabulary=vocabulary, classes=found.labels, label_columns=len(TASKS), **fields
+            vocabulary=vocabulary, classes=survey.labels, label_columns=len(TASKS), **fields
         )
 
 

@@ -17,7 +17,7 @@ from jaxkd.core.random import numpy_stream
 from jaxkd.data.rows.array_cache import cached_arrays
 from jaxkd.data.rows.feed import Evaluation, Recall, Training
 from jaxkd.data.rows.masking import Masking, Vocabulary, unigram_nats
-from jaxkd.data.rows.survey import Survey, survey
+from jaxkd.data.rows.survey import Survey, read_survey
 from jaxkd.data.sources.find import ResolvedDataset
 from jaxkd.data.tokenizers.tokenizer import Tokenizer, open_tokenizer
 
@@ -150,14 +150,14 @@ class Rows(abc.ABC):
 
     def texts(self, split: str, numbers: Iterable[int]) -> list[tuple[str, ...]]:
         """The texts behind some rows of a split, read from their source again."""
-        wanted = set(numbers)
-        found: dict[int, tuple[str, ...]] = {}
+        reference = set(numbers)
+        survey: dict[int, tuple[str, ...]] = {}
         for number, row in enumerate(self.dataset.splits[split]):
-            if number in wanted:
-                found[number] = self.texts_of(row)
-                if len(found) == len(wanted):
+            if number in reference:
+                survey[number] = self.texts_of(row)
+                if len(survey) == len(reference):
                     break
-        return [found[number] for number in numbers]
+        return [survey[number] for number in numbers]
 
     @staticmethod
     def texts_of(row: Any) -> tuple[str, ...]:
@@ -218,28 +218,28 @@ class Data(abc.ABC):
         """
         self.check()
         dataset = self.dataset(cache)
-        found = survey(dataset, cache, self.look(dataset), f"{type(self).__name__} 1")
-        dataset = self.resolved(dataset, found)
+        survey = read_survey(dataset, cache, self.look(dataset), f"{type(self).__name__} 1")
+        dataset = self.resolved(dataset, survey)
         tokenizer = open_tokenizer(
             self.tokenizer,
             texts=lambda: [
                 text for row in dataset.splits["train"] for text in self.tokenizer_texts(row)
             ],
-            fingerprint=found.digest,
+            fingerprint=survey.digest,
             cache=cache,
             trained_size=self.trained_size,
             masked=self.masked,
             lossless=self.lossless,
         )
         tokenizer, kept = self.trim_tokenizer(tokenizer, dataset)
-        key = [self.rows_class().form, found.digest, tokenizer.fingerprint, *self.row_key(found)]
+        key = [self.rows_class().form, survey.digest, tokenizer.fingerprint, *self.row_key(survey)]
         fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         arrays = cached_arrays(
             cache,
             fingerprint,
-            self.columns(found),
+            self.columns(survey),
             lambda: {
-                split: self._blocks(split, records, tokenizer, found)
+                split: self._blocks(split, records, tokenizer, survey)
                 for split, records in dataset.splits.items()
             },
         )
@@ -255,16 +255,16 @@ class Data(abc.ABC):
             f"{fingerprint}-counts",
             size,
             lambda: {
-                split: iter([self._count(rows, size, found)[None]])
+                split: iter([self._count(rows, size, survey)[None]])
                 for split, rows in arrays.items()
             },
         )
         counts = {split: np.asarray(each[0], np.int64) for split, each in stored.items()}
         of_rows = counts
         if self.rows:
-            of_rows = {split: self._count(rows, size, found) for split, rows in splits.items()}
+            of_rows = {split: self._count(rows, size, survey) for split, rows in splits.items()}
         return self.make_rows(
-            found,
+            survey,
             dataset=dataset,
             fingerprint=f"{fingerprint}-{self.rows}",
             tokenizer=tokenizer,
@@ -275,25 +275,25 @@ class Data(abc.ABC):
         )
 
     def _blocks(
-        self, split: str, records: Iterable[Any], tokenizer: Tokenizer, found: Survey
+        self, split: str, records: Iterable[Any], tokenizer: Tokenizer, survey: Survey
     ) -> Iterator[Int[np.ndarray, "rows columns"]]:
         block: list[Any] = []
         first = 0
         for row in records:
             block.append(row)
             if len(block) == BLOCK:
-                yield self.encode(split, first, block, tokenizer, found)
+                yield self.encode(split, first, block, tokenizer, survey)
                 first, block = first + BLOCK, []
         if block:
-            yield self.encode(split, first, block, tokenizer, found)
+            yield self.encode(split, first, block, tokenizer, survey)
 
     def _count(
-        self, rows: Int[np.ndarray, "B C"], size: int, found: Survey
+        self, rows: Int[np.ndarray, "B C"], size: int, survey: Survey
     ) -> Int[np.ndarray, " V"]:
         """Occurrences of each target token, a block of rows at a time."""
         counts = np.zeros(size, np.int64)
         for start in range(0, len(rows), 2**16):
-            tokens = self.target_tokens(np.asarray(rows[start : start + 2**16]), found)
+            tokens = self.target_tokens(np.asarray(rows[start : start + 2**16]), survey)
             counts += np.bincount(tokens[tokens >= 0], minlength=size)
         return counts
 
@@ -311,7 +311,7 @@ class Data(abc.ABC):
         """What is to be learned from reading all rows once (survey.py)."""
         return None
 
-    def resolved(self, dataset: ResolvedDataset, found: Survey) -> ResolvedDataset:
+    def resolved(self, dataset: ResolvedDataset, survey: Survey) -> ResolvedDataset:
         """The data set, once its rows were looked at."""
         return dataset
 
@@ -326,26 +326,26 @@ class Data(abc.ABC):
         return tokenizer, None
 
     @abc.abstractmethod
-    def row_key(self, found: Survey) -> list[Any]:
+    def row_key(self, survey: Survey) -> list[Any]:
         """The settings that decide what `encode` gives."""
 
     @abc.abstractmethod
-    def columns(self, found: Survey) -> int:
+    def columns(self, survey: Survey) -> int:
         """Columns of the arrays."""
 
     @abc.abstractmethod
     def encode(
-        self, split: str, first: int, block: list[Any], tokenizer: Tokenizer, found: Survey
+        self, split: str, first: int, block: list[Any], tokenizer: Tokenizer, survey: Survey
     ) -> Int[np.ndarray, "rows columns"]:
         """Rows of a source, from number `first` on, as rows of tokens."""
 
     @abc.abstractmethod
-    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], survey: Survey) -> Int[np.ndarray, "..."]:
         """The tokens that `unigram` counts; below 0 where there is none."""
 
     @abc.abstractmethod
     def make_rows(
-        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+        self, survey: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
     ) -> Rows:
         """The opened rows.
 

@@ -14,7 +14,7 @@ from jaxkd.core.stored_targets import StoredTargets
 
 RowArray = Int[np.ndarray, "rows C"]
 # What is made of some rows, with randomness of its own: masks, or the same rows shifted.
-Draw = Callable[[RowArray, np.random.Generator], Batch]
+MakeBatch = Callable[[RowArray, np.random.Generator], Batch]
 # What a teacher stored for the rows of these numbers (teacher_store.py), as the batch shows them.
 Recall = Callable[[Int[np.ndarray, " B"], Batch], StoredTargets]
 
@@ -29,7 +29,7 @@ def permutation(seed: int, epoch: int, rows: int) -> Int[np.ndarray, " rows"]:
 
 
 class Training:
-    """Batches of step 0, 1, 2, ...; batch k of a seed is the same whenever it is asked for.
+    """Batches of step 0, 1, 2, ...; batch k of a seed is the same whenever it is made.
 
     Each epoch is shuffled anew; batch k is drawn with randomness derived from (seed, k) alone, so
     a row is masked differently each time it comes round. Grain reads ahead on its own threads, and
@@ -39,7 +39,7 @@ class Training:
     def __init__(
         self,
         rows: RowArray,
-        draw: Draw,
+        draw: MakeBatch,
         *,
         seed: int,
         batch_size: int,
@@ -131,7 +131,7 @@ class Evaluation:
 
     rows: RowArray
     order: Int[np.ndarray, " n"]  # numbers of the rows, as they come
-    draw: Draw
+    draw: MakeBatch
     filler: int  # token that fills up the last batch
     batch_size: int
 

@@ -147,22 +147,22 @@ class Labelled(Data):
             )
         return tokenizer.trimmed(counts)
 
-    def row_key(self, found: Survey) -> list[Any]:
-        return [self.length, list(found.labels)]
+    def row_key(self, survey: Survey) -> list[Any]:
+        return [self.length, list(survey.labels)]
 
     def _pairs(self) -> bool:
         if self.train:
             return len(names_of(self.text)) == 2
         return CORPORA[self.corpus].texts == 2
 
-    def columns(self, found: Survey) -> int:
+    def columns(self, survey: Survey) -> int:
         return self.length + self._pairs() + 1
 
     def encode(
-        self, split: str, first: int, block: list[Row], tokenizer: Tokenizer, found: Survey
+        self, split: str, first: int, block: list[Row], tokenizer: Tokenizer, survey: Survey
     ) -> Int[np.ndarray, "rows columns"]:
-        numbers = {name: number for number, name in enumerate(found.labels)}
-        rows = np.full((len(block), self.columns(found)), tokenizer.pad, np.int32)
+        numbers = {name: number for number, name in enumerate(survey.labels)}
+        rows = np.full((len(block), self.columns(survey)), tokenizer.pad, np.int32)
         pairs = self._pairs()
         seconds = [texts[1] for texts, _ in block] if pairs else None
         encoded = tokenizer.encode_pairs(
@@ -179,11 +179,11 @@ class Labelled(Data):
                 row[-1] = NO_LABEL if label is None else numbers[label]
         return rows
 
-    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], survey: Survey) -> Int[np.ndarray, "..."]:
         return rows[:, : self.length]
 
     def make_rows(
-        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+        self, survey: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
     ) -> Rows:
         tokenizer = fields["tokenizer"]
         structural = sorted(tokenizer.structural_ids)
@@ -203,7 +203,7 @@ class Labelled(Data):
         ]
         return kind(
             vocabulary=vocabulary,
-            classes=found.labels,
+            classes=survey.labels,
             pairs=self._pairs(),
             unlabelled=tuple(without),
             **fields,

@@ -14,7 +14,7 @@ class Masking:
     """15% of the tokens: 80% become [MASK], 10% a random token, 10% stay (Devlin et al., 2018).
 
     With `smoothing` s a token seen c times in the training split is chosen with weight c^-s, so
-    rare words are asked for more often (Sanh et al., 2019: 0.7). With 0 all tokens are alike.
+    rare words are targets more often (Sanh et al., 2019: 0.7). With 0 all tokens are alike.
     [CLS], [SEP] and padding are never chosen.
     """
 
@@ -78,11 +78,11 @@ def mask_rows(
     counted = np.arange(slots) < chosen[:, None]
     targets = np.take_along_axis(rows, positions, 1)
     fate = rng.random(positions.shape)
-    shown = np.where(fate < masking.mask, vocabulary.mask, targets)
+    token_mask = np.where(fate < masking.mask, vocabulary.mask, targets)
     replaced = (fate >= masking.mask) & (fate < masking.mask + masking.random)
-    shown = np.where(replaced, rng.choice(vocabulary.ordinary, positions.shape), shown)
+    token_mask = np.where(replaced, rng.choice(vocabulary.ordinary, positions.shape), token_mask)
     tokens = rows.copy()
-    np.put_along_axis(tokens, positions, np.where(counted, shown, targets), 1)
+    np.put_along_axis(tokens, positions, np.where(counted, token_mask, targets), 1)
     return Batch(
         tokens=tokens,
         mask=rows != vocabulary.pad,

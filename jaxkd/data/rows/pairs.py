@@ -149,16 +149,16 @@ class _Pairs(Data):
     def tokenizer_texts(self, row: Pair) -> Sequence[str]:
         return (row[0], *row[1])
 
-    def row_key(self, found: Survey) -> list[Any]:
+    def row_key(self, survey: Survey) -> list[Any]:
         return [self.read, self.write, self.cut, self.joined]
 
-    def columns(self, found: Survey) -> int:
+    def columns(self, survey: Survey) -> int:
         return self.read + self.write
 
     def encode(
-        self, split: str, first: int, block: list[Pair], tokenizer: Tokenizer, found: Survey
+        self, split: str, first: int, block: list[Pair], tokenizer: Tokenizer, survey: Survey
     ) -> Int[np.ndarray, "rows columns"]:
-        rows = np.full((len(block), self.columns(found)), NOTHING, np.int32)
+        rows = np.full((len(block), self.columns(survey)), NOTHING, np.int32)
         joined = bool(self.joined)
         # What a row of each side ends with, whatever of it is cut.
         after = tokenizer.encode([self.joined])[0] if joined else [tokenizer.sep]
@@ -185,11 +185,11 @@ class _Pairs(Data):
             _check_room(split, first, rows[:, : self.read], rows[:, self.read :])
         return rows
 
-    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], survey: Survey) -> Int[np.ndarray, "..."]:
         return rows[:, self.read :]
 
     def make_rows(
-        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+        self, survey: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
     ) -> Rows:
         tokenizer = fields["tokenizer"]
         if self.ctc and tokenizer.pad != BLANK:

@@ -23,7 +23,7 @@ class Survey:
     labels: tuple[str, ...] = ()  # names of the classes
 
 
-def survey(
+def read_survey(
     dataset: ResolvedDataset,
     cache: pathlib.Path,
     look: Callable[[Mapping[str, Iterator[tuple[str, Any]]]], tuple[str, ...]] | None = None,

@@ -122,7 +122,7 @@ class Text(Data):
     text: str = ""  # column of a table; empty: the only one
     length: int = 128  # tokens a row, [CLS] and [SEP] included
 
-    opens: ClassVar[type[Rows]]
+    rows_type: ClassVar[type[Rows]]
 
     def check(self) -> None:
         super().check()
@@ -149,11 +149,11 @@ class Text(Data):
         else:
             files = {"train": self.train, "validation": self.validation, "test": self.test}
             tables, name, origin = table_splits(files)
-            wanted = names_of(self.text)
-            if len(wanted) > 1:
+            expected = names_of(self.text)
+            if len(expected) > 1:
                 raise ValueError(f"data.text={self.text!r}: a text has one column.")
             columns = header_of(tables["train"])
-            named = column(wanted[0] if wanted else "", columns, (), "data.text")
+            named = column(expected[0] if expected else "", columns, (), "data.text")
             splits = {
                 split: rows.map(lambda row: a_text(row[named], named), f"text {named}")
                 for split, rows in tables.items()
@@ -169,22 +169,22 @@ class Text(Data):
 
     @property
     def masked(self) -> bool:  # type: ignore[override]
-        return self.opens.masks
+        return self.rows_type.masks
 
     def rows_class(self) -> type[Rows]:
-        return self.opens
+        return self.rows_type
 
     def tokenizer_texts(self, row: str) -> Sequence[str]:
         return (row,)
 
-    def row_key(self, found: Survey) -> list[Any]:
+    def row_key(self, survey: Survey) -> list[Any]:
         return [self.length]
 
-    def columns(self, found: Survey) -> int:
+    def columns(self, survey: Survey) -> int:
         return self.length
 
     def encode(
-        self, split: str, first: int, block: list[str], tokenizer: Tokenizer, found: Survey
+        self, split: str, first: int, block: list[str], tokenizer: Tokenizer, survey: Survey
     ) -> Int[np.ndarray, "rows columns"]:
         return pack(
             tokenizer.encode(block),
@@ -195,13 +195,13 @@ class Text(Data):
         )
 
     def _pad(self, tokenizer: Tokenizer) -> int:
-        return tokenizer.pad if self.opens.masks else -1
+        return tokenizer.pad if self.rows_type.masks else -1
 
-    def target_tokens(self, rows: Int[np.ndarray, "B C"], found: Survey) -> Int[np.ndarray, "..."]:
+    def target_tokens(self, rows: Int[np.ndarray, "B C"], survey: Survey) -> Int[np.ndarray, "..."]:
         return rows
 
     def make_rows(
-        self, found: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
+        self, survey: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
     ) -> Rows:
         tokenizer = fields["tokenizer"]
         # WikiText's <unk> is a word of its text, to be predicted like any other.
@@ -219,21 +219,21 @@ class Text(Data):
             pad=self._pad(tokenizer),
         )
         fields["counts"] = {split: ordinary(each) for split, each in fields["counts"].items()}
-        return self.opens(vocabulary=vocabulary, **fields)
+        return self.rows_type(vocabulary=vocabulary, **fields)
 
 
 @dataclasses.dataclass
 class MaskedText(Text):
     """Text for masked language models."""
 
-    opens: ClassVar[type[Rows]] = MaskedRows
+    rows_type: ClassVar[type[Rows]] = MaskedRows
 
 
 @dataclasses.dataclass
 class CausalText(Text):
     """Text for models that read from left to right."""
 
-    opens: ClassVar[type[Rows]] = CausalRows
+    rows_type: ClassVar[type[Rows]] = CausalRows
 
 
 def check_own(data: Any) -> None:

@@ -31,7 +31,7 @@ class Corpus:
     # A stand-in (name, split -> rows); its numbers are never shown as the data set's.
     embedded: Callable[[], tuple[str, Mapping[str, Sequence[Any]]]] | None = None
     # sha256 of the training split's (unpacked) first file. A folder with another file is called by
-    # its own name. Empty: it cannot be told, and has its name where it lies in $JAXKD_DATA.
+    # its own name. Empty: it is not known, and it has its name where it lies in $JAXKD_DATA.
     known: frozenset[str] = frozenset()
     made: bool = False  # made by jaxkd itself: there is nothing else than `embedded`
     labels: tuple[str, ...] = ()  # names of the classes, where rows are labelled

@@ -9,7 +9,7 @@ _PATIENCE = 3  # seconds without an answer from the hub after which it counts as
 
 
 class HubUnavailable(FileNotFoundError):
-    """The hub was asked for files and did not give them."""
+    """The hub did not give the files."""
 
 
 def hub_files(repository: str, *alternatives: Sequence[str], kind: str) -> list[pathlib.Path]:
@@ -86,7 +86,7 @@ def dataset_splits(name: str) -> dict[str, list[pathlib.Path]]:
         raise HubUnavailable(
             f"{repository} could not be had from the hub: {reason(error)}"
         ) from error
-    found: dict[str, list[str]] = {}
+    actual: dict[str, list[str]] = {}
     for file in sorted(every):
         if inside and not file.startswith(f"{inside}/"):
             continue
@@ -94,9 +94,9 @@ def dataset_splits(name: str) -> dict[str, list[pathlib.Path]]:
             stem = file.rsplit("/", 1)[-1]
             pattern = rf"({'|'.join(words)})([-_.].*)?\.(parquet|jsonl|csv|tsv)(\.gz)?"
             if re.fullmatch(pattern, stem):
-                found.setdefault(split, []).append(file)
-    folders = {file.rpartition("/")[0] for files in found.values() for file in files}
-    if "train" not in found or len(folders) > 1:
+                actual.setdefault(split, []).append(file)
+    folders = {file.rpartition("/")[0] for files in actual.values() for file in files}
+    if "train" not in actual or len(folders) > 1:
         raise ValueError(
             f"{name}: "
             + (
@@ -106,7 +106,7 @@ def dataset_splits(name: str) -> dict[str, list[pathlib.Path]]:
                 else f"no file is named after the split train. It has: {', '.join(every[:8])}."
             )
         )
-    return {split: dataset_files(repository, files) for split, files in found.items()}
+    return {split: dataset_files(repository, files) for split, files in actual.items()}
 
 
 def _ask(url: str) -> None:

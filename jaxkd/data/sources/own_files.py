@@ -52,8 +52,8 @@ def table_splits(files: dict[str, str]) -> tuple[dict[str, Records], str, str]:
         splits = {split: rows for split, rows in splits.items() if split in (*files, *OTHERS)}
         origin = f"{origin} {display_path(path)}"
     elif not path.is_file() and _is_hub_id(train):
-        found = dataset_splits(train)
-        splits = {split: joined([open_records(f) for f in each]) for split, each in found.items()}
+        actual = dataset_splits(train)
+        splits = {split: joined([open_records(f) for f in each]) for split, each in actual.items()}
         name, origin = train, f"hub {train}"
     else:
         splits, name = {"train": open_records(existing(train, "data.train"))}, path.name
