@@ -72,7 +72,7 @@ def alfred_tasks(embedded: bool = False) -> AlfredSteps:
 def scan(division: str = "simple") -> Pairs:
     """SCAN's commands and actions in one of its divisions."""
     return Pairs(
-        corpus="scan", languages=(division, "actions"), trained_size=400, read=24, write=128
+        corpus="scan", languages=(division, "actions"), trained_size=400, read=24, write=256
     )
 
 

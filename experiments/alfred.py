@@ -47,7 +47,7 @@ class Variant:
     timed: int = 50  # plans decoded one at a time, for the latency
 
 
-_SCAN = Size(teacher=3000, student=3000, more=600, room=128, evaluate_every=500)
+_SCAN = Size(teacher=3000, student=3000, more=600, room=256, evaluate_every=500)
 VARIANTS = {
     "mini": Variant(
         data.alfred(),
@@ -80,10 +80,10 @@ def get_config(variant: str = "mini") -> Experiment:
     for kind in chosen.kinds:
         shapes = (models.seq2seq_model(kind, chosen.model, role) for role in ("teacher", "student"))
         stages |= arms(kind, *shapes, chosen.size, RATES[kind])
-    token_mask = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
-    stages["evaluate"] = Evaluate(models=token_mask, splits=("test",), batch_size=64)
+    evaluated = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
+    stages["evaluate"] = Evaluate(models=evaluated, splits=("test",), batch_size=64)
     stages["decode"] = Decode(
-        models=token_mask,
+        models=evaluated,
         metrics=chosen.metrics,
         timed=chosen.timed,
         beam=Beam(width=chosen.size.width, max_tokens=chosen.size.room),
@@ -104,11 +104,11 @@ def _report(kinds: tuple[str, ...]) -> Report:
     }
     comparisons = [
         Comparison(
-            f"{KINDS[kind]}: {LABELS[improved]} against references",
-            f"{kind}_{improved}", f"{kind}_alone", "test", "exact_greedy",
+            f"{KINDS[kind]}: {LABELS[target]} against references",
+            f"{kind}_{target}", f"{kind}_alone", "test", "exact_greedy",
         )
         for kind in kinds
-        for improved in ("word", "seq", "all")
+        for target in ("word", "seq", "all")
     ]  # fmt: skip
     if len(kinds) > 1:
         title = "teachers: Transformer against LSTM"

@@ -113,10 +113,10 @@ def get_config(variant: str = "mini") -> Experiment:
         "warm": Train(source="student_init", **size.training(half, of_student)),
         "on_policy": distilled("warm", size.student - half, gkd, on_policy=OnPolicy(share=0.5)),
     }
-    token_mask = tuple(LABELS)
-    stages["evaluate"] = Evaluate(models=token_mask, splits=("test",), batch_size=32, chunk=256)
+    evaluated = tuple(LABELS)
+    stages["evaluate"] = Evaluate(models=evaluated, splits=("test",), batch_size=32, chunk=256)
     stages["decode"] = Decode(
-        models=token_mask,
+        models=evaluated,
         metrics=("answer",),
         beam=dataclasses.replace(beam, n_best=1),
         batch_size=32,

@@ -113,10 +113,10 @@ def _report(labels: dict[str, str], students: tuple[str, ...], *, trained: bool)
         "wide_distilled": (182.03, 0.254, 0.419),
     }
     metrics = ("perplexity", "accuracy", "accuracy_5")
-    token_mask = [("Students", students)] + ([("Teacher", ("teacher",))] if trained else [])
+    plots = [("Students", students)] + ([("Teacher", ("teacher",))] if trained else [])
     curves = [
         Curve(f"{who}: validation loss over steps", models, "validation", unigram=True)
-        for who, models in token_mask
+        for who, models in plots
     ]
     return Report(
         labels=labels,

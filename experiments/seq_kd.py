@@ -79,10 +79,10 @@ def get_config(variant: str = "mini") -> Experiment:
             models.seq2seq_model(kind, chosen.model, role) for role in ("teacher", "student")
         )
         stages |= arms(kind, teacher, student, chosen.size, RATES[kind])
-    token_mask = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
+    evaluated = tuple(f"{kind}_{name}" for kind in chosen.kinds for name in LABELS)
     beam = Beam(width=chosen.size.width, max_tokens=chosen.size.room)
-    stages["evaluate"] = Evaluate(models=token_mask, splits=("test",), batch_size=64)
-    stages["decode"] = Decode(models=token_mask, splits=("test",), beam=beam)
+    stages["evaluate"] = Evaluate(models=evaluated, splits=("test",), batch_size=64)
+    stages["decode"] = Decode(models=evaluated, splits=("test",), beam=beam)
     return Experiment(
         title="Sequence-level distillation: a teacher's translations against a person's",
         data=data.multi30k(embedded=chosen.embedded),
@@ -104,20 +104,20 @@ def _report(kinds: tuple[str, ...]) -> Report:
         students = tuple(f"{kind}_{name}" for name in ("alone", "word", "seq", "both"))
         title = f"{titles[kind]} students: validation loss over steps"
         curves.append(Curve(title, students, "validation", unigram=True))
-        for strategy in ("greedy", "beam"):
+        for search in ("greedy", "beam"):
             comparisons += [
                 Comparison(
-                    f"{titles[kind]}: {LABELS[improved]} against references ({strategy})",
-                    f"{kind}_{improved}", f"{kind}_alone", "test", f"bleu_{strategy}",
+                    f"{titles[kind]}: {LABELS[target]} against references ({search})",
+                    f"{kind}_{target}", f"{kind}_alone", "test", f"bleu_{search}",
                 )
-                for improved in ("word", "seq", "all")
+                for target in ("word", "seq", "all")
             ]  # fmt: skip
         references += [
             Reference(
-                f"{LABELS[name]}, {strategy}", value, f"{kind}_{name}", "test", f"bleu_{strategy}"
+                f"{LABELS[name]}, {search}", value, f"{kind}_{name}", "test", f"bleu_{search}"
             )
             for name, values in ORIGINAL.items()
-            for strategy, value in zip(("greedy", "beam"), values, strict=True)
+            for search, value in zip(("greedy", "beam"), values, strict=True)
         ]
     return Report(
         labels=labels,

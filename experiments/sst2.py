@@ -113,8 +113,8 @@ def get_config(variant: str = "mini") -> Experiment:
         "random": Initialise(like="loaded", layers=size.layers),
         "scratch": Train(source="random", **size.student),
     }
-    token_mask = ("teacher", "student_init", "student", "alone", "scratch")
-    stages["evaluate"] = Evaluate(models=token_mask)
+    evaluated = ("teacher", "student_init", "student", "alone", "scratch")
+    stages["evaluate"] = Evaluate(models=evaluated)
     stages["export"] = Export(model="student")
     labels = {
         "teacher": "teacher, fine-tuned",

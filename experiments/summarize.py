@@ -73,10 +73,10 @@ def get_config(variant: str = "mini") -> Experiment:
         )
         stages = arms("transformer", *shapes, size, RATE)
         labels = {f"transformer_{name}": label for name, label in LABELS.items()}
-    token_mask = tuple(labels)
-    stages["evaluate"] = Evaluate(models=token_mask, splits=("test",), batch_size=32, chunk=256)
+    evaluated = tuple(labels)
+    stages["evaluate"] = Evaluate(models=evaluated, splits=("test",), batch_size=32, chunk=256)
     stages["decode"] = Decode(
-        models=token_mask,
+        models=evaluated,
         metrics=("bleu", "rouge"),
         beam=Beam(width=size.width, max_tokens=size.room),
         batch_size=32,

@@ -110,12 +110,12 @@ def get_config(variant: str = "mini") -> Translate:
             curves=(Curve("Validation loss over steps", students, "validation", unigram=True),),
             comparisons=tuple(
                 Comparison(
-                    f"Seq-KD against your targets ({strategy})",
+                    f"Seq-KD against your targets ({search})",
                     *students,
                     "test",
-                    f"bleu_{strategy}",
+                    f"bleu_{search}",
                 )
-                for strategy in ("greedy", "beam")
+                for search in ("greedy", "beam")
             ),
             split="test",
         ),

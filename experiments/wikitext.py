@@ -218,8 +218,8 @@ def _report(size: Size, teachers: tuple[str, ...], students: tuple[str, ...]) ->
             Curve("Teachers: validation loss over steps", teachers, "validation", unigram=True),
         ),
         comparisons=tuple(
-            Comparison(title, improved, baseline, "validation", metric)
-            for improved, baseline, title in against
+            Comparison(title, model, baseline, "validation", metric)
+            for model, baseline, title in against
             for metric in ("loss", "kl")
         ),
         references=tuple(references),

@@ -52,11 +52,11 @@ class Field:
         if self.dtype == "uint24":
             wide = np.zeros((*raw.shape[:1], raw.shape[1] // 3, 4), np.uint8)
             wide[..., :3] = raw.reshape(*wide.shape[:2], 3)
-            actual = wide.view("<u4")[..., 0]
+            values = wide.view("<u4")[..., 0]
         else:
-            actual = np.ascontiguousarray(raw).view(self._numpy)
-        actual = actual.astype(np.int32) if "uint" in self.dtype else actual
-        return actual.reshape(len(raw), *self.shape)
+            values = np.ascontiguousarray(raw).view(self._numpy)
+        values = values.astype(np.int32) if "uint" in self.dtype else values
+        return values.reshape(len(raw), *self.shape)
 
 
 def _octets(ids: np.ndarray) -> np.ndarray:
@@ -69,18 +69,21 @@ def ids_of(vocabulary: int, *shape: int) -> Field:
 
 
 def hashes(batch: Batch) -> list[bytes]:
-    """Of each row, what a model was shown and asked."""
-    token_mask = [np.asarray(batch.tokens), np.asarray(batch.mask)]
+    """Of each row, what a model was shown and which positions were its targets."""
+    mask, inputs, targets = np.asarray(batch.mask), [np.asarray(batch.tokens)], []
+    if batch.segments is not None:
+        inputs.append(np.asarray(batch.segments))
     if batch.target_positions is not None:
-        token_mask += [np.asarray(batch.target_positions), np.asarray(batch.target_mask)]
-    actual = []
-    for rows in zip(*token_mask, strict=True):
+        targets = [np.asarray(batch.target_positions), np.asarray(batch.target_mask)]
+    digests = []
+    for i, present in enumerate(mask):
         # Without the padding behind, which batches of like length cut differently.
-        length = int(np.flatnonzero(rows[1])[-1]) + 1 if rows[1].any() else 0
-        content = [rows[0][:length].astype("<i4"), *(row.astype("<i4") for row in rows[2:])]
+        length = int(np.flatnonzero(present)[-1]) + 1 if present.any() else 0
+        content = [array[i, :length] for array in inputs] + [array[i] for array in targets]
+        content = [part.astype("<i4") for part in content]
         joined = b"".join(part.tobytes() for part in content)
-        actual.append(hashlib.blake2b(joined, digest_size=HASH).digest())
-    return actual
+        digests.append(hashlib.blake2b(joined, digest_size=HASH).digest())
+    return digests
 
 
 def shard_file(folder: pathlib.Path, number: int) -> pathlib.Path:
@@ -145,17 +148,17 @@ class Store:
                 f"{folder} is no finished store of a teacher's targets: it has no {HEADER}."
             )
         header = json.loads((folder / HEADER).read_text())
-        actual = header["made_from"]
-        unlike = [name for name in expected if actual.get(name) != expected[name]]
+        made_from = header["made_from"]
+        unlike = [name for name in expected if made_from.get(name) != expected[name]]
         if unlike:
-            output = "; ".join(
-                f"{x}: {actual.get(x)!r} there, {expected[x]!r} here" for x in unlike
+            differences = "; ".join(
+                f"{x}: {made_from.get(x)!r} there, {expected[x]!r} here" for x in unlike
             )
             raise ValueError(
-                f"{folder} was made from something else ({output}). Delete the folder of the stage "
-                "that labels, and start again."
+                f"{folder} was made from something else ({differences}). Delete the folder of the "
+                "stage that labels, and start again."
             )
-        self.folder, self.made_from = folder, actual
+        self.folder, self.made_from = folder, made_from
         self.fields = {k: Field(tuple(s), dtype) for k, (s, dtype) in header["fields"].items()}
         files = [shard_file(folder, number) for number in range(header["shards"])]
         lacking = [file.name for file in files if not file.is_file()]
@@ -189,8 +192,8 @@ class Store:
                     "those of the batch. Delete the folder of its stage, and start again."
                 )
         raw = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1)[:, HASH:]
-        actual, start = {}, 0
+        fields, start = {}, 0
         for name, field in self.fields.items():
-            actual[name] = field.read(raw[:, start : start + field.size])
+            fields[name] = field.read(raw[:, start : start + field.size])
             start += field.size
-        return actual
+        return fields

@@ -93,7 +93,7 @@ def make_step(
             return tree if axis is None else jax.lax.psum(tree, axis)
 
         if mix is not None:
-            batch, context = mix(state.params, batch, state.step, axis)
+            batch, sampled_share = mix(state.params, batch, state.step, axis)
         now = objective.at(terms, state.step)
         count = over_devices(objective.counts(now, batch))
         keep = keep_blocks(seed, state.step, model.depth, layer_drop) if layer_drop else None
@@ -129,7 +129,7 @@ def make_step(
         metrics["loss"] = Mean(loss, one)
         metrics["grad_norm"] = Mean(optax.tree.norm(gradient), one)
         if mix is not None:
-            metrics["on_policy"] = Mean(context, one)
+            metrics["on_policy"] = Mean(sampled_share, one)
         return State(state.step + 1, params, optimiser_state), metrics
 
     return step

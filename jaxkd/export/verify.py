@@ -130,8 +130,8 @@ def _compare(
     config = dataclasses.replace(config, compute="float32")
     description = json.dumps(families.describe(config))
     worst, shapes = 0.0, []
-    matching = LARGEST // (3 * config.vocabulary)
-    longest = max(1, min(config.positions_for_tokens, LONGEST, matching))
+    tokens_in_memory = LARGEST // (3 * config.vocabulary)
+    longest = max(1, min(config.positions_for_tokens, LONGEST, tokens_in_memory))
     # transformers finds the last token by the padding id; without one it takes single whole rows.
     whole_only = config.pad < 0 and config.head == CLASSIFIES
     for length in sorted({(longest + 1) // 2, longest}):

@@ -109,8 +109,8 @@ class Confusion:
         counts = np.asarray(self.counts, np.float64)
         true, predicted, n = counts.sum(1), counts.sum(0), counts.sum()
         covariance = np.trace(counts) * n - true @ predicted
-        sharded = (n**2 - predicted @ predicted) * (n**2 - true @ true)
-        return float(covariance / np.sqrt(sharded)) if sharded > 0 else 0.0
+        product = (n**2 - predicted @ predicted) * (n**2 - true @ true)
+        return float(covariance / np.sqrt(product)) if product > 0 else 0.0
 
 
 @jax.tree_util.register_dataclass
@@ -161,8 +161,8 @@ class Moments:
 
     def compute(self) -> float:
         """Pearson's correlation; nan if x or y is constant, as scipy's."""
-        sharded = float(self.xx) * float(self.yy)
-        return float(self.xy) / float(np.sqrt(sharded)) if sharded > 0 else float("nan")
+        product = float(self.xx) * float(self.yy)
+        return float(self.xy) / float(np.sqrt(product)) if product > 0 else float("nan")
 
 
 @jax.tree_util.register_dataclass
@@ -197,8 +197,8 @@ class Collected:
         if len(x) < 2:
             return float("nan")
         x, y = x - x.mean(), y - y.mean()
-        sharded = float((x @ x) * (y @ y))
-        return float(x @ y) / float(np.sqrt(sharded)) if sharded > 0 else float("nan")
+        product = float((x @ x) * (y @ y))
+        return float(x @ y) / float(np.sqrt(product)) if product > 0 else float("nan")
 
 
 def ranks(values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:

@@ -56,8 +56,8 @@ def table(every: Sequence[Mapping], title: str) -> Table:
                 scale = factor(unit_of(results, list(models), split, metric))
                 cells = []
                 for name in models:
-                    actual = values(results, name, split, metric).values()
-                    cells.append(mean_std([scale * v for v in actual], of=len(seeds)))
+                    by_seed = values(results, name, split, metric).values()
+                    cells.append(mean_std([scale * v for v in by_seed], of=len(seeds)))
                 if any(cell != spread.ABSENT for cell in cells):
                     where = f"{data.get('corpus')}, {split}"
                     count = at(results, "data", "rows", split)

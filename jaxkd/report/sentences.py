@@ -112,8 +112,8 @@ def findings(results: Mapping) -> list[str]:
             if higher is None:
                 text += "."
             else:
-                improved = pair[0] if (statistics.fmean(numbers) > 0) == higher else pair[1]
-                text += f": “{improved}” is better."
+                winner = pair[0] if (statistics.fmean(numbers) > 0) == higher else pair[1]
+                text += f": “{winner}” is better."
         sentences.append(text)
     return sentences
 

@@ -152,12 +152,12 @@ def _html(results: Mapping, body: list[Section]) -> str:
 
 def _replace(path: pathlib.Path, content: bytes) -> None:
     """The file is the old one or the new one at any moment, never a part."""
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        neighbour.write_bytes(content)
-        os.replace(neighbour, path)
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
     finally:
-        neighbour.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _as_in_a_file(results: Mapping) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def type_name(kind: type, name: str) -> str:
 
 def comments_of(kind: type) -> dict[str, str]:
     """Field -> the comment behind it in the source, or else the lines above it."""
-    actual: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         if dataclasses.is_dataclass(each):
-            actual |= _comments(each)
-    return actual
+            comments |= _comments(each)
+    return comments
 
 
 def _comments(kind: type) -> dict[str, str]:

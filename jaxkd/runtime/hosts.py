@@ -23,15 +23,15 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
       ValueError: if only some of the three are given.
       RuntimeError: if the others do not come.
     """
-    arguments = (bool(coordinator), processes > 0, process >= 0)
-    if any(arguments) and not all(arguments):
+    options = (bool(coordinator), processes > 0, process >= 0)
+    if any(options) and not all(options):
         raise ValueError(
             f"--coordinator={coordinator!r}, --processes={processes}, --process={process}: give "
             "all three, or none where JAX finds the others itself (Cloud TPU, Slurm)."
         )
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if all(arguments):
+    if all(options):
         jax.distributed.initialize(coordinator, processes, process)
     else:
         jax.distributed.initialize()

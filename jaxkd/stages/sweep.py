@@ -62,8 +62,8 @@ class Sweep:
                 stage = dataclasses.replace(self.train, optimiser=optimiser, batch_size=batch)
                 workspace.run(name, stage)
                 evaluate = Evaluate(models=(name,), batch_size=self.evaluate_batch)
-                actual = workspace.run(f"{name}_evaluated", evaluate)
-                numbers = actual["models"][name]["splits"]["validation"]
+                result = workspace.run(f"{name}_evaluated", evaluate)
+                numbers = result["models"][name]["splits"]["validation"]
                 tried[name] = {"learning_rate": rate, "batch_size": batch} | {
                     metric.name: numbers[metric.name]
                     for metric in workspace.task.metrics

@@ -48,8 +48,8 @@ def test_the_real_ones_are_complete(corpus, languages, known, test, tmp_path):
     assert not actual.embedded and actual.name == actual.expected != corpus
     assert len(pairs["train"]) + len(pairs["validation"]) == known
     assert len(pairs["test"]) == test
-    quantised = len(pairs["validation"]) / known
-    assert corpus == "scitldr" or 0.03 < quantised < 0.07
+    share = len(pairs["validation"]) / known
+    assert corpus == "scitldr" or 0.03 < share < 0.07
     for split in pairs.values():
         source, targets = split[len(split) // 2]
         assert source and all(targets)

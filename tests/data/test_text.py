@@ -81,17 +81,17 @@ def test_a_decoders_tokenizer_with_one_special_token_for_all(opened, tmp_path):
     """GPT-2's end of text begins a row and ends it, and is no padding; <unk> is spelt."""
     text, _, _ = opened
     rows = dataclasses.replace(text, tokenizer=str(GPT2)).open(tmp_path)
-    teacher_outputs, end = rows.tokenizer, 50256
+    tokenizer, end = rows.tokenizer, 50256
     assert (
-        teacher_outputs.cls,
-        teacher_outputs.sep,
-        teacher_outputs.unk,
-        teacher_outputs.vocab_size,
+        tokenizer.cls,
+        tokenizer.sep,
+        tokenizer.unk,
+        tokenizer.vocab_size,
     ) == (end, end, None, 50257)
     batch = next(iter(rows.batches("train", 64)))
     assert (batch.tokens[:, 0] == end).all() and batch.mask[:, 0].all()
     assert (batch.targets[batch.target_mask] != end).all()
-    output = teacher_outputs.fast.decode(batch.targets[0][batch.target_mask[0]])
+    output = tokenizer.fast.decode(batch.targets[0][batch.target_mask[0]])
     assert output.startswith("= Page 0 =")
     with pytest.raises(ValueError, match="has no pad_token"):
         MaskedText(**dataclasses.asdict(dataclasses.replace(text, tokenizer=str(GPT2)))).open(

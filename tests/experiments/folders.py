@@ -50,8 +50,8 @@ def bert(folder: pathlib.Path, **config: object) -> None:
 def llama(folder: pathlib.Path) -> None:
     """A two-layer Llama with a byte-level tokenizer."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    eos_ids = ["<s>", "</s>", "<pad>"]
-    vocabulary = {token: i for i, token in enumerate([*eos_ids, *letters])}
+    specials = ["<s>", "</s>", "<pad>"]
+    vocabulary = {token: i for i, token in enumerate([*specials, *letters])}
     fast = Tokenizer(models.BPE(vocabulary, []))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()

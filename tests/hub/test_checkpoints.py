@@ -342,6 +342,6 @@ def test_a_padding_id_in_the_text_counts_as_a_token_here():
     )  # fmt: skip
     model = families.build(llama)
     params = model.init(0)
-    eos_ids, masks = np.array([[5, 6, 2], [5, 6, 2]]), np.array([[1, 1, 1], [1, 1, 0]], bool)
-    logits = forward(model, params, Batch(jnp.array(eos_ids, jnp.int32), jnp.array(masks))).logits
+    tokens, masks = np.array([[5, 6, 2], [5, 6, 2]]), np.array([[1, 1, 1], [1, 1, 0]], bool)
+    logits = forward(model, params, Batch(jnp.array(tokens, jnp.int32), jnp.array(masks))).logits
     assert not np.allclose(logits[0], logits[1])  # the last token is the one the mask says

@@ -249,11 +249,11 @@ def test_a_sharded_training_has_no_array_whole_on_a_device(
     """Neither when it begins nor when it goes on; and it ends as one that was not stopped."""
     # What other tests left is none of this one's; held, so that no new array takes an old one's id.
     others = jax.live_arrays()
-    known, quantised = {id(array) for array in others}, {}
+    known, live = {id(array) for array in others}, {}
 
     def look(run):
         def looking(step, state, *rest, **named):
-            quantised["at the first step"] = [
+            live["at the first step"] = [
                 (array.shape, array.addressable_shards[0].data.size)
                 for array in jax.live_arrays()
                 if id(array) not in known
@@ -275,7 +275,7 @@ def test_a_sharded_training_has_no_array_whole_on_a_device(
         )  # fmt: skip
 
     def check():
-        shapes = quantised["at the first step"]
+        shapes = live["at the first step"]
         assert len(shapes) > 20
         for shape, share in shapes:
             if any(n % jax.device_count() == 0 and n > 0 for n in shape):

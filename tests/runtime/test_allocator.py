@@ -41,7 +41,7 @@ def test_the_program_starts_again_as_the_same_process(tmp_path):
     assert len(output) == 3
 
 
-@pytest.mark.parametrize("student_outputs", ["", "glibc.malloc.check=0"])
-def test_what_the_user_set_stays(tmp_path, student_outputs):
-    pid, output = run(tmp_path, **{VARIABLE: student_outputs})
-    assert output == [f"here {pid}", f"{pid} ['two words', '--x=1'] 1 {student_outputs} typed"]
+@pytest.mark.parametrize("setting", ["", "glibc.malloc.check=0"])
+def test_what_the_user_set_stays(tmp_path, setting):
+    pid, output = run(tmp_path, **{VARIABLE: setting})
+    assert output == [f"here {pid}", f"{pid} ['two words', '--x=1'] 1 {setting} typed"]

@@ -73,8 +73,10 @@ def test_each_step_is_logged_once_in_the_mean_of_its_window():
     assert run.go() == 10
     train = [(done, loss) for done, split, loss in run.logged if split == "train"]
     # Windows end at multiples of 3 (log), 4 (save), 5 (evaluation) and at the end.
-    eos_ids = [3, 4, 5, 6, 8, 9, 10]
-    expected = [(e, np.mean(range(s, e))) for s, e in zip([0, *eos_ids], eos_ids, strict=False)]
+    last_steps = [3, 4, 5, 6, 8, 9, 10]
+    expected = [
+        (e, np.mean(range(s, e))) for s, e in zip([0, *last_steps], last_steps, strict=False)
+    ]
     assert train == expected
 
 

@@ -65,19 +65,19 @@ def test_each_device_keeps_a_share_of_the_optimisers_state(count):
     model = families.build(tiny.config(layers=1, vocabulary=64))
     params = model.init(0)
 
-    def quantised(state):
+    def bytes_held(state):
         large = [x for x in jax.tree.leaves(state.optimiser) if x.size >= 32]
         return sum(x.addressable_shards[0].data.nbytes for x in large)
 
-    whole = quantised(initial_state(params, optimiser))
+    whole = bytes_held(initial_state(params, optimiser))
     run = parallel.sharded(make_step(model, {"ce": HardLabels()}, optimiser, seed=0), devices)
     state = parallel.shard(initial_state(params, optimiser), devices)
-    assert quantised(state) == whole / count
+    assert bytes_held(state) == whole / count
     # Also of parameters that lie there already: the whole is on no device, not even at first.
-    assert quantised(initial_state(parallel.shard(params, devices), optimiser)) == whole / count
+    assert bytes_held(initial_state(parallel.shard(params, devices), optimiser)) == whole / count
     for _ in range(2):
         state, _ = run(state, None, tiny.batch(rows=8))
-        assert quantised(state) == whole / count
+        assert bytes_held(state) == whole / count
 
 
 def test_what_does_not_fit_is_named():

@@ -150,12 +150,12 @@ class Rows(abc.ABC):
 
     def texts(self, split: str, numbers: Iterable[int]) -> list[tuple[str, ...]]:
         """The texts behind some rows of a split, read from their source again."""
-        reference = set(numbers)
+        wanted_rows = set(numbers)
         survey: dict[int, tuple[str, ...]] = {}
         for number, row in enumerate(self.dataset.splits[split]):
-            if number in reference:
+            if number in wanted_rows:
                 survey[number] = self.texts_of(row)
-                if len(survey) == len(reference):
+                if len(survey) == len(wanted_rows):
                     break
         return [survey[number] for number in numbers]
 

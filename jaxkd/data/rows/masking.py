@@ -78,11 +78,11 @@ def mask_rows(
     counted = np.arange(slots) < chosen[:, None]
     targets = np.take_along_axis(rows, positions, 1)
     fate = rng.random(positions.shape)
-    token_mask = np.where(fate < masking.mask, vocabulary.mask, targets)
+    visible = np.where(fate < masking.mask, vocabulary.mask, targets)
     replaced = (fate >= masking.mask) & (fate < masking.mask + masking.random)
-    token_mask = np.where(replaced, rng.choice(vocabulary.ordinary, positions.shape), token_mask)
+    visible = np.where(replaced, rng.choice(vocabulary.ordinary, positions.shape), visible)
     tokens = rows.copy()
-    np.put_along_axis(tokens, positions, np.where(counted, token_mask, targets), 1)
+    np.put_along_axis(tokens, positions, np.where(counted, visible, targets), 1)
     return Batch(
         tokens=tokens,
         mask=rows != vocabulary.pad,

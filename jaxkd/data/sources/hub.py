@@ -86,7 +86,7 @@ def dataset_splits(name: str) -> dict[str, list[pathlib.Path]]:
         raise HubUnavailable(
             f"{repository} could not be had from the hub: {reason(error)}"
         ) from error
-    actual: dict[str, list[str]] = {}
+    by_split: dict[str, list[str]] = {}
     for file in sorted(every):
         if inside and not file.startswith(f"{inside}/"):
             continue
@@ -94,9 +94,9 @@ def dataset_splits(name: str) -> dict[str, list[pathlib.Path]]:
             stem = file.rsplit("/", 1)[-1]
             pattern = rf"({'|'.join(words)})([-_.].*)?\.(parquet|jsonl|csv|tsv)(\.gz)?"
             if re.fullmatch(pattern, stem):
-                actual.setdefault(split, []).append(file)
-    folders = {file.rpartition("/")[0] for files in actual.values() for file in files}
-    if "train" not in actual or len(folders) > 1:
+                by_split.setdefault(split, []).append(file)
+    folders = {file.rpartition("/")[0] for files in by_split.values() for file in files}
+    if "train" not in by_split or len(folders) > 1:
         raise ValueError(
             f"{name}: "
             + (
@@ -106,7 +106,7 @@ def dataset_splits(name: str) -> dict[str, list[pathlib.Path]]:
                 else f"no file is named after the split train. It has: {', '.join(every[:8])}."
             )
         )
-    return {split: dataset_files(repository, files) for split, files in actual.items()}
+    return {split: dataset_files(repository, files) for split, files in by_split.items()}
 
 
 def _ask(url: str) -> None:

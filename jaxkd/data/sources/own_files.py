@@ -52,8 +52,10 @@ def table_splits(files: dict[str, str]) -> tuple[dict[str, Records], str, str]:
         splits = {split: rows for split, rows in splits.items() if split in (*files, *OTHERS)}
         origin = f"{origin} {display_path(path)}"
     elif not path.is_file() and _is_hub_id(train):
-        actual = dataset_splits(train)
-        splits = {split: joined([open_records(f) for f in each]) for split, each in actual.items()}
+        folder_splits = dataset_splits(train)
+        splits = {
+            split: joined([open_records(f) for f in each]) for split, each in folder_splits.items()
+        }
         name, origin = train, f"hub {train}"
     else:
         splits, name = {"train": open_records(existing(train, "data.train"))}, path.name

@@ -102,8 +102,8 @@ def a_text(value: Any, name: str = "the text") -> str:
       ValueError: if it is no string, has nothing in it, or cannot be written as UTF-8.
     """
     if not isinstance(value, str):
-        actual = "missing" if value is None else f"{value!r}, which is no text"
-        raise ValueError(f"{name} is {actual}.")
+        value_in_words = "missing" if value is None else f"{value!r}, which is no text"
+        raise ValueError(f"{name} is {value_in_words}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -1,0 +1,59 @@
+"""One table of several results files."""
+
+import json
+
+import pytest
+
+from jaxkd.report import collection
+
+
+def results(corpus: str, metric: str, *values: float, embedded: bool = False) -> dict:
+    described = {
+        "accuracy": {"title": "accuracy", "unit": "", "higher_is_better": True, "format": "percent"},
+        "loss": {"title": "loss", "unit": "nats", "higher_is_better": False},
+    }  # fmt: skip
+    numbers = {
+        str(seed): {"validation": {metric: value, "loss": 1.0}} for seed, value in enumerate(values)
+    }
+    return {
+        "experiment": "glue", "variant": corpus.lower(), "title": corpus, "command": "python run.py",
+        "seeds": list(range(len(values))), "metrics": described, "primary": metric,
+        "models": {"teacher": {"seeds": numbers}},
+        "data": {"corpus": corpus, "rows": {"validation": 277}, "embedded": embedded,
+                 "notes": [f"{corpus} has no training file"]},
+        "stages": {"teacher": {"seconds": {"0": 60.0, "1": 30.0}}},
+        "where": {"devices": 1, "device": "cpu", "processor": "a processor", "versions": {}},
+        "report": {"labels": {"teacher": "the teacher"}},
+    }  # fmt: skip
+
+
+def test_a_row_for_each_data_set(tmp_path):
+    every = [results("RTE", "accuracy", 0.5, 0.7), results("WNLI", "accuracy", 0.25)]
+    files = [tmp_path / f"{i}.json" for i in range(2)]
+    for file, each in zip(files, every, strict=True):
+        file.write_text(json.dumps(each))
+    collection.main([*map(str, files), "--folder", str(tmp_path / "out"), "--title", "Two tasks"])
+    report = (tmp_path / "out/report.md").read_text()
+    rows = [line for line in report.splitlines() if line.startswith("| RTE, validation")]
+    assert len(rows) == 1 and "277" in rows[0] and "| 2 |" in rows[0]
+    # mean of 0.5 and 0.7, and their sample standard deviation: 0.1414
+    assert "0.6" in rows[0].replace("60", "0.6") and "±" in rows[0] and "14" in rows[0]
+    assert "RTE has no training file" in report and "WNLI has no training file" in report
+    assert (tmp_path / "out/report.html").read_text().startswith("<!DOCTYPE html>")
+    again = json.loads((tmp_path / "out/glue-rte.json").read_text())
+    assert again == every[0]
+
+
+def test_a_stand_in_is_named(tmp_path):
+    table = collection.table([results("RTE", "accuracy", 0.5, embedded=True)], "x")
+    assert "stand-in" in table.caption
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"models": 3}'])
+def test_other_files_are_refused(content, tmp_path, capsys):
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(SystemExit):
+        collection.main([str(file), "--folder", str(tmp_path / "out")])
+    assert "is no results file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
