@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.ranges import field
 from jaxkd.data.rows.base import Rows
 from jaxkd.distil.student import trim_vocabulary
 from jaxkd.models.config import DTYPES
@@ -35,6 +36,8 @@ class Load:
     labels: tuple[str, ...] = ()  # names of its classes, in its order; empty: as it says
     trim: bool = False  # keep only the tokens the data keeps (data.trim)
     compute: str = ""  # dtype of its products, float32 or bfloat16; empty: as it says
+    # The same sums, by rounding: compile one block and loop over it, which compiles much faster.
+    scan_layers: bool = field(False, result=False)
 
     def inputs(self) -> tuple[str, ...]:
         return ()
@@ -56,7 +59,7 @@ class Load:
         config = read_config(self.name, self.head)
         if config is None:
             return None
-        changes: dict[str, Any] = {"compute": self.compute} if self.compute else {}
+        changes = self._changes()
         if self.trim and rows is not None and rows.kept is not None:
             changes["vocabulary"] = len(rows.kept)
         if rows is not None and config.head == rows.head and rows.form == "classification":
@@ -72,6 +75,11 @@ class Load:
                 changes["labels"] = REGRESSION
         return dataclasses.replace(config, **changes)
 
+    def _changes(self) -> dict[str, Any]:
+        """Fields of the config that this stage sets."""
+        changes: dict[str, Any] = {"compute": self.compute} if self.compute else {}
+        return changes | ({"scan_layers": True} if self.scan_layers else {})
+
     def check_config(self, configs: dict[str, Config | None], rows: Rows | None) -> None:
         """Raise ValueError if a local model's token ids are not those of the data it predicts."""
         config = self.plan(configs, rows)
@@ -82,9 +90,8 @@ class Load:
     def run(self, workspace: Workspace) -> dict[str, Any]:
         say = workspace.display.say
         config, params, drawn = self._open(workspace)
-        if self.compute:
-            config = dataclasses.replace(config, compute=self.compute)
-            config.check()
+        config = dataclasses.replace(config, **self._changes())
+        config.check()
         rows = workspace.rows
         if rows is not None and rows.form == "classification" and config.head == rows.head:
             config, params = align_labels(self.name, config, params, rows.labels, say)

@@ -9,14 +9,17 @@ from jaxkd.report import collection
 
 def results(corpus: str, metric: str, *values: float, embedded: bool = False) -> dict:
     described = {
-        "accuracy": {"title": "accuracy", "unit": "", "higher_is_better": True, "format": "percent"},
+        "accuracy": {
+            "title": "accuracy", "unit": "", "higher_is_better": True, "format": "percent"
+        },
         "loss": {"title": "loss", "unit": "nats", "higher_is_better": False},
     }  # fmt: skip
     numbers = {
         str(seed): {"validation": {metric: value, "loss": 1.0}} for seed, value in enumerate(values)
     }
     return {
-        "experiment": "glue", "variant": corpus.lower(), "title": corpus, "command": "python run.py",
+        "experiment": "glue", "variant": corpus.lower(), "title": corpus,
+        "command": "python run.py",
         "seeds": list(range(len(values))), "metrics": described, "primary": metric,
         "models": {"teacher": {"seeds": numbers}},
         "data": {"corpus": corpus, "rows": {"validation": 277}, "embedded": embedded,

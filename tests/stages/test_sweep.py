@@ -22,7 +22,7 @@ SHAPE = dataclasses.replace(models.bert("tiny"), head="sequence_classification",
 
 def experiment(file, **sweep) -> Experiment:
     train = Train(
-        source="random", steps=30, batch_size=8, evaluate_every=0, optimiser=AdamW(warmup_steps=0)
+        source="random", steps=30, batch_size=8, evaluate_every=0, optimiser=AdamW(warmup=0)
     )
     settings = dict(learning_rates=(1e-7, 1e-2), batch_sizes=(16,))
     return Experiment(

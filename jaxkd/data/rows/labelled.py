@@ -44,6 +44,8 @@ class Labelled(Data):
     label: str = ""  # column of the labels (words, numbers); empty: "label", or the only one left
     regression: bool = False  # labels are numbers to be predicted
     length: int = 64  # tokens a row at most; longer ones are cut
+    # Tokens a batch has at least. Every width is compiled by itself: with `length` there is one.
+    shortest: int = SHORTEST
     trim: bool = False  # keep only the tokens the training split uses; models must be trimmed too
 
     def check(self) -> None:
@@ -51,6 +53,11 @@ class Labelled(Data):
         if self.length < SHORTEST or self.length & (self.length - 1):
             raise ValueError(
                 f"data.length is {self.length}; rows are cut at a power of two, {SHORTEST} or more."
+            )
+        if not SHORTEST <= self.shortest <= self.length:
+            raise ValueError(
+                f"data.shortest is {self.shortest}; it is at least {SHORTEST}, and at most "
+                f"data.length, {self.length}."
             )
         if not self.train and self.corpus not in CORPORA:
             raise ValueError(f"data.corpus={self.corpus!r}. {did_you_mean(self.corpus, CORPORA)}")
@@ -205,6 +212,7 @@ class Labelled(Data):
             vocabulary=vocabulary,
             classes=survey.labels,
             pairs=self._pairs(),
+            shortest=self.shortest,
             unlabelled=tuple(without),
             **fields,
         )

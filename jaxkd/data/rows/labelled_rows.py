@@ -28,6 +28,7 @@ class LabelledRows(Rows):
     classes: tuple[str, ...] = ()  # of all columns, as "task:class", where there are several
     label_columns: int = 1
     pairs: bool = False  # two texts a row
+    shortest: int = SHORTEST  # tokens a batch has at least
     unlabelled: tuple[str, ...] = ()  # splits without labels
 
     @property
@@ -48,7 +49,7 @@ class LabelledRows(Rows):
     ) -> Batch:
         tokens, labels = rows[:, : -self._last], rows[:, -self.label_columns :]
         longest = int((tokens != self.vocabulary.pad).sum(1).max())
-        tokens = tokens[:, : bucket_length(longest)]
+        tokens = tokens[:, : max(bucket_length(longest), self.shortest)]
         mask = tokens != self.vocabulary.pad
         segments = None
         if self.pairs:
