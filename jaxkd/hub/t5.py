@@ -88,7 +88,7 @@ def _read(stored: Mapping[str, Any]) -> dict[str, Any]:
         "activation": "gelu_new" if (gate, name) == ("gated", "gelu") else name,
         "scaled_output": bool(scaled),
         "tied": True,  # a head of its own is seen in the file (folder._untied)
-        "layers": stored.get("num_decoder_layers") or stored["num_layers"],
+        "layers": stored.get("num_decoder_layers") or stored.get("num_layers", 6),
     }
 
 

@@ -15,6 +15,7 @@ from jaxkd.report.spread import number
 
 SECONDS_BETWEEN_LINES = 15  # where there is no terminal
 WIDTH = 120  # columns of a table, where there is no terminal
+FIRST = 16  # of them, what names a row has at least, where there is room
 
 
 class Display:
@@ -22,7 +23,7 @@ class Display:
 
     def __init__(self, log: pathlib.Path | None = None, console: Console | None = None):
         self.console = console or Console(highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:
+        if console is None and not self.console.is_terminal:
             self.console.width = max(self.console.width, WIDTH)
         self._log: TextIO | None = None
         if log is not None:
@@ -40,14 +41,17 @@ class Display:
     def table(self, table: markup.Table) -> None:
         """A table that fits the terminal; markdown in the log file."""
         columns = Table(box=box.SIMPLE_HEAD, caption=table.caption, caption_justify="left")
-        for i, name in enumerate(table.header):
-            numeric = bool(table.rows) and table.numeric(i)
+        cells = [[row[i] for row in table.rows] for i in range(len(table.header))]
+        numbers = [bool(table.rows) and table.numeric(i) for i in range(len(table.header))]
+        wide = [max(map(len, cells[i])) if numeric else FIRST for i, numeric in enumerate(numbers)]
+        roomy = sum(wide) + 3 * len(wide) <= self.console.width
+        for i, (name, numeric) in enumerate(zip(table.header, numbers, strict=True)):
             columns.add_column(
                 name,
                 justify="right" if numeric else "left",
-                no_wrap=numeric,
+                no_wrap=numeric and roomy,
                 overflow="fold",
-                min_width=None if numeric or i else 16,  # the first names the row
+                min_width=FIRST if roomy and not i else None,
             )
         for row in table.rows:
             columns.add_row(*row)

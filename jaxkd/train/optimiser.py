@@ -11,6 +11,7 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import check as check_ranges
 from jaxkd.core.ranges import field
 from jaxkd.core.tree import is_stacked, map_named, named
+from jaxkd.models import axes
 
 DECAYS = ("linear", "cosine", "constant")
 
@@ -50,7 +51,8 @@ class AdamW:
         """The optax chain for these parameters; `freeze` names those that must not change.
 
         Raises:
-          ValueError: if a pattern of `freeze` fits no parameter.
+          ValueError: if a pattern of `freeze` fits no parameter, or a parameter has no row in
+            models/axes.py.
         """
         self.check()
         names = list(named(params))
@@ -71,7 +73,7 @@ class AdamW:
             eps=self.epsilon,
             weight_decay=self.weight_decay,
             mask=lambda tree: map_named(
-                lambda name, leaf: leaf.ndim - is_stacked(name) > 1 and not name.endswith("bias"),
+                lambda name, leaf: axes.is_matrix(axes.axes(name, leaf.ndim)),
                 tree,
             ),
         )

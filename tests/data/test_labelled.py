@@ -158,7 +158,7 @@ def test_the_line_of_a_model_that_does_not_read_is_the_labels_entropy(tmp_path):
 def test_a_pair_of_texts_is_what_transformers_makes_of_it(tmp_path):
     """ids, segments and what is cut: those of the tokenizer's own call."""
     rows = opened(tmp_path, corpus="rte", dir=str(REAL / "RTE"), tokenizer=str(BERT), length=32)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(BERT)
+    tokenizer = transformers.BertTokenizerFast(str(BERT / "vocab.txt"))
     numbers = rows.order("validation", 40)
     batch = next(iter(rows.batches("validation", 40, 40)))
     for i, texts in enumerate(rows.texts("validation", numbers)):

@@ -36,7 +36,7 @@ def test_pruning_everything_in_order_is_the_same_model():
         ("every_othr", "Did you mean 'every_other'"),
         ("0,4", "block .4.; the source has blocks 0 to 3"),
         ("-1", "blocks 0 to 3"),
-        ((), "asks for block none"),
+        ((), "names block none"),
     ],
 )
 def test_blocks_that_are_not_there_are_named(keep, output):

@@ -58,8 +58,8 @@ def test_onnx_of_what_it_cannot_hold_is_refused_before_there_are_parameters(case
     with pytest.raises(ValueError, match="ONNX export writes encoders .*found .*skip="):
         Onnx().check(config)
     with pytest.raises(ValueError):
-        stage.check_config(config)
-    dataclasses.replace(stage, skip=("onnx", "huggingface")).check_config(config)
+        stage.check_config({"student": config}, None)
+    dataclasses.replace(stage, skip=("onnx", "huggingface")).check_config({"student": config}, None)
 
 
 def test_an_encoder_that_is_no_berts_is_refused_though_its_config_comes_of_berts():
@@ -74,17 +74,17 @@ def test_an_encoder_that_is_no_berts_is_refused_though_its_config_comes_of_berts
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_can_be_written_passes(family, head):
-    Export(model="student").check_config(encoder(family, head))
+    Export(model="student").check_config({"student": encoder(family, head)}, None)
 
 
 def test_a_folder_of_what_transformers_does_not_have_is_refused_before_training():
     stage = Export(model="student", skip=("onnx",))
     with pytest.raises(ValueError, match="transformers has no model of the family lstm"):
-        stage.check_config(families.FAMILIES["lstm"][0]())
+        stage.check_config({"student": families.FAMILIES["lstm"][0]()}, None)
     with pytest.raises(ValueError, match="source_vocabulary=70"):
-        stage.check_config(model_of("marian", source_vocabulary=70)[0])
+        stage.check_config({"student": model_of("marian", source_vocabulary=70)[0]}, None)
     with pytest.raises(ValueError, match="no roberta with the head multi_task"):
-        stage.check_config(encoder("roberta", "multi_task"))
+        stage.check_config({"student": encoder("roberta", "multi_task")}, None)
 
 
 def test_a_model_that_is_too_large_for_one_file_is_refused_before_training():

@@ -81,7 +81,7 @@ def test_logits_are_those_of_jax_and_of_transformers_where_the_mask_is_true(name
 def test_a_layer_computes_what_our_block_computes():
     params, (_, mask) = random_params(CONFIG)["blocks"][0], random_batch()
     hidden = np.random.default_rng(2).normal(size=(*mask.shape, CONFIG.width)).astype(np.float32)
-    block = bert.build(CONFIG).block
+    block = bert.build(CONFIG).blocks[0]
     expected, _ = block.apply({"params": params}, jnp.asarray(hidden), jnp.asarray(mask))
     whole = to_torch(CONFIG, random_params(CONFIG))
     layer = whole.blocks[0]

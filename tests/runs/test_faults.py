@@ -236,7 +236,7 @@ def test_a_regression_head_and_classes_are_refused_both_ways():
             lambda e: e.stages["student"].terms["cosine"].__setattr__("layer_map", "0:9"),
             "layer_map has the pair",
         ),
-        (lambda e: setattr(e.stages["student_init"], "keep", "0,7"), "keep='0,7' asks for block"),
+        (lambda e: setattr(e.stages["student_init"], "keep", "0,7"), "keep='0,7' names block"),
         (lambda e: setattr(e.stages["evaluate"], "splits", ("test", "more")), "splits"),
         (
             lambda e: setattr(e.stages["teacher_init"].model, "head", "sequence_classification"),
@@ -276,8 +276,8 @@ def test_splits_are_those_of_the_opened_data(corpus, cache, tmp_path, monkeypatc
 
 
 def test_a_folder_that_would_not_be_read_is_refused():
-    with pytest.raises(ValueError, match="data.dir is '/x' and data.source is 'embedded'"):
-        check_data(MaskedText(dir="/x", source="embedded"))
+    with pytest.raises(ValueError, match="data.dir is '/x' and data.origin is 'embedded'"):
+        check_data(MaskedText(dir="/x", origin="embedded"))
     check_data(Pairs(dir="/x"))
 
 

@@ -17,6 +17,7 @@ from jaxkd.distil import terms
 from jaxkd.models.bert import Config
 from jaxkd.runs.experiment import check_stage
 from jaxkd.runs.fields import comments_of, field_names, member
+from jaxkd.stages.train import Train
 
 SOURCES = ("a", "b")  # earlier stages, of which a stage may read any
 TERMS = {
@@ -37,6 +38,7 @@ REQUIRED = {  # what has no default
     "Export": dict(model="a"),
     "Label": dict(teacher="a"),
     "Generate": dict(teacher="a", batch_size=64),
+    "Sweep": dict(train=Train(source="a", teacher="b", terms=TERMS)),
 }
 
 

@@ -136,7 +136,7 @@ def test_a_misspelt_or_later_stage_is_an_error_before_any_work(run, corpus, tmp_
             lambda e: setattr(e.stages["student_init"], "keep", "every_otter"),
             "Did you mean 'every_oth",
         ),
-        (lambda e: setattr(e.stages["evaluate"], "splits", ("valid",)), "splits"),
+        (lambda e: setattr(e.stages["evaluate"], "splits", ("a", "a")), "splits"),
         (lambda e: setattr(e, "seeds", (1, 1)), "each only once"),
     ],
 )

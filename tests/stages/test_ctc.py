@@ -110,7 +110,9 @@ def test_a_students_first_loss_is_that_of_its_teachers_hypotheses(workspace, who
     for i in range(8):
         ids = batch.tokens[i][batch.mask[i]]
         number = next(
-            n for n, row in enumerate(train) if row[: rows.columns][: len(ids)].tolist() == [*ids]
+            n
+            for n, row in enumerate(train)
+            if row[: rows.source_columns][: len(ids)].tolist() == [*ids]
         )
         output = n_best(every[number], width=4, n=3, labels=4)
         share = np.exp([value for _, value in output])
@@ -156,7 +158,7 @@ def test_the_loss_is_nats_a_label(workspace, whole):
     rows = data().open(workspace / "cache")
     test, total, labels = rows.splits["test"], 0.0, 0
     for row, log_p in zip(test, places(whole, test), strict=True):
-        target = row[rows.columns :]
+        target = row[rows.source_columns :]
         target = target[target >= 0]
         total, labels = total + torch_ctc(log_p, target), labels + len(target)
     output = json.loads((whole / "evaluate" / "done.json").read_text())["metrics"]["models"]

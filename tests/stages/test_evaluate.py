@@ -37,7 +37,7 @@ STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evalua
         (dict(models=()), r"models=\(\): at least one name"),
         (dict(models=("a", "a")), "each only once"),
         (dict(models=("a", 3)), "at least one name"),
-        (dict(splits=()), "splits="),
+        (dict(splits=("a", "a")), "splits="),
         (dict(splits="validation"), "splits='validation'"),
         (dict(batch_size=0), "batch_size is 0; it is a whole number, at least 1"),
         (dict(batch_size=2.5), "batch_size is 2.5"),
@@ -141,14 +141,14 @@ def test_the_results_describe_every_number_and_the_report_shows_its_examples(lab
 )
 def test_what_the_opened_data_cannot_give_is_refused(labelled, stage, message):
     with pytest.raises(ValueError, match=message):
-        stage.check_opened(labelled[1])
+        stage.check_config({}, labelled[1])
 
 
 def test_predictions_by_row_are_refused_where_rows_have_many(tmp_path):
     rows = small.experiment(small.write_corpus(tmp_path / "corpus")).data.open(tmp_path / "cache")
     with pytest.raises(ValueError, match="masked_lm has no one prediction a row"):
-        Evaluate(models=("a",), predictions=True).check_opened(rows)
-    Evaluate(models=("a",), chunk=8, splits=("test",)).check_opened(rows)
+        Evaluate(models=("a",), predictions=True).check_config({}, rows)
+    Evaluate(models=("a",), chunk=8, splits=("test",)).check_config({}, rows)
 
 
 @pytest.fixture(scope="module", params=["never", "false"])
@@ -171,7 +171,7 @@ def test_greedy_takes_the_likeliest_token_until_the_end(decoded):
     model = families.build(config)
     part = rows.splits["test"]
     batch = jax.tree.map(jnp.array, rows.sources(part))
-    suppressed = list(suppressed_tokens(rows, config))
+    suppressed = list(suppressed_tokens(rows.tokenizer, config.vocabulary))
     tokens = np.full((len(part), 10), rows.tokenizer.cls, np.int32)
     tokens = np.concatenate([tokens[:, :1], np.full_like(tokens, rows.tokenizer.pad)], 1)
     step = jax.jit(

@@ -76,7 +76,7 @@ def test_load_prune_save(named, tmp_path):
     assert opened.config.num_hidden_layers == 2
     assert transformers.AutoTokenizer.from_pretrained(saved).get_vocab()["a"] == 5
     report = (done / "report.md").read_text()
-    assert "Files for others" in report and "| saved | huggingface | transformers" in report
+    assert "Exported files" in report and "| saved | huggingface | transformers" in report
 
 
 def test_a_stage_of_a_run_is_a_name(named, tmp_path):

@@ -129,7 +129,7 @@ def test_what_it_writes_goes_on_from_the_question(workspace, whole):
         pad=known.pad, suppress_tokens=sorted(known.structural_ids - {known.sep}),
     )  # fmt: skip
     for text, row in zip(texts, rows.splits["test"], strict=True):
-        question = row[: rows.columns]
+        question = row[: rows.source_columns]
         question = jnp.array(question[question >= 0][None])
         actual = search(params, Batch(question, jnp.ones(question.shape, bool)))
         alone = known.decode(actual.tokens[0, 0, : int(actual.lengths[0, 0])].tolist())
@@ -176,7 +176,7 @@ def test_right_answers_are_learned_and_else_the_references(workspace, whole, tmp
     with np.load(tmp_path / "targets.npz") as stored:
         targets = stored["targets"]
     assert targets[0][targets[0] != NOTHING].tolist() == wrote[0][1]
-    np.testing.assert_array_equal(targets[1:], rows.splits["train"][1:, rows.columns :])
+    np.testing.assert_array_equal(targets[1:], rows.splits["train"][1:, rows.source_columns :])
 
 
 @pytest.mark.parametrize(

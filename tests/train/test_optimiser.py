@@ -92,7 +92,7 @@ def test_settings_that_cannot_work_are_named():
      ("warmup", 1.0), ("learning_rate", float("inf")), ("clip", float("nan"))],
 )  # fmt: skip
 def test_every_field_has_a_range(field, value):
-    with pytest.raises(ValueError, match=f"optimiser.{field} is {value}; it is "):
+    with pytest.raises(ValueError, match=f"optimiser.{field} is {value}; it must be "):
         AdamW(**{field: value}).check()
 
 
