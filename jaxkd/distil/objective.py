@@ -5,12 +5,14 @@ Counts are known before the forward pass, so that shards and micro-batches can b
 count of the whole batch.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
 from jaxkd import losses
+from jaxkd.core import ranges
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.core.random import stream
@@ -46,6 +48,8 @@ def check(terms: Terms) -> None:
     """Raise ValueError for terms that cannot be minimised."""
     for name, term in terms.items():
         term.check(f"terms.{name}")
+        if dataclasses.is_dataclass(term):
+            ranges.check(term, f"terms.{name}")
         least = extremes(term, "weight")[0]
         if least < 0:
             raise ValueError(f"terms.{name}.weight is {least}; weights are 0 or more.")

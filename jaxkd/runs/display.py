@@ -41,7 +41,7 @@ class Display:
     def table(self, table: markup.Table) -> None:
         """A table that fits the terminal; markdown in the log file."""
         columns = Table(box=box.SIMPLE_HEAD, caption=table.caption, caption_justify="left")
-        cells = [[row[i] for row in table.rows] for i in range(len(table.header))]
+        cells = [[name, *(row[i] for row in table.rows)] for i, name in enumerate(table.header)]
         numbers = [bool(table.rows) and table.numeric(i) for i in range(len(table.header))]
         wide = [max(map(len, cells[i])) if numeric else FIRST for i, numeric in enumerate(numbers)]
         roomy = sum(wide) + 3 * len(wide) <= self.console.width

@@ -213,7 +213,7 @@ def test_cka_is_that_of_the_tokens_that_count():
 def test_contrastive_tells_rows_apart_by_their_means():
     batch = tiny.batch()
     _, teacher = ran(batch)
-    actual, _ = output(Similarity(kind="contrastive", layer_map=((2, 4),)), teacher, teacher, batch)
+    actual, _ = output(Similarity(kind="contrastive", layer_map="2:4"), teacher, teacher, batch)
     counted = np.asarray(batch.mask)[..., None]
     rows = counted.any(1)[:, 0]
     a, b = (
@@ -270,7 +270,7 @@ def mapped(layer_map):
         (AttentionMaps(layer_map="both"), "several of the teacher's"),
         (mapped(((1, 2, 3),)), "several of the teacher's"),
         (mapped(()), "layer_map is empty"),
-        (Relations(heads=0), "heads=0"),
+        (Relations(heads=0), "it.heads is 0"),
     ],
 )
 def test_settings_that_cannot_work_are_named(term, message):

@@ -144,7 +144,8 @@ def test_a_value_outside_the_declared_range_is_refused_by_the_fields_name(name, 
     limits = field and field.metadata.get("range")
     if not limits or not (limits.one_of or str(limits)):
         pytest.skip("no range is declared")
-    number = type(value)
+    several = isinstance(value, tuple)  # each of its elements has the range
+    number = type(value[0]) if several and not limits.one_of else type(value)
     step = 1 if number is int else 1e-6
     outside = [
         *([limits.at_least - step] if limits.at_least is not None else []),
@@ -152,7 +153,7 @@ def test_a_value_outside_the_declared_range_is_refused_by_the_fields_name(name, 
         *([limits.at_most + step] if limits.at_most is not None else []),
         *([limits.below] if limits.below is not None else []),
     ]
-    wrong = [number(each) for each in outside]
+    wrong = [(number(each),) if several else number(each) for each in outside]
     if limits.one_of:
         wrong = ["nonsense"] if number is str else [("nonsense",)]
     assert wrong

@@ -148,16 +148,16 @@ class Rows(abc.ABC):
         """What fills a row up, and a batch that has too few."""
         return self.vocabulary.pad
 
-    def texts(self, split: str, numbers: Iterable[int]) -> list[tuple[str, ...]]:
+    def texts(self, split: str, numbers: Iterable[Any]) -> list[tuple[str, ...]]:
         """The texts behind some rows of a split, read from their source again."""
         wanted_rows = set(numbers)
-        survey: dict[int, tuple[str, ...]] = {}
+        by_number: dict[int, tuple[str, ...]] = {}
         for number, row in enumerate(self.dataset.splits[split]):
             if number in wanted_rows:
-                survey[number] = self.texts_of(row)
-                if len(survey) == len(wanted_rows):
+                by_number[number] = self.texts_of(row)
+                if len(by_number) == len(wanted_rows):
                     break
-        return [survey[number] for number in numbers]
+        return [by_number[number] for number in numbers]
 
     @staticmethod
     def texts_of(row: Any) -> tuple[str, ...]:
