@@ -112,7 +112,7 @@ def _check_value(value: Any, annotation: Any, limits: Range | None, name: str) -
                     if limits.one_of
                     else f"it must be {limits}."
                 )
-                raise ValueError(f"{name} is {element!r}; {hint}")
+                raise ValueError(f"{name} is {element!r}{'.' if limits.one_of else ';'} {hint}")
     if isinstance(value, float) and math.isinf(value):
         raise ValueError(f"{name} is {value}; it must be a finite number.")
     if dataclasses.is_dataclass(value):

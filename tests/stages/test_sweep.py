@@ -22,12 +22,12 @@ SHAPE = dataclasses.replace(models.bert("tiny"), head="sequence_classification",
 
 def experiment(file, **sweep) -> Experiment:
     train = Train(
-        source="random", steps=30, batch_size=8, evaluate_every=0, optimiser=AdamW(warmup=0)
+        source="random", steps=30, batch_size=8, evaluate_every=0, optimiser=AdamW(warmup=0.0)
     )
     settings = dict(learning_rates=(1e-7, 1e-2), batch_sizes=(16,))
     return Experiment(
         title="A sweep",
-        data=Labelled(train=str(file), tokenizer="trained", trained_size=200, length=16),
+        data=Labelled(train=str(file), tokenizer="trained", trained_size=300, length=16),
         stages={
             "random": Initialise(model=SHAPE),
             "swept": Sweep(train=train, **(settings | sweep)),
