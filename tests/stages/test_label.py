@@ -141,7 +141,7 @@ def test_rows_that_are_masked_anew_are_not_stored(workspace):
 @pytest.mark.parametrize(
     "stage, message",
     [
-        (Label(kind="state"), "kind is 'state'; Did you mean 'states'"),
+        (Label(kind="state"), "kind is 'state'. Did you mean 'states'"),
         (
             learn(labels="labels", teacher_dtype="int8", terms=TERMS),
             "a stored teacher is not held in memory",
