@@ -37,8 +37,7 @@ class OwnData(Experiment):
         if student is not None and hasattr(student, "keep"):
             student.keep = student.keep or f"evenly {self.layers}"
         if not self.title:
-            name = self.data.train or self.data.origin
-            self.title = f"{name}: what a student of {self.layers} blocks keeps of its teacher"
+            self.title = f"{self.data.train or self.data.origin}: what a small student keeps"
 
 
 def training(rate: float, epochs: float, batch: int, **more: Any) -> dict[str, Any]:
@@ -48,6 +47,11 @@ def training(rate: float, epochs: float, batch: int, **more: Any) -> dict[str, A
         evaluate_rows=1024, optimiser=AdamW(learning_rate=rate),
     )  # fmt: skip
     return settings | more
+
+
+def tokens_to_write(limit: int, default: int, longest: int) -> int:
+    """Tokens a beam writes at most: as many as targets have, or fewer where a flag says so."""
+    return longest if limit == default else min(limit, longest)
 
 
 def smoke_training(steps: int = 10, **more: Any) -> dict[str, Any]:

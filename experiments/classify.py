@@ -59,7 +59,8 @@ class Classify(OwnData):
             }
             metric = "pearson"
             self.report.curves = tuple(
-                dataclasses.replace(curve, metric=metric) for curve in self.report.curves
+                dataclasses.replace(curve, title="Pearson correlation over steps", metric=metric)
+                for curve in self.report.curves
             )
             self.report.comparisons = tuple(
                 dataclasses.replace(each, metric=metric) for each in self.report.comparisons
@@ -90,12 +91,12 @@ def get_config(variant: str = "mini") -> Classify:
     }
     stages = first | {
         "teacher": Train(source="loaded", train_if="new_head", freeze=frozen, **teacher),
-        "student_init": Prune(source="teacher", keep="evenly 1" if smoke else ""),
+        "student_init": Prune(source="teacher", keep=""),
         "student": Train(
             source="student_init", teacher="teacher", terms=terms, freeze=frozen, **student
         ),
         "alone": Train(source="student_init", freeze=frozen, **student),
-        "evaluate": Evaluate(models=tuple(LABELS), batch_size=64, predictions=True),
+        "evaluate": Evaluate(models=tuple(LABELS), splits=(), batch_size=64, predictions=True),
         "export": Export(model="student"),
     }
     return Classify(

@@ -70,10 +70,10 @@ def get_config(variant: str = "mini") -> GenerateText:
     terms = {"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)}
     stages = first | {
         "teacher": Train(source="loaded", **teacher),
-        "student_init": Prune(source="teacher", keep="evenly 2" if smoke else ""),
+        "student_init": Prune(source="teacher", keep=""),
         "student": Train(source="student_init", teacher="teacher", terms=terms, **student),
         "alone": Train(source="student_init", **student),
-        "evaluate": Evaluate(models=tuple(LABELS), batch_size=16, chunk=256),
+        "evaluate": Evaluate(models=tuple(LABELS), splits=(), batch_size=16, chunk=256),
         "export": Export(model="student", formats={"huggingface": HuggingFace()}),
     }
     students = ("student", "alone")

@@ -22,6 +22,7 @@ import dataclasses
 from configs import models
 from configs.own_data import MINILM, OwnData, smoke_training, training
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.ranges import field
 from jaxkd.data.corpora.glue import TASKS
 from jaxkd.data.rows.labelled import Labelled
 from jaxkd.distil.terms import HardLabels, HiddenStates, SoftTargets, SquaredError
@@ -55,6 +56,7 @@ ORIGINAL = {"mnli": 0.828, "qnli": 0.903, "qqp": 0.906, "rte": 0.689, "sst2": 0.
 class Glue(OwnData):
     """One of GLUE's tasks."""
 
+    layers: int = field(0, at_least=0)  # blocks of the teacher that the student keeps; 0: half
     sweep: bool = False  # try several learning rates and batch sizes of every training
 
     def resolve(self) -> None:
@@ -62,6 +64,8 @@ class Glue(OwnData):
         if isinstance(loaded, Load):
             loaded.name = loaded.name or self.teacher
             self.data.tokenizer = self.data.tokenizer or loaded.name
+        if self.layers:
+            self.stages["student_init"].keep = f"evenly {self.layers}"
         if self.sweep:
             self.stages |= {
                 name: Sweep(train=stage)

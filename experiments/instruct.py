@@ -15,13 +15,13 @@ fine-tuned on the answers first. The student keeps `layers` of its blocks. It le
 with the teacher's distribution at every token of them; the same student learns the answers alone.
 Each then answers the test prompts. The student is written as a HuggingFace folder.
 
-    python -m jaxkd.predict runs/instruct-mini/0/export/huggingface --text "a prompt"
+    python -m jaxkd.predict runs/instruct-mini/0/export/huggingface --text $'a prompt\n'
 """
 
 import dataclasses
 
 from configs import models
-from configs.own_data import OwnData, smoke_training, training
+from configs.own_data import OwnData, smoke_training, tokens_to_write, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.pairs import Instructions
 from jaxkd.decode.beam import Beam
@@ -37,6 +37,7 @@ from jaxkd.stages.student import Prune
 from jaxkd.stages.train import Train
 
 VARIANTS = ("mini", "smoke")
+ROOM = 128  # tokens of an answer
 LABELS = {
     "teacher": "teacher, on your answers",
     "student_init": "student, before",
@@ -52,7 +53,7 @@ class Instruct(OwnData):
     def resolve(self) -> None:
         super().resolve()
         decode = self.stages["decode"]
-        decode.beam.max_tokens = min(decode.beam.max_tokens, self.data.write)
+        decode.beam.max_tokens = tokens_to_write(decode.beam.max_tokens, ROOM, self.data.write)
 
 
 def get_config(variant: str = "mini") -> Instruct:
@@ -68,19 +69,19 @@ def get_config(variant: str = "mini") -> Instruct:
         teacher = student = smoke_training(chunk=64)
     else:
         first = {"loaded": Load(head="causal_lm", compute="bfloat16")}
-        data = Instructions(tokenizer="", read=256, write=128, cut=True)
+        data = Instructions(tokenizer="", read=256, write=ROOM, cut=True)
         teacher, student = training(5e-5, 2, 16, chunk=256), training(2e-4, 4, 16, chunk=256)
     terms = {"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)}
     stages = first | {
         "teacher": Train(source="loaded", **teacher),
-        "student_init": Prune(source="teacher", keep="evenly 2" if smoke else ""),
+        "student_init": Prune(source="teacher", keep=""),
         "student": Train(source="student_init", teacher="teacher", terms=terms, **student),
         "alone": Train(source="student_init", **student),
         "evaluate": Evaluate(models=tuple(LABELS), splits=("test",), batch_size=16, chunk=256),
         "decode": Decode(
             models=tuple(LABELS),
             metrics=("exact", "rouge"),
-            beam=Beam(width=2, max_tokens=16 if smoke else 128),
+            beam=Beam(width=2, max_tokens=16 if smoke else ROOM),
             batch_size=16,
             rows=32 if smoke else 256,
         ),

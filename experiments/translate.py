@@ -25,7 +25,7 @@ HuggingFace folder.
 import dataclasses
 
 from configs import models
-from configs.own_data import OwnData, smoke_training, training
+from configs.own_data import OwnData, smoke_training, tokens_to_write, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam
@@ -42,6 +42,8 @@ from jaxkd.stages.student import Prune
 from jaxkd.stages.train import Train
 
 VARIANTS = ("mini", "smoke")
+ROOM = 80  # tokens of a target
+RATES = {"teacher": (1e-3, 5e-5), "student": (2e-3, 2e-4), "alone": (2e-3, 2e-4)}
 LABELS = {
     "teacher": "teacher",
     "student_init": "student, before",
@@ -58,11 +60,16 @@ class Translate(OwnData):
         if self.teacher:
             self.stages["loaded"] = Load(head="seq2seq_lm", compute="bfloat16")
             self.stages["student_init"] = Prune(source="teacher", keep="")
+            # Learning rates of models from scratch would undo what a pretrained one knows.
+            for name, (scratch, pretrained) in RATES.items():
+                optimiser = self.stages[name].optimiser
+                if optimiser.learning_rate == scratch:
+                    optimiser.learning_rate = pretrained
             self.data.tokenizer = "" if self.data.tokenizer == "trained" else self.data.tokenizer
         super().resolve()
         for name in ("generated", "decode"):
             beam = self.stages[name].beam
-            beam.max_tokens = min(beam.max_tokens, self.data.write)
+            beam.max_tokens = tokens_to_write(beam.max_tokens, ROOM, self.data.write)
 
 
 def get_config(variant: str = "mini") -> Translate:
@@ -77,10 +84,10 @@ def get_config(variant: str = "mini") -> Translate:
         )
         teacher = student = smoke_training(chunk=64)
     else:
-        data = Pairs(trained_size=4000, read=64, write=80, cut=True)
+        data = Pairs(trained_size=4000, read=64, write=ROOM, cut=True)
         teacher = training(1e-3, 6, 64, chunk=256)
         student = training(2e-3, 4, 64, chunk=256)
-    room = 16 if smoke else 80
+    room = 16 if smoke else ROOM
     best, width = "best", 2 if smoke else 4
     stages = {
         "loaded": Initialise(model=models.seq2seq_model("transformer", size, "teacher")),

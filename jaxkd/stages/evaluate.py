@@ -92,7 +92,7 @@ class Evaluate:
             for j, split in enumerate(splits, 1):
                 numbers: dict[str, float] = {}
                 if rows.form not in CLASSES or "majority" in lines[split]:
-                    batches = rows.batches(split, self.batch_size)
+                    batches = rows.for_model(config).batches(split, self.batch_size)
                     numbers = evaluate(arranged, teacher_params, batches) | lines[split]
                     if "unigram" in numbers:
                         numbers["under_unigram"] = numbers["unigram"] - numbers["loss"]

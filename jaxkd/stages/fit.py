@@ -76,7 +76,9 @@ def fit(
         whole = teacher.params if teacher.stored else teacher_model.arrange(teacher.params)
         teacher_params = place_arrays(whole)
     params = model.arrange(params)
-    batches = workspace.rows.batches("validation", stage.batch_size, stage.evaluate_rows)
+    batches = workspace.rows.for_model(config).batches(
+        "validation", stage.batch_size, stage.evaluate_rows
+    )
     term_params = _term_params(
         terms, workspace.seed, (model, params), (teacher_model, teacher_params), batches
     )
@@ -137,7 +139,7 @@ def fit(
         ),
     )
     rows = with_targets_of(workspace, stage.targets) if stage.targets else workspace.rows
-    feed = rows.training(
+    feed = rows.for_model(config).training(
         seed=workspace.seed, batch_size=stage.batch_size, masking=stage.masking, recall=recall
     )
     compiled = run_step(step)

@@ -110,7 +110,8 @@ class Label:
         count = len(workspace.rows.splits["train"])
         workspace.rows.repeated(np.arange(1), workspace.seed, self.masking)  # or an error, at once
         tokens = len(workspace.rows.tokenizer.fast.get_vocab())  # rows beyond them are padding
-        label = self.make_labeller(config, params, workspace.rows, seed=workspace.seed, size=tokens)
+        rows = workspace.rows.for_model(config)
+        label = self.make_labeller(config, params, rows, seed=workspace.seed, size=tokens)
         folder = workspace.folder / "store"
         fields = self.fields(config, label(np.arange(1))[1])
         each = store.HASH + sum(field.size for field in fields.values())

@@ -89,7 +89,7 @@ class Load:
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         say = workspace.display.say
-        config, params, drawn = self._open(workspace)
+        config, params, new_head = self._open(workspace)
         config = dataclasses.replace(config, **self._changes())
         config.check()
         rows = workspace.rows
@@ -98,28 +98,32 @@ class Load:
         tokenizer.fetch(self.name, workspace.folder, say)
         if self.trim:
             config, params = trim_to_data(workspace, config, params)
-        return save_model(workspace, config, params) | {"drawn": drawn}
+        return save_model(workspace, config, params) | {"new_head": new_head}
 
     def _open(self, workspace: Workspace) -> tuple[Config, Params, bool]:
         """The model with its classes named; a head that the source lacks has those of the data.
 
-        The third value says whether parameters were drawn.
+        The third value says whether the head has still to learn the data's labels: it was drawn,
+        or it has one output or classes without names, of which nobody knows what they mean.
         """
-        drawn: list[str] = []
+        messages: list[str] = []
         options = {"head": self.head, "seed": workspace.seed}
-        config, params = open_model(self.name, drawn.append, labels=self.labels, **options)
+        config, params = open_model(self.name, messages.append, labels=self.labels, **options)
         rows, labels = workspace.rows, self.labels
         classifies = config.head == "sequence_classification"
+        drawn = any("is drawn" in message for message in messages)
+        known = is_stage(pathlib.Path(self.name)) or bool(labels)
+        known = known or len(config.labels) > 1 and not unnamed(config.labels)
         if drawn and classifies and rows is not None and not labels:
             labels = REGRESSION if rows.form == "regression" else tuple(rows.labels)
             if labels and len(labels) != len(config.labels):
-                drawn.clear()
-                config, params = open_model(self.name, drawn.append, labels=labels, **options)
-        for message in drawn:
+                messages.clear()
+                config, params = open_model(self.name, messages.append, labels=labels, **options)
+        for message in messages:
             workspace.display.say(message)
         if labels and classifies:
             config = dataclasses.replace(config, labels=tuple(labels))
-        return config, params, bool(drawn)
+        return config, params, drawn or classifies and not known
 
 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int] | None:

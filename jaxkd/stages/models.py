@@ -135,8 +135,12 @@ def depends_on(name: str) -> Any:
         record = _read_json(folder / "done.json")
         return record.get("fingerprint") if isinstance(record, dict) else None
     kinds = (".json", ".safetensors", ".bin")
-    files = sorted(file for file in folder.glob("*") if file.suffix in kinds)
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    # Folders of sentence-transformers have the model in one below.
+    files = sorted(file for file in folder.glob("**/*") if file.suffix in kinds)
+    return [
+        [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
+        for file in files
+    ]
 
 
 def compatible(

@@ -1,6 +1,7 @@
 """Train one model with several learning rates and batch sizes, and keep the best."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 from jaxkd.core.ranges import field
@@ -31,6 +32,11 @@ class Sweep:
     @property
     def teacher(self) -> str:
         return self.train.teacher
+
+    def steps_over(self, rows: int) -> int:
+        """Optimiser updates of all trainings on that many rows."""
+        each = (dataclasses.replace(self.train, batch_size=size) for size in self.batch_sizes)
+        return len(self.learning_rates) * sum(train.steps_over(rows) for train in each)
 
     def inputs(self) -> tuple[str, ...]:
         return self.train.inputs()
@@ -71,7 +77,13 @@ class Sweep:
                 }
         metric = workspace.task.metric(workspace.task.primary)
         sign = 1 if metric.higher_is_better else -1
-        best = max(tried, key=lambda name: sign * tried[name][metric.name])
+        finite = [name for name in tried if math.isfinite(tried[name][metric.name])]
+        if not finite:
+            raise ValueError(
+                f"{workspace.name}: {metric.title} is not finite after any training: "
+                f"{tried}. Try lower learning_rates."
+            )
+        best = max(finite, key=lambda name: sign * tried[name][metric.name])
         workspace.display.say(
             f"{workspace.name}: best of {len(tried)} is {best}, {metric.title} "
             f"{tried[best][metric.name]:.4f} (chosen on the validation split)"
@@ -79,4 +91,5 @@ class Sweep:
         folder = workspace.folder / best
         config, params = load_model(folder, workspace.display.say, on_host=True)
         tokenizer.keep(folder, workspace.folder)
-        return {"best": best, "tried": tried} | save_model(workspace, config, params)
+        note = f"best of {len(tried)} ({best}), chosen on the validation split by {metric.title}"
+        return {"best": best, "tried": tried, "note": note} | save_model(workspace, config, params)

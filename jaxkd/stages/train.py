@@ -49,7 +49,7 @@ class Train:
     freeze: tuple[str, ...] = ()  # patterns of parameter names that do not learn
     steps: int = field(1000, at_least=1)  # optimiser updates, at most
     epochs: float = field(0.0, at_least=0)  # passes over the training rows, at most; 0: any number
-    # new_head: only if `source` drew new parameters for its head; else the model stays as it is.
+    # new_head: only if the head of `source` does not know the labels; else it stays as it is.
     train_if: str = field("always", one_of=("always", "new_head"))
     batch_size: int = field(16, at_least=1)  # rows an update, over all devices
     # In the fingerprint: each micro-batch draws its own dropout.
@@ -179,6 +179,13 @@ class Train:
             if config is not None:
                 check_head(name, config, rows)
                 check_labels(name, config, rows)
+        starts = [getattr(config, "start", None) for config in (student, teacher)]
+        if student is not None and teacher is not None and starts[0] != starts[1]:
+            raise ValueError(
+                f"{self.source!r} begins to write with token {starts[0]} and {self.teacher!r} with "
+                f"token {starts[1]}: they do not see the same sequences. Make the student from its "
+                "teacher (Prune), or give both one tokenizer."
+            )
         if student is not None and (teacher is not None or not self.teacher):
             check_objective(self, student, None if self.labels else teacher, rows)
 
@@ -244,7 +251,9 @@ class Train:
             return Teacher(config, params), {}
         quantised = quantise(params, self.teacher_dtype)
         model = families.build(config)
-        batches = workspace.rows.batches("validation", self.batch_size, self.evaluate_rows)
+        batches = workspace.rows.for_model(config).batches(
+            "validation", self.batch_size, self.evaluate_rows
+        )
         measure = evaluator(task_of(workspace), model, model, chunk=self.chunk)
         kl = measure(quantised, params, batches)["kl"]
         numbers = {
@@ -262,6 +271,6 @@ class Train:
 
 
 def _new_head(source: pathlib.Path) -> bool:
-    """Whether the stage drew parameters; one that does not say so drew all of them."""
+    """Whether the head of the stage's model has still to learn; if it does not say: yes."""
     record = read_record(source / "done.json")
-    return record is None or bool(record["metrics"].get("drawn", True))
+    return record is None or bool(record["metrics"].get("new_head", True))

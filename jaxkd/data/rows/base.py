@@ -74,6 +74,10 @@ class Rows(abc.ABC):
         """Fields of a fresh model's config that these rows decide."""
         return {"vocabulary": self.tokenizer.vocab_size}
 
+    def for_model(self, config: Any) -> "Rows":
+        """The rows as this model reads them: sequences begin with its own first token."""
+        return self
+
     @abc.abstractmethod
     def draw(
         self, rows: Int[np.ndarray, "B C"], rng: np.random.Generator, masking: Masking | None

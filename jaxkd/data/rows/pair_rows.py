@@ -32,12 +32,19 @@ class PairRows(Rows):
 
     source_columns: int = 0  # the target has the others
     widths: tuple[Width, ...] = ()  # a batch has the first that holds it
+    start: int | None = None  # the decoder's first token; none: the tokenizer's
 
     @property
     def config_overrides(self) -> dict[str, Any]:
         tokenizer = self.tokenizer
         tokens = {"pad": tokenizer.pad, "start": tokenizer.cls, "end": tokenizer.sep}
         return super().config_overrides | (tokens if self.head == "seq2seq_lm" else {})
+
+    def for_model(self, config: Any) -> "PairRows":
+        """With the decoder's first token that the model knows: BART's is its end token."""
+        if self.form != "seq2seq" or not hasattr(config, "start"):
+            return self
+        return dataclasses.replace(self, start=config.start)
 
     def lengths(self, rows: Int[np.ndarray, "B C"]) -> Int[np.ndarray, "B 2"]:
         """Tokens of each source and each target."""
@@ -54,7 +61,8 @@ class PairRows(Rows):
         target = rows[:, self.source_columns : self.source_columns + write]
         source_mask, target_mask = source >= 0, target >= 0
         filled = np.where(target_mask, target, self.tokenizer.pad).astype(np.int32)
-        first = np.full((len(rows), 1), self.tokenizer.cls, np.int32)
+        start = self.tokenizer.cls if self.start is None else self.start
+        first = np.full((len(rows), 1), start, np.int32)
         return Batch(
             tokens=np.where(source_mask, source, self.tokenizer.pad).astype(np.int32),
             mask=source_mask,
