@@ -65,7 +65,8 @@ def test_classify_a_table(tmp_path):
     # The exported student predicts these labels already: as a teacher it is used as it is.
     again = run(
         tmp_path, "classify", "--config.data.train=reviews.csv", f"--config.teacher={exported}",
-        "--config.layers=1", "--workdir=second",
+        "--config.data.text=review", "--config.data.label=stars", "--config.layers=1",
+        "--workdir=second",
     )  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
     assert "used as it is" in again.stdout
