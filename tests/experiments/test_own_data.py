@@ -105,7 +105,7 @@ def test_a_regression(tmp_path):
     assert "Pearson" in report
     at = tmp_path / "runs/classify-mini/0/evaluate/predictions.student.validation.npz"
     written = np.load(at)
-    expected = np.corrcoef(written["predictions"].ravel(), written["targets"].ravel())[0, 1]
+    expected = np.corrcoef(written["scores"].ravel(), written["labels"])[0, 1]
     actual = results["models"]["student"]["seeds"]["0"]["validation"]["pearson"]
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
