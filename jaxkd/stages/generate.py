@@ -12,7 +12,7 @@ from jaxkd.core.ranges import field
 from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.pair_rows import PairRows
-from jaxkd.data.rows.pairs import Pairs
+from jaxkd.data.rows.pairs import Instructions, Pairs
 from jaxkd.decode.beam import Beam, searcher
 from jaxkd.decode.ctc_writer import ctc_decoder
 from jaxkd.decode.rows import as_fields, decode_rows
@@ -146,10 +146,10 @@ def check_rows(batch_size: int) -> None:
 
 def check_pairs(data: Any) -> None:
     """Raise ValueError unless the data has sources and targets."""
-    if not isinstance(data, Pairs):
+    if not isinstance(data, Pairs | Instructions):
         raise ValueError(
-            f"data is {type(data).__name__}: only Pairs have a source to read and a target to "
-            "write."
+            f"data is {type(data).__name__}: only Pairs and Instructions have a source to read and a "
+            "target to write."
         )
 
 

@@ -17,7 +17,7 @@ from jaxkd.core.random import stream
 from jaxkd.core.ranges import field
 from jaxkd.core.stored_targets import Draws, NBest, Scores, States, StoredTargets, TopK
 from jaxkd.data.rows.masking import Masking
-from jaxkd.data.rows.pairs import Pairs
+from jaxkd.data.rows.pairs import Instructions, Pairs
 from jaxkd.data.rows.text import MaskedText, Rows
 from jaxkd.decode.ctc import n_best_of
 from jaxkd.models import families
@@ -80,7 +80,7 @@ class Label:
                 f"kind={self.kind!r}, and data.ctc is {ctc}: hypotheses are of CTC data, which has "
                 "only these."
             )
-        if isinstance(data, Pairs) and not ctc and tuple(data.shares) != (1.0,):
+        if isinstance(data, Pairs | Instructions) and not ctc and tuple(data.shares) != (1.0,):
             raise ValueError(
                 f"data.shares is {data.shares}: stored targets of pairs have one width. Set it to "
                 "(1.0,), or let the teacher run (labels='')."

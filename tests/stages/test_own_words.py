@@ -196,7 +196,7 @@ def test_text_without_questions_has_no_own_words(tmp_path):
     from jaxkd.data.rows.text import CausalText
 
     arguments = dataclasses.replace(experiment(tmp_path, student=learner()), data=CausalText())
-    with pytest.raises(ValueError, match="only Pairs have a source"):
+    with pytest.raises(ValueError, match="only Pairs and Instructions have a source"):
         runner.run(
             arguments, name="own", variant="test", command="pytest", workdir=tmp_path / "runs",
             cache=tmp_path,
