@@ -148,8 +148,8 @@ def check_pairs(data: Any) -> None:
     """Raise ValueError unless the data has sources and targets."""
     if not isinstance(data, Pairs | Instructions):
         raise ValueError(
-            f"data is {type(data).__name__}: only Pairs and Instructions have a source to read and a "
-            "target to write."
+            f"data is {type(data).__name__}: only Pairs and Instructions have a source to read and "
+            "a target to write."
         )
 
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from jaxkd.data.rows.pairs import Pairs
 from tests.experiments import folders
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -130,12 +131,13 @@ def test_translate_two_files_and_a_table(tmp_path):
 
     pairs = [{"question": a, "sql": b} for a, b in zip(lines, turned, strict=True)]
     folders.write_jsonl(tmp_path / "pairs.jsonl", pairs)
-    done = run(
-        tmp_path, "translate", "--config.data.train=pairs.jsonl", "--config.data.source=question",
-        "--config.data.target=sql", *small, "--config.data.trained_size=300", "--workdir=second",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "pairs.jsonl" in (tmp_path / "second/translate-mini/report.md").read_text()
+    rows = Pairs(
+        train=str(tmp_path / "pairs.jsonl"), source="question", target="sql",
+        tokenizer="trained", trained_size=300, read=64, write=64,
+    ).open(tmp_path / "cache")  # fmt: skip
+    assert rows.corpus == "pairs.jsonl"
+    held_out = set(rows.references("validation"))
+    assert held_out and held_out | set(rows.references("train")) == {(each,) for each in turned}
 
 
 @slow
