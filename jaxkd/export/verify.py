@@ -206,6 +206,8 @@ def _compare_writing(
     mask = np.ones((2, min(5, room)), bool)
     tokens = _tokens(config, mask, numpy_stream(seed, "verify writing", mask.shape[1]))
     own = {key: getattr(model.generation_config, key, None) for key in OBEYED}
+    # A model that names no end token is saved with its tokenizer's.
+    end = own["eos_token_id"][0] if isinstance(own["eos_token_id"], list) else own["eos_token_id"]
     words = [word for word in model.generation_config.bad_words_ids or [] if len(word) == 1]
     limits = dict(do_sample=False, num_beams=1, max_new_tokens=WRITTEN)
     if own["pad_token_id"] is None:
@@ -221,7 +223,7 @@ def _compare_writing(
     with jax.default_matmul_precision("highest"):
         batch = Batch(tokens=tokens.astype(np.int32), mask=mask)
         arranged = families.build(config).arrange(params)
-        decoded = jax.device_get(decoder(config, WRITTEN)(arranged, batch))
+        decoded = jax.device_get(decoder(config, WRITTEN, end=end)(arranged, batch))
     for row, (tokens_of_row, length) in enumerate(
         zip(decoded.tokens, decoded.lengths, strict=True)
     ):
