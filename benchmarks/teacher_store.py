@@ -22,6 +22,7 @@ import peers
 from jaxkd.checkpoint import teacher_store as store
 from jaxkd.data.rows.masking import Masking, Vocabulary
 from jaxkd.data.rows.text import MaskedRows
+from jaxkd.data.sources.find import ResolvedDataset
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.models import bert, families
@@ -42,13 +43,14 @@ def text(rows: int) -> MaskedRows:
     tokens = rng.integers(1000, VOCABULARY, size=(rows, LENGTH), dtype=np.int32)
     counts = np.bincount(tokens.ravel(), minlength=VOCABULARY)
     known = Vocabulary.of(counts, special=[0, 100, 101, 102, 103], mask=103, pad=0)
-    return MaskedRows("random", "", False, "", None, {"train": tokens}, known)
+    dataset = ResolvedDataset("random", "made here", False, {})
+    return MaskedRows(dataset, "", None, {"train": tokens}, known, {"train": counts})
 
 
 def written(folder: pathlib.Path, kind: str, rows: MaskedRows, params) -> tuple[store.Store, float]:
     """The store of one kind, and the seconds it took."""
     label = Label(kind=kind, masking=MASKING, batch_size=BATCH)
-    label_batch = label.teller(TEACHER, params, rows, seed=0, size=VOCABULARY)
+    label_batch = label.make_labeller(TEACHER, params, rows, seed=0, size=VOCABULARY)
     count = len(rows.splits["train"])
     fields = label.fields(TEACHER, label_batch(np.arange(1))[1])  # compiles
     began = time.perf_counter()

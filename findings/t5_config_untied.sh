@@ -2,7 +2,7 @@
 # transformers 5.23.0: T5Config(tie_word_embeddings=False), as the config.json of every T5 v1.1, FLAN-T5
 # and mT5 says, has tie_word_embeddings True and scale_decoder_outputs False. The head is still one of
 # its own in such a checkpoint, so that code which asks the config whether the head is tied, as for
-# other families, is told the opposite; only the stored weights or scale_decoder_outputs say it.
+# other families, gets the opposite; only the stored weights or scale_decoder_outputs say it.
 # Seen: False gives (True, False); True gives (True, True). Exit status 1 if that changes.
 set -euo pipefail
 place=$(mktemp -d)

@@ -98,7 +98,7 @@ def test_a_row_hangs_on_its_own_key_alone():
     assert np.any(whole.tokens != other.tokens)
 
 
-def test_the_end_token_does_not_come_too_early_and_barred_ones_never():
+def test_the_end_token_does_not_come_too_early_and_suppressed_ones_never():
     model, config, params = small("llama")
     batch = rows((2,) * 64)
     draw = sampler(
