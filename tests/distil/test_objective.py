@@ -38,7 +38,7 @@ def test_a_divergence_is_the_loss_of_its_name_over_what_counts(kind):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"kind": "reverse_lk"}, "terms.it.kind is 'reverse_lk'; Did you mean 'reverse_kl'"),
+        ({"kind": "reverse_lk"}, "terms.it.kind is 'reverse_lk'. Did you mean 'reverse_kl'"),
         ({"kind": "jensen_shannon", "beta": 1.0}, "terms.it.beta is 1.0"),
         ({"kind": "skewed_kl", "alpha": 0.0}, "terms.it.alpha is 0.0"),
         ({"temperature": 0.0}, "terms.it.temperature is 0.0"),
