@@ -104,6 +104,7 @@ def load(
     sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
     on_host: bool = False,
     warn: Callable[[str], Any] = lambda message: None,
+    new_parameters: Callable[[Sequence[str]], Any] = lambda names: None,
 ) -> tuple[families.Config, Params]:
     """Config and parameters of a folder or hub id.
 
@@ -120,6 +121,7 @@ def load(
         the default device. Tensors are read one at a time and go straight there.
       on_host: return numpy arrays instead.
       warn: called with a sentence for each thing that is not as the checkpoint says.
+      new_parameters: called with the names of the parameters that were drawn, if there are any.
     Raises:
       FileNotFoundError: see `find`.
       ValueError: for a tensor that is no parameter, a parameter without a tensor, a damaged file,
@@ -162,13 +164,18 @@ def load(
     classified = "head/classify" in family.heads[config.head].modules and any(
         n.startswith(f"{family.heads[config.head].modules['head/classify']}.") for n in tensors
     )
+
+    def say_new(names: Sequence[str]) -> None:
+        warn(f"{name}: a new head for {config.head} is drawn: {', '.join(names)}")
+        new_parameters(names)
+
     params = family.table(config.head, other_heads=bool(head), extra=extra).load(
         tensors,
         jax.eval_shape(lambda: model.init(0)),
         origin=str(folder),
         family=kind,
         fresh=fresh,
-        warn=lambda drawn: warn(f"{name}: a new head for {config.head} is drawn: {drawn}"),
+        new_parameters=say_new,
         dtype=DTYPES[dtype],
         sharding=sharding,
         on_host=on_host,
@@ -176,6 +183,8 @@ def load(
     if labels and classified and len(own_labels) == len(labels):
         order = match_labels(name, own_labels, labels, warn)
         params = reorder_classes(params, order, None if order else fresh)
+        if not order:
+            new_parameters([each for each in fresh if each.startswith("head/classify/")])
     return config, params
 
 

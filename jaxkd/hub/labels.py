@@ -12,6 +12,26 @@ from jaxkd.models.model import Params
 _UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
 
 
+def unnamed(labels: Sequence[str]) -> bool:
+    """Whether no class has a name of its own: transformers calls them LABEL_0 and so on."""
+    return all(_UNNAMED.fullmatch(label) for label in labels)
+
+
+def class_order(stored: Sequence[str], labels: Sequence[str]) -> list[int] | None:
+    """For each of `labels` the number of that class in `stored`; None if the names differ.
+
+    Names are compared without regard to case.
+
+    >>> class_order(("positive", "negative"), ("Negative", "Positive"))
+    [1, 0]
+    """
+    numbers = {label.casefold(): number for number, label in enumerate(stored)}
+    needed = [label.casefold() for label in labels]
+    if len(numbers) != len(stored) or sorted(numbers) != sorted(needed):
+        return None
+    return [numbers[label] for label in needed]
+
+
 def match_labels(
     name: str, stored: Sequence[str], labels: Sequence[str], warn: Callable[[str], Any]
 ) -> list[int]:
@@ -23,19 +43,18 @@ def match_labels(
     >>> match_labels("m", ("positive", "negative"), ("Negative", "Positive"), lambda message: None)
     [1, 0]
     """
-    known = {label.casefold(): number for number, label in enumerate(stored)}
-    needed = [label.casefold() for label in labels]
-    if [label.casefold() for label in stored] == needed:
-        return list(range(len(labels)))
-    if any(all(_UNNAMED.fullmatch(label) for label in side) for side in (stored, labels)):
+    order, same = class_order(stored, labels), list(range(len(labels)))
+    if order == same:
+        return same
+    if unnamed(stored) or unnamed(labels):
         warn(
             f"{name}: its classes are {list(stored)}, taken in this order for {list(labels)}; "
             "check that they mean the same"
         )
-        return list(range(len(labels)))
-    if len(known) == len(stored) and known.keys() == set(needed):
+        return same
+    if order:
         warn(f"{name}: its classes {list(stored)} are reordered to {list(labels)}")
-        return [known[label] for label in needed]
+        return order
     warn(f"{name}: its classes are {list(stored)}, not {list(labels)}: a new classifier is drawn")
     return []
 

@@ -109,7 +109,7 @@ class Table:
         dtype: Any = jnp.float32,
         sharding: Callable[[str], jax.sharding.Sharding | None] = lambda name: None,
         on_host: bool = False,
-        warn: Callable[[str], Any] = lambda message: None,
+        new_parameters: Callable[[Sequence[str]], Any] = lambda names: None,
     ) -> Params:
         """Our parameters from a file's tensors, which are read one at a time.
 
@@ -119,7 +119,7 @@ class Table:
           dtype: of the parameters; each is cast while it is copied.
           sharding: where the parameter of a name goes; None: the default device.
           on_host: return numpy arrays and use no device.
-          warn: called with the names of the `fresh` parameters that were taken.
+          new_parameters: called with the names of the `fresh` parameters that were taken.
         Raises:
           ValueError: if a tensor is no parameter, a parameter has no tensor, or a shape differs;
             names them.
@@ -173,7 +173,7 @@ class Table:
             if needed.size > 2**18:  # else holes between the copies add up to several tensors
                 release()
         if drawn:
-            warn(", ".join(drawn))
+            new_parameters(drawn)
         extra = [name for name in sorted(current.keys() - used) if not self._ignores(name)]
         if extra or missing:
             raise ValueError(

@@ -17,17 +17,22 @@ def check_plan(
     rows: Rows | None,
     folder: pathlib.Path,
     fingerprints: Mapping[str, str],
-) -> None:
+) -> Configs:
     """Check splits, models, heads, labels and terms of all stages that are still to run.
 
+    Returns: the config of each stage's model; None where it has none, or it is not known yet.
     Raises:
       ValueError: names the stage and what does not fit.
     """
     configs: Configs = {}
     for name, stage in stages.items():
-        configs[name] = planned(stage, configs, rows, folder / name, fingerprints[name])
+        try:
+            configs[name] = planned(stage, configs, rows, folder / name, fingerprints[name])
+        except ValueError as error:
+            raise ValueError(f"stage {name!r}: {error}") from error
         if finished(folder / name, fingerprints[name]) is None:
             check_one(name, stage, configs, rows)
+    return configs
 
 
 def planned(

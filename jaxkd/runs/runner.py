@@ -69,7 +69,8 @@ def run(
                 fingerprints[stage_name] = fingerprint_of(
                     stage, seed, rows, fingerprints, experiment.task
                 )
-            check_plan(experiment.stages, rows, folder / str(seed), fingerprints)
+            plan = (experiment.stages, rows, folder / str(seed), fingerprints)
+            configs = check_plan(*plan)
             inner = _Inner(experiment, fingerprints)
             for i, (stage_name, stage) in enumerate(experiment.stages.items(), 1):
                 workspace = Workspace(
@@ -89,6 +90,8 @@ def run(
                     raise KeyboardInterrupt(f"stopped before {stage_name}; start again to go on")
                 title = f"[seed {seed}, {i}/{len(experiment.stages)}] {stage_name}"
                 run_stage(stage, workspace, fingerprints[stage_name], title)
+                if configs[stage_name] is None and hasattr(stage, "plan"):
+                    configs = check_plan(*plan)  # a hub id's model is known now
         if not hosts.first():
             return folder
         collected = results.collect(

@@ -4,10 +4,15 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import field
 from jaxkd.data.rows.base import Rows
 from jaxkd.distil.student import trim_vocabulary
+from jaxkd.hub.labels import class_order, unnamed
+from jaxkd.models import families
 from jaxkd.models.config import DTYPES
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
@@ -21,9 +26,9 @@ from jaxkd.stages.models import (
     open_model,
     read_config,
     save_model,
-    unnamed,
 )
 
+CLASSIFIES = "sequence_classification"
 REGRESSION = ("LABEL_0",)  # transformers' name of the one output of a regression
 
 
@@ -34,6 +39,7 @@ class Load:
     name: str = ""  # HuggingFace folder, hub id, or the folder of a stage of ours
     head: str = ""  # put this head on it; empty: the one it has
     labels: tuple[str, ...] = ()  # names of its classes, in its order; empty: as it says
+    new_classifier: bool = False  # draw one for the data's classes, where its own mean others
     trim: bool = False  # keep only the tokens the data keeps (data.trim)
     compute: str = ""  # dtype of its products, float32 or bfloat16; empty: as it says
     # The same sums, by rounding: compile one block and loop over it, which compiles much faster.
@@ -62,18 +68,34 @@ class Load:
         changes = self._changes()
         if self.trim and rows is not None and rows.kept is not None:
             changes["vocabulary"] = len(rows.kept)
-        if rows is not None and config.head == rows.head and rows.form == "classification":
-            # A head that is drawn gets the classes of the data; one that is stored must have them.
+        if config.head == CLASSIFIES:
             stored = read_config(self.name)
-            drawn = stored is None or stored.head != config.head or unnamed(config.labels)
-            agree = {x.casefold() for x in config.labels} == {x.casefold() for x in rows.labels}
-            if self.labels or agree or drawn:
-                changes["labels"] = tuple(rows.labels)
-        if rows is not None and rows.form == "regression" and config.head == rows.head:
-            stored = read_config(self.name)
-            if stored is None or stored.head != config.head:
-                changes["labels"] = REGRESSION
+            drawn = self.new_classifier or stored is None or stored.head != config.head
+            labels = self._labels(config, rows, drawn)
+            if rows is not None and rows.form == "classification":
+                if unnamed(labels) or class_order(labels, rows.labels) is not None:
+                    labels = tuple(rows.labels)
+            changes["labels"] = labels
         return dataclasses.replace(config, **changes)
+
+    def _labels(self, config: Config, rows: Rows | None, drawn: bool) -> tuple[str, ...]:
+        """Names of the classes, in the model's order: given, or as the model says; the data's for
+        a classifier that is drawn.
+
+        Raises:
+          ValueError: if other classes are given than a classifier has that is not drawn.
+        """
+        if self.labels:
+            if not drawn and len(self.labels) != len(config.labels):
+                raise ValueError(
+                    f"labels has {len(self.labels)} names, {self.labels}; {self.name} has "
+                    f"{len(config.labels)} classes, {config.labels}. Name each of them, or draw "
+                    "a new classifier: --config.stages.STAGE.new_classifier=True."
+                )
+            return tuple(self.labels)
+        if not drawn or rows is None or rows.head != config.head:
+            return config.labels
+        return REGRESSION if rows.form == "regression" else tuple(rows.labels) or config.labels
 
     def _changes(self) -> dict[str, Any]:
         """Fields of the config that this stage sets."""
@@ -101,29 +123,39 @@ class Load:
         return save_model(workspace, config, params) | {"new_head": new_head}
 
     def _open(self, workspace: Workspace) -> tuple[Config, Params, bool]:
-        """The model with its classes named; a head that the source lacks has those of the data.
+        """The model with its classes named.
 
         The third value says whether the head has still to learn the data's labels: it was drawn,
         or it has one output or classes without names, of which nobody knows what they mean.
         """
-        messages: list[str] = []
-        options = {"head": self.head, "seed": workspace.seed}
-        config, params = open_model(self.name, messages.append, labels=self.labels, **options)
-        rows, labels = workspace.rows, self.labels
-        classifies = config.head == "sequence_classification"
-        drawn = any("is drawn" in message for message in messages)
-        known = is_stage(pathlib.Path(self.name)) or bool(labels)
+        new: list[str] = []
+        config, params = open_model(
+            self.name,
+            workspace.display.say,
+            head=self.head,
+            seed=workspace.seed,
+            new_parameters=new.extend,
+        )
+        if config.head != CLASSIFIES:
+            return config, params, bool(new)
+        drawn = self.new_classifier or bool(new)
+        labels = self._labels(config, workspace.rows, drawn)
+        known = is_stage(pathlib.Path(self.name)) or bool(self.labels)
         known = known or len(config.labels) > 1 and not unnamed(config.labels)
-        if drawn and classifies and rows is not None and not labels:
-            labels = REGRESSION if rows.form == "regression" else tuple(rows.labels)
-            if labels and len(labels) != len(config.labels):
-                messages.clear()
-                config, params = open_model(self.name, messages.append, labels=labels, **options)
-        for message in messages:
-            workspace.display.say(message)
-        if labels and classifies:
-            config = dataclasses.replace(config, labels=tuple(labels))
-        return config, params, drawn or classifies and not known
+        draw = self.new_classifier or len(labels) != len(config.labels)
+        config = dataclasses.replace(config, labels=labels)
+        if draw:
+            params = _new_classifier(config, params, workspace.seed)
+            workspace.display.say(f"{self.name}: a new classifier is drawn for {labels}")
+        return config, params, drawn or not known
+
+
+def _new_classifier(config: Config, params: Params, seed: int) -> Params:
+    """The parameters with another classifier, of the config's number of labels, on the host."""
+    model = families.build(config)
+    head = jax.jit(lambda: model.init(seed, "new head")["head"])()
+    classify = jax.tree.map(np.asarray, head["classify"])
+    return params | {"head": params["head"] | {"classify": classify}}
 
 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int] | None:

@@ -6,20 +6,17 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series
 from jaxkd.core.tree import parameter_count
 from jaxkd.data.rows.base import Rows
 from jaxkd.hub import folder as hub
+from jaxkd.hub.labels import class_order, reorder_classes, unnamed
 from jaxkd.models import families
 from jaxkd.models.model import Params
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
 
-UNNAMED = "LABEL_"  # transformers' names of classes nobody named: LABEL_0, LABEL_1
 CLASSES = ("classification", "regression")  # forms of rows with one prediction a row
 
 
@@ -80,20 +77,30 @@ def open_model(
     head: str = "",
     labels: Sequence[str] = (),
     seed: int = 0,
+    new_parameters: Callable[[Sequence[str]], Any] = lambda names: None,
 ) -> tuple[families.Config, Params]:
     """A model by name, on the host: a finished stage's folder, a HuggingFace folder or a hub id.
 
     Args:
       head: the head that is needed. Parameters of it that the source lacks are drawn from `seed`,
         and `warn` is called with their names.
-      labels: names of the classes of a head that is drawn.
+      labels: names of the classes that are needed, in order; of a stage those it has.
+      new_parameters: called with the names of parameters that were drawn.
     Raises:
       FileNotFoundError, KeyError, ValueError: as `load_model` and `hub.folder.load`; for a stage
         that is not finished, or has another head.
     """
     folder = pathlib.Path(name)
     if not is_stage(folder):
-        return hub.load(name, head=head, labels=labels, seed=seed, on_host=True, warn=warn)
+        return hub.load(
+            name,
+            head=head,
+            labels=labels,
+            seed=seed,
+            on_host=True,
+            warn=warn,
+            new_parameters=new_parameters,
+        )
     if not (folder / "done.json").is_file():
         raise FileNotFoundError(
             f"{name} is a stage that was cut off: it has no done.json. Let its run finish, then "
@@ -192,11 +199,6 @@ def check_labels(name: str, config: families.Config, rows: Rows) -> None:
         )
 
 
-def unnamed(labels: Sequence[str]) -> bool:
-    """Whether the classes have no names but transformers' default, LABEL_0 and so on."""
-    return all(label == f"{UNNAMED}{i}" for i, label in enumerate(labels))
-
-
 def align_labels(
     name: str,
     config: families.Config,
@@ -220,20 +222,18 @@ def align_labels(
             f"{name}: the classes of the model have no names; they are taken for {_listed(target)}"
         )
         return dataclasses.replace(config, labels=target), params
-    numbers = {label.casefold(): i for i, label in enumerate(source)}
-    keys = [label.casefold() for label in target]
-    if len(source) != len(target) or set(numbers) != set(keys) or len(numbers) != len(source):
+    order = class_order(source, target)
+    if order is None:
         raise ValueError(
             f"{name} has the {len(source)} classes {_listed(source)}; the data has the "
             f"{len(target)} classes {_listed(target)}. If they mean the same, give the names of "
             "the data in the order of the model's numbers: "
-            f'--config.stages.STAGE.labels="{target}".'
+            f'--config.stages.STAGE.labels="{target}". If they mean something else, draw a new '
+            "classifier for the data's classes: --config.stages.STAGE.new_classifier=True."
         )
-    order = np.array([numbers[key] for key in keys])
-    if (order != np.arange(len(order))).any():
+    if order != list(range(len(order))):
         warn(f"{name}: its classes {_listed(source)} are put in the data's order {_listed(target)}")
-        classify = jax.tree.map(lambda leaf: leaf[..., order], params["head"]["classify"])
-        params = params | {"head": params["head"] | {"classify": classify}}
+        params = reorder_classes(params, order, None)
     return dataclasses.replace(config, labels=target), params
 
 

@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 
 from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.pairs import Instructions, Pairs
@@ -14,6 +16,7 @@ from tests.data.test_corpora import open_pairs
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "multi30k"
 EN = ["A dog runs.", "Two men, one hat", "A child's red ball!"]
+QA = [("2 + 2?", "4"), ("3 + 4?", "7"), ("Why?", "So.")]
 DE = ["Ein Hund läuft.", "Zwei Männer, ein Hut", "Der rote Ball eines Kindes!"]
 
 
@@ -246,3 +249,45 @@ def test_a_column_that_is_not_named_is_found_or_asked_for(tmp_path):
     assert rows.open(tmp_path / "c").origin.endswith("(source question; target sql)")
     with pytest.raises(ValueError, match="data.target='sqll'. Did you mean 'sql'"):
         Pairs(train=pairs_table(tmp_path), source="question", target="sqll").open(tmp_path / "c")
+
+
+def tokenizer_folder(folder, template):
+    """A byte-level tokenizer that adds special tokens by a template of `tokenizers`."""
+    special = ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    vocabulary = {token: i for i, token in enumerate([*special, *sorted(alphabet)])}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    names = dict(zip(("bos", "eos", "pad", "unk", "mask"), special, strict=True))
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
+    )
+    fast.save_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("template, beginning", [("<s> $A </s>", 1), ("$A </s>", 0)])
+def test_both_sides_are_encoded_as_the_models_own_tokenizer_does(tmp_path, template, beginning):
+    fast = tokenizer_folder(tmp_path / "named", template)
+    rows = opened(tmp_path, tokenizer=str(tmp_path / "named"))
+    assert rows.tokenizer.prefix == (0,) * beginning
+    for row, source, target in zip(rows.splits["train"], EN, DE, strict=True):
+        read, written = row[:48], row[48:]
+        assert read[read >= 0].tolist() == fast(source)["input_ids"]
+        assert written[written >= 0].tolist() == fast(text_target=target)["input_ids"]
+
+
+def test_a_prompt_begins_as_the_decoders_own_tokenizer_begins_texts(tmp_path):
+    fast = tokenizer_folder(tmp_path / "named", "<s> $A")
+    file = tmp_path / "qa.jsonl"
+    file.write_text("".join(json.dumps({"prompt": q, "answer": a}) + "\n" for q, a in QA))
+    settings = dict(train=str(file), validation=str(file), tokenizer=str(tmp_path / "named"))
+    rows = Instructions(read=16, write=16, **settings).open(tmp_path / "cache")
+    for row, (question, answer) in zip(rows.splits["train"], QA, strict=True):
+        read, written = row[:16], row[16:]
+        assert read[read >= 0].tolist() == fast(question + "\n")["input_ids"]
+        assert fast.decode(written[written >= 0]) == f" {answer}</s>"

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -120,6 +122,66 @@ def test_a_new_head_is_announced_and_follows_the_seed(named):
     output.clear()
     open_model(str(named), output.append, head="masked_lm")
     assert not output
+
+
+@pytest.fixture
+def in_hub_cache(named, tmp_path, monkeypatch):
+    """The id of a model that the hub's cache holds, with the hub out of reach."""
+    repository = tmp_path / "hub" / "models--me--tiny"
+    shutil.copytree(named, repository / "snapshots" / "0123abcd")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abcd")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return "me/tiny"
+
+
+def test_what_follows_from_a_hub_id_is_checked_once_it_is_loaded(in_hub_cache, tmp_path):
+    stages = {
+        "source": Load(name=in_hub_cache),
+        "same": Prune(source="source", keep="0,1,2,3"),
+        "pruned": Prune(source="same", keep="evenly 9"),
+    }
+    with pytest.raises(ValueError, match="stage 'pruned': .*9.*4"):
+        run(Experiment(title="Too many", data=None, stages=stages), tmp_path)
+    folders = {path.name for path in (tmp_path / "x-y" / "0").iterdir()}
+    assert folders == {"source"}
+
+
+def classifier(folder, labels):
+    config = tiny.config(layers=2, head="sequence_classification", labels=labels)
+    params = families.build(config).init(5)
+    hub.save(folder, config, params)
+    return params
+
+
+def loaded(folder, tmp_path, **settings):
+    stages = {"source": Load(name=str(folder), **settings)}
+    done = run(Experiment(title="Load", data=None, stages=stages), tmp_path / "runs")
+    record = json.loads((done / "0" / "source" / "done.json").read_text())
+    return *load_model(done / "0" / "source"), record["metrics"]["new_head"]
+
+
+def test_given_labels_are_the_names_of_a_models_own_classes(tmp_path):
+    params = classifier(tmp_path / "named", ("bad", "good"))
+    config, actual, new_head = loaded(tmp_path / "named", tmp_path, labels=("1 star", "5 stars"))
+    assert config.labels == ("1 star", "5 stars") and not new_head
+    jax.tree.map(np.testing.assert_array_equal, actual["head"], params["head"])
+    with pytest.raises(ValueError, match="labels has 3 names.*has 2 classes.*new_classifier"):
+        loaded(tmp_path / "named", tmp_path, labels=("a", "b", "c"))
+
+
+def test_a_new_classifier_is_drawn_where_it_is_wanted(tmp_path):
+    params = classifier(tmp_path / "named", ("bad", "good"))
+    config, actual, new_head = loaded(
+        tmp_path / "named", tmp_path, labels=("a", "b", "c"), new_classifier=True
+    )
+    assert config.labels == ("a", "b", "c") and new_head
+    assert actual["head"]["classify"]["kernel"].shape == (32, 3)
+    jax.tree.map(np.testing.assert_array_equal, actual["blocks"], params["blocks"])
+    rest = {name: actual["head"][name] for name in actual["head"] if name != "classify"}
+    for name, leaf in rest.items():
+        jax.tree.map(np.testing.assert_array_equal, leaf, params["head"][name])
 
 
 def test_a_folder_without_a_tokenizer_gets_none_made_up(tmp_path):

@@ -118,7 +118,7 @@ class AlfredSteps(Data):
     def tokenizer_texts(self, row: Example) -> Sequence[str]:
         return (f"{row[0]} {row[1]}",)
 
-    def row_key(self, survey: Survey) -> list[Any]:
+    def row_key(self, survey: Survey, tokenizer: Tokenizer) -> list[Any]:
         return [self.length, list(survey.labels)]
 
     def columns(self, survey: Survey) -> int:

@@ -236,7 +236,8 @@ class Data(abc.ABC):
             lossless=self.lossless,
         )
         tokenizer, kept = self.trim_tokenizer(tokenizer, dataset)
-        key = [self.rows_class().form, survey.digest, tokenizer.fingerprint, *self.row_key(survey)]
+        own = self.row_key(survey, tokenizer)
+        key = [self.rows_class().form, survey.digest, tokenizer.fingerprint, *own]
         fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         arrays = cached_arrays(
             cache,
@@ -330,7 +331,7 @@ class Data(abc.ABC):
         return tokenizer, None
 
     @abc.abstractmethod
-    def row_key(self, survey: Survey) -> list[Any]:
+    def row_key(self, survey: Survey, tokenizer: Tokenizer) -> list[Any]:
         """The settings that decide what `encode` gives."""
 
     @abc.abstractmethod

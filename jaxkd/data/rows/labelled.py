@@ -154,7 +154,7 @@ class Labelled(Data):
             )
         return tokenizer.trimmed(counts)
 
-    def row_key(self, survey: Survey) -> list[Any]:
+    def row_key(self, survey: Survey, tokenizer: Tokenizer) -> list[Any]:
         return [self.length, list(survey.labels)]
 
     def _pairs(self) -> bool:

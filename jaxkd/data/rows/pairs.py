@@ -149,8 +149,8 @@ class _Pairs(Data):
     def tokenizer_texts(self, row: Pair) -> Sequence[str]:
         return (row[0], *row[1])
 
-    def row_key(self, survey: Survey) -> list[Any]:
-        return [self.read, self.write, self.cut, self.joined]
+    def row_key(self, survey: Survey, tokenizer: Tokenizer) -> list[Any]:
+        return [self.read, self.write, self.cut, self.joined, *tokenizer.prefix]
 
     def columns(self, survey: Survey) -> int:
         return self.read + self.write
@@ -160,26 +160,27 @@ class _Pairs(Data):
     ) -> Int[np.ndarray, "rows columns"]:
         rows = np.full((len(block), self.columns(survey)), NOTHING, np.int32)
         joined = bool(self.joined)
-        # What a row of each side ends with, whatever of it is cut.
+        # What a row of each side begins and ends with, whatever of it is cut.
         after = tokenizer.encode([self.joined])[0] if joined else [tokenizer.sep]
+        before = () if joined or self.ctc else tokenizer.prefix
         sides = {
-            "read": (0, [source for source, _ in block], after),
+            "read": (0, tokenizer.prefix, [source for source, _ in block], after),
             # After words of the source; where a tokenizer puts the space itself it is not doubled.
-            "write": (self.read, [" " * joined + t[0] for _, t in block], [tokenizer.sep]),
+            "write": (self.read, before, [" " * joined + t[0] for _, t in block], [tokenizer.sep]),
         }
-        for name, (start, texts, last) in sides.items():
-            most = getattr(self, name) - len(last)
+        for name, (start, first_ids, texts, last) in sides.items():
+            most = getattr(self, name) - len(first_ids) - len(last)
             if most < 1:
                 raise ValueError(f"data.joined={self.joined!r} leaves no room: {name}={most}.")
             for number, ids in enumerate(tokenizer.encode(texts)):
                 if len(ids) > most and not self.cut:
                     raise ValueError(
                         f"row {first + number + 1} of the {split} split has {len(ids)} tokens and "
-                        f"{len(last)} that end it; data.{name} is {getattr(self, name)}: "
-                        f"{texts[number][:60]!r}. Set config.data.{name} higher, or "
+                        f"{len(first_ids) + len(last)} that begin and end it; data.{name} is "
+                        f"{getattr(self, name)}: {texts[number][:60]!r}. Set config.data.{name} higher, or "
                         "config.data.cut=True to lose the rest."
                     )
-                ids = [*ids[:most], *last]
+                ids = [*first_ids, *ids[:most], *last]
                 rows[number, start : start + len(ids)] = ids
         if self.ctc:
             _check_room(split, first, rows[:, : self.read], rows[:, self.read :])

@@ -177,7 +177,7 @@ class Text(Data):
     def tokenizer_texts(self, row: str) -> Sequence[str]:
         return (row,)
 
-    def row_key(self, survey: Survey) -> list[Any]:
+    def row_key(self, survey: Survey, tokenizer: Tokenizer) -> list[Any]:
         return [self.length]
 
     def columns(self, survey: Survey) -> int:

@@ -66,6 +66,15 @@ class Tokenizer:
         unknown = self.fast.unk_token_id
         return None if unknown in (self.cls, self.sep) else unknown
 
+    @functools.cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """Ids that transformers puts before a text: [CLS], <s> or none."""
+        whole, plain = (
+            self.fast("a", add_special_tokens=special)["input_ids"] for special in (True, False)
+        )
+        at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+        return tuple(whole[:at])
+
     def _first(self, *names: str) -> int:
         ids = (getattr(self.fast, f"{name}_token_id") for name in names)
         return next(number for number in ids if number is not None)
