@@ -43,15 +43,15 @@ class OwnData(Experiment):
 def training(rate: float, epochs: float, batch: int, **more: Any) -> dict[str, Any]:
     """Settings of a training on data of any size."""
     settings = dict(
-        steps=5000, epochs=epochs, batch_size=batch, evaluate_every=200, save_every=200,
+        steps=5000, epochs=float(epochs), batch_size=batch, evaluate_every=200, save_every=200,
         evaluate_rows=1024, optimiser=AdamW(learning_rate=rate),
     )  # fmt: skip
     return settings | more
 
 
-def tokens_to_write(limit: int, default: int, longest: int) -> int:
-    """Tokens a beam writes at most: as many as targets have, or fewer where a flag says so."""
-    return longest if limit == default else min(limit, longest)
+def tokens_to_write(limit: int, longest: int) -> int:
+    """Tokens a beam writes at most: as many as targets have (0), or fewer where a flag says so."""
+    return min(limit or longest, longest)
 
 
 def smoke_training(steps: int = 10, **more: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ again and compared; rows that the student gets wrong and its teacher right are i
 """
 
 import dataclasses
+from typing import Any
 
 from configs import models
 from configs.own_data import MINILM, OwnData, smoke_training, training
@@ -45,6 +46,22 @@ LABELS = {
 }
 
 
+# What replaces a term of classes where numbers are to be predicted.
+REGRESSION_TERMS = {
+    "soft_targets": ("teacher_score", SquaredError(target="teacher")),
+    "cross_entropy": ("squared_error", SquaredError(weight=0.5)),
+}
+
+
+def class_terms() -> dict[str, Any]:
+    """The terms of a student that learns classes from its teacher."""
+    return {
+        "soft_targets": SoftTargets(weight=1.0, temperature=2.0),
+        "hidden": HiddenStates(weight=1.0, layer_map="uniform"),
+        "cross_entropy": HardLabels(weight=0.5),
+    }
+
+
 @dataclasses.dataclass
 class Classify(OwnData):
     """Labelled texts, or pairs of them."""
@@ -52,18 +69,21 @@ class Classify(OwnData):
     def resolve(self) -> None:
         super().resolve()
         if self.data.regression:
-            self.stages["student"].terms = {
-                "teacher_score": SquaredError(target="teacher"),
-                "hidden": HiddenStates(layer_map="uniform"),
-                "squared_error": SquaredError(weight=0.5),
-            }
-            metric = "pearson"
+            # Terms that a flag changed stay, and are refused where numbers are to be predicted.
+            given, defaults = self.stages["student"].terms, class_terms()
+            self.stages["student"].terms = dict(
+                REGRESSION_TERMS.get(name, (name, term)) if term == defaults.get(name)
+                else (name, term) for name, term in given.items()
+            )  # fmt: skip
             self.report.curves = tuple(
-                dataclasses.replace(curve, title="Pearson correlation over steps", metric=metric)
+                dataclasses.replace(curve, title="Pearson correlation over steps", metric="pearson")
+                if curve.metric == "accuracy"
+                else curve
                 for curve in self.report.curves
             )
             self.report.comparisons = tuple(
-                dataclasses.replace(each, metric=metric) for each in self.report.comparisons
+                dataclasses.replace(each, metric="pearson") if each.metric == "accuracy" else each
+                for each in self.report.comparisons
             )
 
 
@@ -84,16 +104,11 @@ def get_config(variant: str = "mini") -> Classify:
         frozen = ("embed/token",)
         data = Labelled(tokenizer="", length=128)
         teacher, student = training(1e-4, 4, 32), training(1.5e-4, 8, 32)
-    terms = {
-        "soft_targets": SoftTargets(weight=1.0, temperature=2.0),
-        "hidden": HiddenStates(weight=1.0, layer_map="uniform"),
-        "cross_entropy": HardLabels(weight=0.5),
-    }
     stages = first | {
         "teacher": Train(source="loaded", train_if="new_head", freeze=frozen, **teacher),
         "student_init": Prune(source="teacher", keep=""),
         "student": Train(
-            source="student_init", teacher="teacher", terms=terms, freeze=frozen, **student
+            source="student_init", teacher="teacher", terms=class_terms(), freeze=frozen, **student
         ),
         "alone": Train(source="student_init", freeze=frozen, **student),
         "evaluate": Evaluate(models=tuple(LABELS), splits=(), batch_size=64, predictions=True),

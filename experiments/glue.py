@@ -64,8 +64,9 @@ class Glue(OwnData):
         if isinstance(loaded, Load):
             loaded.name = loaded.name or self.teacher
             self.data.tokenizer = self.data.tokenizer or loaded.name
-        if self.layers:
-            self.stages["student_init"].keep = f"evenly {self.layers}"
+        student = self.stages["student_init"]
+        rule = f"evenly {self.layers}" if self.layers else "every_other"
+        student.keep = student.keep or rule
         if self.sweep:
             self.stages |= {
                 name: Sweep(train=stage)
@@ -109,7 +110,7 @@ def get_config(variant: str = "rte") -> Glue:
         }
     stages = first | {
         "teacher": Train(source="loaded", freeze=frozen, **teacher),
-        "student_init": Prune(source="loaded", keep="every_other"),
+        "student_init": Prune(source="loaded", keep=""),
         "student": Train(
             source="student_init", teacher="teacher", terms=terms, freeze=frozen, **student
         ),

@@ -53,7 +53,7 @@ class Instruct(OwnData):
     def resolve(self) -> None:
         super().resolve()
         decode = self.stages["decode"]
-        decode.beam.max_tokens = tokens_to_write(decode.beam.max_tokens, ROOM, self.data.write)
+        decode.beam.max_tokens = tokens_to_write(decode.beam.max_tokens, self.data.write)
 
 
 def get_config(variant: str = "mini") -> Instruct:
@@ -81,7 +81,7 @@ def get_config(variant: str = "mini") -> Instruct:
         "decode": Decode(
             models=tuple(LABELS),
             metrics=("exact", "rouge"),
-            beam=Beam(width=2, max_tokens=16 if smoke else ROOM),
+            beam=Beam(width=2, max_tokens=16 if smoke else 0),  # 0: data.write
             batch_size=16,
             rows=32 if smoke else 256,
         ),

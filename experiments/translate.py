@@ -43,6 +43,7 @@ from jaxkd.stages.train import Train
 
 VARIANTS = ("mini", "smoke")
 ROOM = 80  # tokens of a target
+# Learning rates of a model from scratch, which would undo what a pretrained one knows, and of such.
 RATES = {"teacher": (1e-3, 5e-5), "student": (2e-3, 2e-4), "alone": (2e-3, 2e-4)}
 LABELS = {
     "teacher": "teacher",
@@ -56,20 +57,37 @@ LABELS = {
 class Translate(OwnData):
     """Sources and targets."""
 
+    # What the stage `loaded` is where a teacher is named.
+    pretrained: Load = dataclasses.field(
+        default_factory=lambda: Load(head="seq2seq_lm", compute="bfloat16")
+    )
+
     def resolve(self) -> None:
         if self.teacher:
-            self.stages["loaded"] = Load(head="seq2seq_lm", compute="bfloat16")
-            self.stages["student_init"] = Prune(source="teacher", keep="")
-            # Learning rates of models from scratch would undo what a pretrained one knows.
-            for name, (scratch, pretrained) in RATES.items():
-                optimiser = self.stages[name].optimiser
-                if optimiser.learning_rate == scratch:
-                    optimiser.learning_rate = pretrained
-            self.data.tokenizer = "" if self.data.tokenizer == "trained" else self.data.tokenizer
+            self._start_from_pretrained()
+        for name, rates in RATES.items():
+            optimiser = self.stages[name].optimiser
+            optimiser.learning_rate = optimiser.learning_rate or rates[bool(self.teacher)]
         super().resolve()
         for name in ("generated", "decode"):
             beam = self.stages[name].beam
-            beam.max_tokens = tokens_to_write(beam.max_tokens, ROOM, self.data.write)
+            beam.max_tokens = tokens_to_write(beam.max_tokens, self.data.write)
+
+    def _start_from_pretrained(self) -> None:
+        for name, role in (("loaded", "teacher"), ("student_init", "student")):
+            if self.stages[name] not in [_from_scratch(size, role) for size in ("mini", "smoke")]:
+                raise ValueError(
+                    f"stages.{name}.model was changed, and --config.teacher names a model, whose "
+                    "shape is its own. Its settings are --config.pretrained.FIELD, the student's "
+                    "--config.layers; or name no teacher."
+                )
+        self.stages["loaded"] = self.pretrained
+        self.stages["student_init"] = Prune(source="teacher", keep="")
+        self.data.tokenizer = "" if self.data.tokenizer == "trained" else self.data.tokenizer
+
+
+def _from_scratch(size: str, role: str) -> Initialise:
+    return Initialise(model=models.seq2seq_model("transformer", size, role))
 
 
 def get_config(variant: str = "mini") -> Translate:
@@ -85,18 +103,18 @@ def get_config(variant: str = "mini") -> Translate:
         teacher = student = smoke_training(chunk=64)
     else:
         data = Pairs(trained_size=4000, read=64, write=ROOM, cut=True)
-        teacher = training(1e-3, 6, 64, chunk=256)
-        student = training(2e-3, 4, 64, chunk=256)
-    room = 16 if smoke else ROOM
+        # 0: the rates above.
+        teacher, student = training(0.0, 6, 64, chunk=256), training(0.0, 4, 64, chunk=256)
+    room = 16 if smoke else 0  # 0: data.write
     best, width = "best", 2 if smoke else 4
     stages = {
-        "loaded": Initialise(model=models.seq2seq_model("transformer", size, "teacher")),
+        "loaded": _from_scratch(size, "teacher"),
         "teacher": Train(source="loaded", **teacher),
         "generated": Generate(
             teacher="teacher", beam=Beam(width=width, n_best=1, max_tokens=room)
         ),
         best: Choose(source="generated", how="best"),
-        "student_init": Initialise(model=models.seq2seq_model("transformer", size, "student")),
+        "student_init": _from_scratch(size, "student"),
         "student": Train(source="student_init", targets=best, **student),
         "alone": Train(source="student_init", **student),
         "evaluate": Evaluate(models=tuple(LABELS), splits=("test",), batch_size=64, chunk=256),

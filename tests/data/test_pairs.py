@@ -7,12 +7,12 @@ import pathlib
 
 import numpy as np
 import pytest
-import tokenizers
 import transformers
 
 from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.pairs import Instructions, Pairs
 from tests.data.test_corpora import open_pairs
+from tests.experiments import folders
 
 REAL = pathlib.Path(os.environ.get("JAXKD_DATA", "")) / "multi30k"
 EN = ["A dog runs.", "Two men, one hat", "A child's red ball!"]
@@ -252,21 +252,7 @@ def test_a_column_that_is_not_named_is_found_or_asked_for(tmp_path):
 
 
 def tokenizer_folder(folder, template):
-    """A byte-level tokenizer that adds special tokens by a template of `tokenizers`."""
-    special = ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    vocabulary = {token: i for i, token in enumerate([*special, *sorted(alphabet)])}
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single=template, special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    names = dict(zip(("bos", "eos", "pad", "unk", "mask"), special, strict=True))
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
-    )
-    fast.save_pretrained(folder)
+    folders.byte_tokenizer(template, unk_token="<unk>", mask_token="<mask>").save_pretrained(folder)
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 

@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+import transformers
 
+from experiments import classify, translate
 from jaxkd.data.rows.pairs import Pairs
 from tests.experiments import folders
 
@@ -138,6 +140,54 @@ def test_translate_two_files_and_a_table(tmp_path):
     assert rows.corpus == "pairs.jsonl"
     held_out = set(rows.references("validation"))
     assert held_out and held_out | set(rows.references("train")) == {(each,) for each in turned}
+
+
+@slow
+def test_translate_with_a_teacher_of_ones_own(tmp_path):
+    folders.bart(tmp_path / "teacher")
+    rows = [(line, line.upper()) for line, _ in folders.reviews(60)]
+    folders.write_csv(tmp_path / "pairs.csv", ["source", "target"], rows)
+    done = run(
+        tmp_path, "translate", "--config.data.train=pairs.csv", "--config.teacher=teacher",
+        "--config.pretrained.compute=float32", "--config.layers=2", "--config.data.read=64",
+        "--config.data.write=64", "--config.stages.decode.rows=4",
+        "--config.stages.generated.batch_size=16",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    results, _ = results_of(tmp_path, "translate")
+    assert results["models"]["student"]["layers"] < results["models"]["teacher"]["layers"]
+    saved = tmp_path / "runs/translate-mini/0/export/huggingface"
+    opened = transformers.AutoModelForSeq2SeqLM.from_pretrained(saved)
+    assert (opened.config.decoder_layers, opened.config.encoder_layers) == (2, 2)
+    stage = json.loads((tmp_path / "runs/translate-mini/0/teacher/config.json").read_text())
+    assert stage["settings"]["optimiser"]["learning_rate"] == 5e-5
+
+
+def test_what_a_flag_changed_is_not_replaced():
+    changed = classify.get_config()
+    changed.data.train, changed.data.regression = "scores.csv", True
+    changed.stages["student"].terms["hidden"].weight = 7.0
+    changed.resolve()
+    terms = changed.stages["student"].terms
+    assert set(terms) == {"teacher_score", "hidden", "squared_error"}
+    assert terms["hidden"].weight == 7.0
+    assert {each.metric for each in changed.report.comparisons} == {"pearson"}
+
+    changed = translate.get_config()
+    changed.data.train, changed.teacher = "pairs.csv", "teacher"
+    changed.stages["teacher"].optimiser.learning_rate = 1e-3
+    changed.stages["decode"].beam.max_tokens = 5
+    changed.resolve()
+    rates = [changed.stages[name].optimiser.learning_rate for name in ("teacher", "student")]
+    assert rates == [1e-3, 2e-4]
+    assert changed.stages["decode"].beam.max_tokens == 5
+    assert changed.stages["generated"].beam.max_tokens == changed.data.write
+
+    changed = translate.get_config()
+    changed.data.train, changed.teacher = "pairs.csv", "teacher"
+    changed.stages["student_init"].model.width = 32
+    with pytest.raises(ValueError, match="stages.student_init.model was changed"):
+        changed.resolve()
 
 
 @slow

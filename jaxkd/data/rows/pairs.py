@@ -177,8 +177,8 @@ class _Pairs(Data):
                     raise ValueError(
                         f"row {first + number + 1} of the {split} split has {len(ids)} tokens and "
                         f"{len(first_ids) + len(last)} that begin and end it; data.{name} is "
-                        f"{getattr(self, name)}: {texts[number][:60]!r}. Set config.data.{name} higher, or "
-                        "config.data.cut=True to lose the rest."
+                        f"{getattr(self, name)}: {texts[number][:60]!r}. Set config.data.{name} "
+                        "higher, or config.data.cut=True to lose the rest."
                     )
                 ids = [*first_ids, *ids[:most], *last]
                 rows[number, start : start + len(ids)] = ids
