@@ -3,10 +3,13 @@
 import dataclasses
 from typing import Any
 
+from configs import models
 from jaxkd.core.ranges import field
+from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.runs.experiment import Experiment
 from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.load import Load
+from jaxkd.stages.student import Prune
 from jaxkd.stages.train import Train
 from jaxkd.train.optimiser import AdamW
 
@@ -47,6 +50,25 @@ def training(rate: float, epochs: float, batch: int, **more: Any) -> dict[str, A
         evaluate_rows=1024, optimiser=AdamW(learning_rate=rate),
     )  # fmt: skip
     return settings | more
+
+
+def decoder_stages(smoke: bool, teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    """A decoder is fine-tuned; a student of its blocks learns from its distribution, and alone.
+
+    Args:
+      teacher, student: settings of their trainings.
+    """
+    loaded: Any = Load(head="causal_lm", compute="bfloat16")
+    if smoke:
+        loaded = Initialise(model=models.llama("smoke", "teacher"))
+    terms = {"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)}
+    return {
+        "loaded": loaded,
+        "teacher": Train(source="loaded", **teacher),
+        "student_init": Prune(source="teacher", keep=""),
+        "student": Train(source="student_init", teacher="teacher", terms=terms, **student),
+        "alone": Train(source="student_init", **student),
+    }
 
 
 def tokens_to_write(limit: int, longest: int) -> int:

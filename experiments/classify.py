@@ -70,10 +70,10 @@ class Classify(OwnData):
         super().resolve()
         if self.data.regression:
             # Terms that a flag changed stay, and are refused where numbers are to be predicted.
-            given, defaults = self.stages["student"].terms, class_terms()
+            current, defaults = self.stages["student"].terms, class_terms()
             self.stages["student"].terms = dict(
                 REGRESSION_TERMS.get(name, (name, term)) if term == defaults.get(name)
-                else (name, term) for name, term in given.items()
+                else (name, term) for name, term in current.items()
             )  # fmt: skip
             self.report.curves = tuple(
                 dataclasses.replace(curve, title="Pearson correlation over steps", metric="pearson")

@@ -21,19 +21,13 @@ HuggingFace folder, which `generate` of transformers opens.
 
 import dataclasses
 
-from configs import models
-from configs.own_data import OwnData, smoke_training, training
+from configs.own_data import OwnData, decoder_stages, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.text import CausalText
-from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.export.formats import HuggingFace
 from jaxkd.runs.experiment import Comparison, Curve, Report
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.export import Export
-from jaxkd.stages.initialise import Initialise
-from jaxkd.stages.load import Load
-from jaxkd.stages.student import Prune
-from jaxkd.stages.train import Train
 
 VARIANTS = ("mini", "smoke")
 LABELS = {
@@ -58,21 +52,14 @@ def get_config(variant: str = "mini") -> GenerateText:
         )
     smoke = variant == "smoke"
     if smoke:
-        first = {"loaded": Initialise(model=models.llama("smoke", "teacher"))}
         data = CausalText(
             origin="embedded", tokenizer="trained", trained_size=512, length=33, rows=256
         )
         teacher = student = smoke_training(chunk=64)
     else:
-        first = {"loaded": Load(head="causal_lm", compute="bfloat16")}
         data = CausalText(tokenizer="", length=256)
         teacher, student = training(5e-5, 1, 16, chunk=256), training(2e-4, 3, 16, chunk=256)
-    terms = {"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)}
-    stages = first | {
-        "teacher": Train(source="loaded", **teacher),
-        "student_init": Prune(source="teacher", keep=""),
-        "student": Train(source="student_init", teacher="teacher", terms=terms, **student),
-        "alone": Train(source="student_init", **student),
+    stages = decoder_stages(smoke, teacher, student) | {
         "evaluate": Evaluate(models=tuple(LABELS), splits=(), batch_size=16, chunk=256),
         "export": Export(model="student", formats={"huggingface": HuggingFace()}),
     }

@@ -20,21 +20,15 @@ Each then answers the test prompts. The student is written as a HuggingFace fold
 
 import dataclasses
 
-from configs import models
-from configs.own_data import OwnData, smoke_training, tokens_to_write, training
+from configs.own_data import OwnData, decoder_stages, smoke_training, tokens_to_write, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.pairs import Instructions
 from jaxkd.decode.beam import Beam
-from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.export.formats import HuggingFace
 from jaxkd.runs.experiment import Comparison, Curve, Report
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.export import Export
-from jaxkd.stages.initialise import Initialise
-from jaxkd.stages.load import Load
-from jaxkd.stages.student import Prune
-from jaxkd.stages.train import Train
 
 VARIANTS = ("mini", "smoke")
 ROOM = 128  # tokens of an answer
@@ -62,21 +56,14 @@ def get_config(variant: str = "mini") -> Instruct:
         raise ValueError(f"no variant {variant!r} of instruct. {did_you_mean(variant, VARIANTS)}")
     smoke = variant == "smoke"
     if smoke:
-        first = {"loaded": Initialise(model=models.llama("smoke", "teacher"))}
         data = Instructions(
             origin="embedded", trained_size=600, read=48, write=48, rows=256, shares=(1.0,)
         )
         teacher = student = smoke_training(chunk=64)
     else:
-        first = {"loaded": Load(head="causal_lm", compute="bfloat16")}
         data = Instructions(tokenizer="", read=256, write=ROOM, cut=True)
         teacher, student = training(5e-5, 2, 16, chunk=256), training(2e-4, 4, 16, chunk=256)
-    terms = {"soft_targets": SoftTargets(), "cross_entropy": HardLabels(weight=0.5)}
-    stages = first | {
-        "teacher": Train(source="loaded", **teacher),
-        "student_init": Prune(source="teacher", keep=""),
-        "student": Train(source="student_init", teacher="teacher", terms=terms, **student),
-        "alone": Train(source="student_init", **student),
+    stages = decoder_stages(smoke, teacher, student) | {
         "evaluate": Evaluate(models=tuple(LABELS), splits=("test",), batch_size=16, chunk=256),
         "decode": Decode(
             models=tuple(LABELS),

@@ -12,6 +12,9 @@ from jaxkd.models.attention import KINDS as ATTENTIONS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
+# Heads without a classifier, and so without dropout of their own.
+NO_CLASSIFIER = ("bare", "masked_lm", "causal_lm", "seq2seq_lm")
+
 
 @dataclasses.dataclass
 class Config:
@@ -60,10 +63,10 @@ class Config:
 
     @property
     def drops(self) -> bool:
-        """Whether training needs a key for dropout: one of the four rates is above 0."""
-        rates = (
-            self.dropout, self.attention_dropout, self.activation_dropout, self.classifier_dropout
-        )  # fmt: skip
+        """Whether training needs a key for dropout: the rate of some part is above 0."""
+        rates = [self.dropout, self.attention_dropout, self.activation_dropout]
+        if self.head not in NO_CLASSIFIER:
+            rates.append(self.classifier_dropout)
         return max(rates) > 0
 
     @property

@@ -185,13 +185,25 @@ class Block(nn.Module):
         )
 
 
-def build(config: Config, encoder_block: Any = bert.Block, decoder_block: Any = Block) -> Model:
-    """An encoder and a decoder of these modules, each block of its own shape (`config.block`)."""
+def build(
+    config: Config,
+    encoder_block: Any = bert.Block,
+    decoder_block: Any = Block,
+    *,
+    embed: Any = Embed,
+    encoder_head: Any = None,
+) -> Model:
+    """An encoder and a decoder of these modules, each block of its own shape (`config.block`).
+
+    Args:
+      encoder_head: what the encoder's last states go through; None: nothing.
+    """
     config.check()
     config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
     inner, scan = config.encoder(), config.scan_layers
     blocks = tuple(encoder_block(inner.block(i)) for i in range(inner.layers))
-    encoder = Model(Embed(inner, encodes=True), blocks, {}, scan=scan)
+    heads = {} if encoder_head is None else {"head": encoder_head(inner)}
+    encoder = Model(embed(inner, encodes=True), blocks, heads, scan=scan)
     blocks = tuple(decoder_block(config.block(i)) for i in range(config.layers))
     heads = {"head": config.known_heads[config.head](config)}
-    return Model(Embed(config), blocks, heads, scan=scan, encoder=encoder)
+    return Model(embed(config), blocks, heads, scan=scan, encoder=encoder)

@@ -5,6 +5,7 @@ scores of all blocks of a side; scores are not divided by the root of the heads'
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -201,11 +202,5 @@ class Block(nn.Module):
 
 def build(config: Config) -> Model:
     """A T5: both sides are lists of one kind of block, and the encoder ends with a norm."""
-    config.check()
-    config = dataclasses.replace(config)  # modules keep it: later changes must not reach them
-    inner, scan = config.encoder(), config.scan_layers
-    blocks = tuple(Block(inner.block(i)) for i in range(inner.layers))
-    encoder = Model(Embed(inner, encodes=True), blocks, {"head": FinalNorm(inner)}, scan=scan)
-    blocks = tuple(Block(config.block(i), causal=True) for i in range(config.layers))
-    heads = {"head": config.known_heads[config.head](config)}
-    return Model(Embed(config), blocks, heads, scan=scan, encoder=encoder)
+    decoder = functools.partial(Block, causal=True)
+    return seq2seq.build(config, Block, decoder, embed=Embed, encoder_head=FinalNorm)

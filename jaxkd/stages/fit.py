@@ -17,6 +17,7 @@ from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.step import State, initial_state, make_step, model_of, rest_of
 from jaxkd.distil.teacher import dequantise
 from jaxkd.models import decoder, families
+from jaxkd.models.config import NO_CLASSIFIER
 from jaxkd.models.model import Model, Params, forward
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runtime import hosts
@@ -26,13 +27,6 @@ from jaxkd.tasks.task import evaluator
 from jaxkd.train import flops, loop, parallel
 from jaxkd.train.log import MetricLog
 from jaxkd.train.profile import Profiled
-
-NO_CLASSIFIER = (
-    "bare",
-    "masked_lm",
-    "causal_lm",
-    "seq2seq_lm",
-)  # heads without dropout of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +86,7 @@ def fit(
         seed=workspace.seed,
         teacher=teacher_model,
         layer_drop=stage.layer_drop,
-        dropout=has_dropout(config),
+        dropout=config.drops,
         accumulate=stage.accumulate,
         chunk=stage.chunk,
         mix=_mix(stage.on_policy, model, config, workspace),
@@ -165,14 +159,6 @@ def fit(
         workspace.display.stop()
     numbers = {"steps": int(state.step), "resumed_at": resumed}
     return numbers | (savers.note(stage.patience) if stage.patience else {})
-
-
-def has_dropout(config: families.Config) -> bool:
-    """Whether any part of the model drops something while it trains."""
-    rates = [config.dropout, config.attention_dropout, config.activation_dropout]
-    if config.head not in NO_CLASSIFIER:
-        rates.append(config.classifier_dropout)
-    return max(rates) > 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,6 @@ from jaxkd.runs.command import main
 from jaxkd.runs.experiment import Experiment, check_data
 from jaxkd.runs.fingerprint import fingerprint_of
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.fit import has_dropout
 from jaxkd.stages.models import align_labels, check_labels, load_model
 from jaxkd.stages.train import Train
 from tests.models import tiny
@@ -300,9 +299,9 @@ def test_a_teacher_and_its_terms_come_together(settings, message):
 
 def test_dropout_of_the_classifier_alone_is_dropout():
     none = dict(dropout=0.0, attention_dropout=0.0, classifier_dropout=0.1)
-    assert has_dropout(bert.Config(head="sequence_classification", **none))
-    assert not has_dropout(bert.Config(head="masked_lm", **none))
-    assert has_dropout(bert.Config(head="masked_lm", **(none | dict(activation_dropout=0.1))))
+    assert bert.Config(head="sequence_classification", **none).drops
+    assert not bert.Config(head="masked_lm", **none).drops
+    assert bert.Config(head="masked_lm", **(none | dict(activation_dropout=0.1))).drops
 
 
 @pytest.mark.parametrize(

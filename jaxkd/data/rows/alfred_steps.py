@@ -150,13 +150,7 @@ class AlfredSteps(Data):
     def make_rows(
         self, survey: Survey, *, vocabulary_counts: Int[np.ndarray, " V"], **fields: Any
     ) -> Rows:
-        tokenizer = fields["tokenizer"]
-        structural = sorted(tokenizer.structural_ids)
-        counts = vocabulary_counts.copy()
-        counts[structural] = 0
-        vocabulary = Vocabulary.of(
-            counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad
-        )
+        vocabulary = Vocabulary.of_words(vocabulary_counts, fields["tokenizer"])
         return StepRows(
             vocabulary=vocabulary, classes=survey.labels, label_columns=len(TASKS), **fields
         )

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxkd.core.batch import Batch
+from jaxkd.data.tokenizers.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass
@@ -47,6 +48,14 @@ class Vocabulary:
     ordinary: Int[np.ndarray, " ordinary"]  # ids of the others
     mask: int
     pad: int
+
+    @classmethod
+    def of_words(cls, counts: Int[np.ndarray, " V"], tokenizer: Tokenizer) -> "Vocabulary":
+        """Of a tokenizer whose structural tokens ([CLS], padding ..) are not counted."""
+        structural = sorted(tokenizer.structural_ids)
+        counts = counts.copy()
+        counts[structural] = 0
+        return cls.of(counts, special=structural, mask=tokenizer.mask, pad=tokenizer.pad)
 
     @classmethod
     def of(
