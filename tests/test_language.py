@@ -65,6 +65,8 @@ NAMES: tuple[tuple[str, str], ...] = (  # banned, instead
     ("better", "model (of a Comparison), higher_is_better"),
     ("than", "baseline"),
 )
+# Lines of code that hold a banned word because results depend on it.
+ALLOWED = {("configs/sequence.py", "seedling")}
 # Fields of these classes only: a feed-forward's `inner` channels are a word of the field.
 FIELDS = {("Outputs", "inner"): "ffn_activations", ("BlockInternals", "inner"): "ffn_activations"}
 
@@ -152,6 +154,7 @@ def test_prose_is_the_fields_own():
         (path, hit)
         for path in files(".py", ".md")
         for hit in banned_phrases(path.read_text(), markdown=path.suffix == ".md")
+        if (str(path.relative_to(ROOT)), hit[1]) not in ALLOWED
     ]
     assert not hits, f"{len(hits)} phrases of the old dialect:\n{report(hits)}"
 

@@ -28,7 +28,7 @@ class Hooks:
     """What the loop calls; each is given the number of finished steps first."""
 
     log: Callable[[int, str, Mapping[str, float]], None]
-    # step, state, {the feed's position, "validation_losses"}: what resuming needs besides the state
+    # step, state, {"validation_losses"}: what resuming needs besides the state
     save: Callable[[int, Any, dict[str, Any]], None]
     evaluate: Callable[[int, Any], Mapping[str, float]]  # its "loss" decides about patience
     improved: Callable[[int, Any], None] = lambda step, state: None
@@ -57,7 +57,7 @@ def run(
 
     Args:
       step: (state, teacher, batch) -> (state, metrics); compiled.
-      feed: has `start(step)`, an iterator with `get_state()`.
+      feed: has `start(step)`, an iterator over the batches from that step on.
       losses: validation losses of a run that is being resumed, from its checkpoint.
     Raises:
       NotFinite: names the first step whose loss is not finite; nothing after the last good
@@ -87,7 +87,7 @@ def run(
                 hooks.improved(done, state)
             window.resume()
         if evaluating or stopping or done % plan.save_every == 0:
-            hooks.save(done, state, batches.get_state() | {"validation_losses": list(losses)})
+            hooks.save(done, state, {"validation_losses": list(losses)})
             window.resume()
         if stopping:
             raise KeyboardInterrupt(f"stopped after step {done}; start again to go on from there")

@@ -26,9 +26,6 @@ class Feed:
         self.at += 1
         return Batch(tokens=np.full((2, 3), self.at - 1), mask=MASK)
 
-    def get_state(self):
-        return {"next_index": self.at}
-
 
 @dataclasses.dataclass
 class Run:
@@ -56,7 +53,7 @@ class Run:
 
         hooks = loop.Hooks(
             log=log,
-            save=lambda done, state, position: self.saved.append((done, state, position)),
+            save=lambda done, state, data: self.saved.append((done, state, data)),
             evaluate=lambda done, state: {"loss": self.validation(done)},
             improved=lambda done, state: self.improved.append(done),
             stopping=lambda: self.now == self.stop_at,
@@ -80,13 +77,11 @@ def test_each_step_is_logged_once_in_the_mean_of_its_window():
     assert train == expected
 
 
-def test_checkpoints_hold_the_state_and_the_position_of_their_step():
+def test_checkpoints_hold_the_state_and_the_losses_of_their_step():
     run = Run(PLAN)
     run.go()
     losses = {4: [], 5: [1 / 5], 8: [1 / 5], 10: [1 / 5, 1 / 10]}
-    assert run.saved == [
-        (k, k, {"next_index": k, "validation_losses": losses[k]}) for k in (4, 5, 8, 10)
-    ]
+    assert run.saved == [(k, k, {"validation_losses": losses[k]}) for k in (4, 5, 8, 10)]
 
 
 def test_a_resumed_run_logs_what_the_uninterrupted_one_logs():

@@ -96,7 +96,7 @@ class Training:
         return self._batches[step]
 
     def start(self, step: int, *, ahead: int = 16) -> grain.DatasetIterator:
-        """An iterator that gives batch `step` first; `get_state()` says where it stands."""
+        """An iterator that gives batch `step` first."""
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=ahead)
         iterator = iter(self._batches.to_iter_dataset(options))
         iterator.set_state({"next_index": step})
