@@ -3,8 +3,8 @@
 The elements are the model's parts (models/parts.py): further heads by their names, and of an
 encoder-decoder `encoder_embed`, `encoder_block_00` ... A part without parameters is not written.
 
-A training checkpoint adds `state` (step and optimiser) and `data` (validation losses so far). All have
-`model`, the description that rebuilds the model.
+A training checkpoint adds `state` (step and optimiser) and `data` (validation losses so far). All
+have `model`, the description that rebuilds the model.
 """
 
 import logging
