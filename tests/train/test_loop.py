@@ -112,7 +112,7 @@ def test_a_stop_saves_the_step_it_is_at():
     run = Run(PLAN, stop_at=7)
     with pytest.raises(KeyboardInterrupt, match="after step 7"):
         run.go()
-    assert run.saved[-1] == (7, 7, {"next_index": 7, "validation_losses": [1 / 5]})
+    assert run.saved[-1] == (7, 7, {"validation_losses": [1 / 5]})
 
 
 def test_the_log_forgets_what_will_be_run_again_and_a_line_cut_off(tmp_path):
