@@ -67,8 +67,7 @@ def test_a_run_leaves_what_the_readme_says(run, corpus, cache):
     assert newest.name == "00000008"
     parts = {p.name for p in newest.iterdir() if p.is_dir()}
     assert parts == {"embed", "block_00", "head", "model", "state", "data"}
-    position = layerwise.load_json(newest, "data")
-    assert position["next_index"] == 8 and len(position["validation_losses"]) == 2
+    assert len(layerwise.load_json(newest, "data")["validation_losses"]) == 2
 
     teacher_config, teacher = load_model(folder / "0/teacher")
     _, student_init = load_model(folder / "0/student_init")
