@@ -20,6 +20,7 @@ from typing import Any
 
 from jaxkd.runtime.allocator import keeping
 
+BASELINE = "baseline"
 # What suits torch: it pays for page faults too, but is slower with one arena and huge pages (seen
 # at size small, in two runs of different minutes: 4.9 s a step with them, 3.1 s without).
 TORCH = {
@@ -31,15 +32,23 @@ TORCH = {
 
 
 class Peer:
-    """A server process; `ask` sends a line and waits for the answer."""
+    """A server process; `ask` sends a line and waits for the answer.
 
-    def __init__(self, script: str, name: str, words: Sequence[str], threads: int):
+    With `checkout` it is that checkout's script and package that run, under the name `baseline`.
+    """
+
+    def __init__(
+        self, script: str, name: str, words: Sequence[str], threads: int, *, checkout: str = ""
+    ):
         # Each with the allocator's settings that are best for it.
         env = os.environ | TORCH if name.startswith("torch") else keeping(os.environ)
         env = env | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "0"}
         # Peers share an accelerator's memory.
         env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-        self.name = name
+        self.name = BASELINE if checkout else name
+        if checkout:
+            script = str(pathlib.Path(checkout) / "benchmarks" / pathlib.Path(script).name)
+            env["PYTHONPATH"] = checkout
         self._process = subprocess.Popen(
             [sys.executable, script, "--serve", name, *words],
             stdin=subprocess.PIPE,
@@ -225,7 +234,7 @@ def table(times: Mapping[str, Sequence[float]], ours: str) -> str:
         ratios = sorted(theirs / own for theirs, own in zip(results, times[ours], strict=True))
         lines.append(
             f"| {name} | {1e3 * statistics.median(results):.0f} | {1e3 * min(results):.0f} "
-            f"| {statistics.median(ratios):.2f} | {ratios[0]:.2f} .. {ratios[-1]:.2f} |"
+            f"| {statistics.median(ratios):.3f} | {ratios[0]:.3f} .. {ratios[-1]:.3f} |"
         )
     return "\n".join(lines)
 

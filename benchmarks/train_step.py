@@ -2,6 +2,9 @@
 
     pip install -c constraints.txt -e '.[export]' && python benchmarks/train_step.py
     python benchmarks/train_step.py --size mini --rounds 9
+    python benchmarks/train_step.py --size mini --rounds 25 --baseline CHECKOUT
+
+With --baseline the peer is the step of another checkout (`git worktree add CHECKOUT COMMIT`).
 
 Teacher forward, student forward and backward, DistilBERT's triple loss at 15% masked positions,
 clipping and AdamW, float32, no dropout, 16 x 128 tokens, 30,522 entries. Both sides start from the
@@ -215,6 +218,7 @@ def serve_torch(folder: pathlib.Path, *, gathered: bool, compiled: bool, threads
 def main() -> None:
     parser = peers.arguments(__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--baseline", default="", help="another checkout, instead of torch")
     options = parser.parse_args()
     if options.serve == OURS:
         return serve_jax(options.folder)
@@ -232,11 +236,16 @@ def main() -> None:
         folder = pathlib.Path(place)
         write_models(options.size, folder)
         words = ["--folder", place, "--threads", str(options.threads)]
-        running = [peers.Peer(__file__, name, words, options.threads) for name in (OURS, *TORCH)]
+        names = (OURS,) if options.baseline else (OURS, *TORCH)
+        running = [peers.Peer(__file__, name, words, options.threads) for name in names]
+        if options.baseline:
+            other = options.baseline
+            running.append(peers.Peer(__file__, OURS, words, options.threads, checkout=other))
         results = {peer.name: peer.ask("check") for peer in running}
         peers.agree(results, OURS)
         print("the steps agree:", json.dumps({k: round(v, 5) for k, v in results[OURS].items()}))
-        print(f"error of torch's matrix products: {results['torch']['matmul_error']:.1e}")
+        if "torch" in results:
+            print(f"error of torch's matrix products: {results['torch']['matmul_error']:.1e}")
         times = peers.interleaved(running, options.rounds, options.steps)
         for peer in running:
             peer.close()
