@@ -71,11 +71,6 @@ def decoder_stages(smoke: bool, teacher: dict[str, Any], student: dict[str, Any]
     }
 
 
-def tokens_to_write(limit: int, longest: int) -> int:
-    """Tokens a beam writes at most: as many as targets have (0), or fewer where a flag says so."""
-    return min(limit or longest, longest)
-
-
 def smoke_training(steps: int = 10, **more: Any) -> dict[str, Any]:
     """The same for a run of seconds."""
     return dict(steps=steps, batch_size=16, log_every=5, evaluate_rows=64) | more

@@ -12,10 +12,13 @@ words or integers; with `data.regression=True` numbers. Without a validation fil
 class is held out.
 
 The teacher is a HuggingFace folder, a hub id or the folder of a stage of ours, of any encoder
-family. If it already predicts these labels (compared by name) it is used as it is; otherwise it is
-fine-tuned first. The student keeps `layers` of its blocks and learns from it; the same student
-learns without it. The student is written as a HuggingFace folder and an ONNX file, both opened
-again and compared; rows that the student gets wrong and its teacher right are in the report.
+family. If it already predicts these labels (compared by name) it is used as it is; an encoder
+without a classifier is fine-tuned first. A classifier of other labels is refused, unless it gets
+one for yours (`--config.stages.loaded.new_classifier=True`), which is then trained.
+
+The student keeps `layers` of its blocks and learns from it; the same student learns without it. The
+student is written as a HuggingFace folder and an ONNX file, both opened again and compared; rows
+that the student gets wrong and its teacher right are in the report.
 
     python -m jaxkd.predict runs/classify-mini/0/export/huggingface --text "so good"
 """

@@ -20,7 +20,7 @@ Each then answers the test prompts. The student is written as a HuggingFace fold
 
 import dataclasses
 
-from configs.own_data import OwnData, decoder_stages, smoke_training, tokens_to_write, training
+from configs.own_data import OwnData, decoder_stages, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.pairs import Instructions
 from jaxkd.decode.beam import Beam
@@ -47,7 +47,7 @@ class Instruct(OwnData):
     def resolve(self) -> None:
         super().resolve()
         decode = self.stages["decode"]
-        decode.beam.max_tokens = tokens_to_write(decode.beam.max_tokens, self.data.write)
+        decode.beam.max_tokens = decode.beam.max_tokens or self.data.write
 
 
 def get_config(variant: str = "mini") -> Instruct:

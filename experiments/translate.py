@@ -25,7 +25,7 @@ HuggingFace folder.
 import dataclasses
 
 from configs import models
-from configs.own_data import OwnData, smoke_training, tokens_to_write, training
+from configs.own_data import OwnData, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam
@@ -53,31 +53,38 @@ LABELS = {
 }
 
 
+def _pretrained() -> Load:
+    return Load(head="seq2seq_lm", compute="bfloat16")
+
+
 @dataclasses.dataclass
 class Translate(OwnData):
     """Sources and targets."""
 
     # What the stage `loaded` is where a teacher is named.
-    pretrained: Load = dataclasses.field(
-        default_factory=lambda: Load(head="seq2seq_lm", compute="bfloat16")
-    )
+    pretrained: Load = dataclasses.field(default_factory=_pretrained)
 
     def resolve(self) -> None:
         if self.teacher:
             self._start_from_pretrained()
+        elif self.pretrained != _pretrained():
+            raise ValueError(
+                "--config.pretrained.FIELD sets how a pretrained teacher is read, and "
+                "--config.teacher names none."
+            )
         for name, rates in RATES.items():
             optimiser = self.stages[name].optimiser
             optimiser.learning_rate = optimiser.learning_rate or rates[bool(self.teacher)]
         super().resolve()
         for name in ("generated", "decode"):
             beam = self.stages[name].beam
-            beam.max_tokens = tokens_to_write(beam.max_tokens, self.data.write)
+            beam.max_tokens = beam.max_tokens or self.data.write
 
     def _start_from_pretrained(self) -> None:
         for name, role in (("loaded", "teacher"), ("student_init", "student")):
             if self.stages[name] not in [_from_scratch(size, role) for size in ("mini", "smoke")]:
                 raise ValueError(
-                    f"stages.{name}.model was changed, and --config.teacher names a model, whose "
+                    f"stages.{name} was changed, and --config.teacher names a model, whose "
                     "shape is its own. Its settings are --config.pretrained.FIELD, the student's "
                     "--config.layers; or name no teacher."
                 )

@@ -1,6 +1,5 @@
 """Label names of a classifier that is loaded for data with names of its own."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +8,10 @@ import numpy as np
 
 from jaxkd.models.model import Params
 
-_UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
-
 
 def unnamed(labels: Sequence[str]) -> bool:
-    """Whether no class has a name of its own: transformers calls them LABEL_0 and so on."""
-    return all(_UNNAMED.fullmatch(label) for label in labels)
+    """Whether the classes have no names but transformers' own: LABEL_0, LABEL_1 .., in order."""
+    return all(label == f"LABEL_{i}" for i, label in enumerate(labels))
 
 
 def class_order(stored: Sequence[str], labels: Sequence[str]) -> list[int] | None:
@@ -25,6 +22,8 @@ def class_order(stored: Sequence[str], labels: Sequence[str]) -> list[int] | Non
     >>> class_order(("positive", "negative"), ("Negative", "Positive"))
     [1, 0]
     """
+    if tuple(stored) == tuple(labels):
+        return list(range(len(labels)))
     numbers = {label.casefold(): number for number, label in enumerate(stored)}
     needed = [label.casefold() for label in labels]
     if len(numbers) != len(stored) or sorted(numbers) != sorted(needed):
@@ -46,15 +45,15 @@ def match_labels(
     order, same = class_order(stored, labels), list(range(len(labels)))
     if order == same:
         return same
+    if order:
+        warn(f"{name}: its classes {list(stored)} are reordered to {list(labels)}")
+        return order
     if unnamed(stored) or unnamed(labels):
         warn(
             f"{name}: its classes are {list(stored)}, taken in this order for {list(labels)}; "
             "check that they mean the same"
         )
         return same
-    if order:
-        warn(f"{name}: its classes {list(stored)} are reordered to {list(labels)}")
-        return order
     warn(f"{name}: its classes are {list(stored)}, not {list(labels)}: a new classifier is drawn")
     return []
 

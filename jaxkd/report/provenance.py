@@ -28,7 +28,9 @@ def data(results: Mapping) -> Table:
     rows = []
     for key in (*first, *(k for k in described if k not in first)):
         value, title = described.get(key), titles.get(key, key.replace("_", " "))
-        if isinstance(value, Mapping):  # by split
+        if key == "labels":  # of the training rows
+            rows += [[f"training rows labelled {name}", plain(n)] for name, n in value.items()]
+        elif isinstance(value, Mapping):  # by split
             rows += [[f"{split} {title}", _value(each)] for split, each in value.items()]
         elif value not in (None, "", [], ()):
             rows.append([title, _value(value)])

@@ -221,6 +221,7 @@ class _Inner:
             raise KeyboardInterrupt(f"stopped before {outer.name}/{name}; start again to go on")
         title = f"{outer.folder.name}/{name}"
         metrics = run_stage(stage, workspace, fingerprint, title)
+        self.configs[folder] = planned(stage, configs, outer.rows, folder, fingerprint)
         self.ran[folder] = fingerprint
         outer.stages[name] = stage
         outer.folders[name] = folder

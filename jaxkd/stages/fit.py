@@ -237,7 +237,9 @@ def _mix(how: OnPolicy, model: Model, config: families.Config, workspace: Worksp
         seed=workspace.seed,
         end=tokenizer.sep,
         pad=tokenizer.pad,
-        suppress_tokens=suppressed_tokens(tokenizer, config.vocabulary),
+        suppress_tokens=suppressed_tokens(
+            tokenizer, config.vocabulary, beginning=workspace.rows.target_beginning
+        ),
     )
 
 

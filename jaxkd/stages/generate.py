@@ -128,7 +128,9 @@ def writer(
     tokenizer = rows.tokenizer
     search = searcher(
         model, config, beam, eos_ids=[tokenizer.sep], pad=tokenizer.pad,
-        suppress_tokens=suppressed_tokens(tokenizer, config.vocabulary),
+        suppress_tokens=suppressed_tokens(
+            tokenizer, config.vocabulary, beginning=rows.target_beginning
+        ),
         devices=devices or jax.local_device_count(),
     )  # fmt: skip
     arranged = model.arrange(params)

@@ -68,22 +68,43 @@ class Load:
         changes = self._changes()
         if self.trim and rows is not None and rows.kept is not None:
             changes["vocabulary"] = len(rows.kept)
+        self._check_head(config)
         if config.head == CLASSIFIES:
-            stored = read_config(self.name)
-            drawn = self.new_classifier or stored is None or stored.head != config.head
+            drawn = self.new_classifier or self._head_is_drawn(config)
             labels = self._labels(config, rows, drawn)
             if rows is not None and rows.form == "classification":
-                if unnamed(labels) or class_order(labels, rows.labels) is not None:
+                taken = unnamed(labels) and len(labels) == len(rows.labels)
+                if taken or class_order(labels, rows.labels) is not None:
                     labels = tuple(rows.labels)
             changes["labels"] = labels
+            if drawn:
+                changes["problem_type"] = ""
         return dataclasses.replace(config, **changes)
+
+    def _head_is_drawn(self, config: Config) -> bool:
+        """Whether a local folder lacks the head that it is loaded with."""
+        try:
+            stored = read_config(self.name)
+        except ValueError:  # its own head is none of ours, and is left out
+            return True
+        return stored is None or stored.head != config.head
+
+    def _check_head(self, config: Config) -> None:
+        """Raise ValueError if classes are named or drawn for a model without a classifier."""
+        if (self.labels or self.new_classifier) and config.head != CLASSIFIES:
+            raise ValueError(
+                f"labels and new_classifier are for a classifier of sequences; {self.name} is "
+                f"loaded with the head {config.head}. Give it one: "
+                f"--config.stages.STAGE.head={CLASSIFIES}."
+            )
 
     def _labels(self, config: Config, rows: Rows | None, drawn: bool) -> tuple[str, ...]:
         """Names of the classes, in the model's order: given, or as the model says; the data's for
         a classifier that is drawn.
 
         Raises:
-          ValueError: if other classes are given than a classifier has that is not drawn.
+          ValueError: if classes are given that a classifier which is not drawn cannot have: more,
+            fewer, or its own in another order.
         """
         if self.labels:
             if not drawn and len(self.labels) != len(config.labels):
@@ -91,6 +112,13 @@ class Load:
                     f"labels has {len(self.labels)} names, {self.labels}; {self.name} has "
                     f"{len(config.labels)} classes, {config.labels}. Name each of them, or draw "
                     "a new classifier: --config.stages.STAGE.new_classifier=True."
+                )
+            order = class_order(config.labels, self.labels)
+            if not drawn and order not in (None, list(range(len(self.labels)))):
+                raise ValueError(
+                    f"labels={self.labels} are the classes of {self.name} in another order than "
+                    f"its own, {config.labels}. Leave labels empty: classes of the same names are "
+                    "put in the data's order."
                 )
             return tuple(self.labels)
         if not drawn or rows is None or rows.head != config.head:
@@ -136,6 +164,7 @@ class Load:
             seed=workspace.seed,
             new_parameters=new.extend,
         )
+        self._check_head(config)
         if config.head != CLASSIFIES:
             return config, params, bool(new)
         drawn = self.new_classifier or bool(new)
@@ -144,6 +173,8 @@ class Load:
         known = known or len(config.labels) > 1 and not unnamed(config.labels)
         draw = self.new_classifier or len(labels) != len(config.labels)
         config = dataclasses.replace(config, labels=labels)
+        if drawn:  # a kind of problem belongs to the classes there were
+            config = dataclasses.replace(config, problem_type="")
         if draw:
             params = _new_classifier(config, params, workspace.seed)
             workspace.display.say(f"{self.name}: a new classifier is drawn for {labels}")

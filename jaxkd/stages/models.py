@@ -17,6 +17,7 @@ from jaxkd.models.model import Params
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
 
+_NEW_CLASSIFIER = "--config.stages.STAGE.new_classifier=True"
 CLASSES = ("classification", "regression")  # forms of rows with one prediction a row
 
 
@@ -181,22 +182,23 @@ def check_labels(name: str, config: families.Config, rows: Rows) -> None:
     if regression and not single:
         raise ValueError(
             f"stage {name!r} predicts {len(config.labels)} classes {_listed(config.labels)}; the "
-            "data has numbers as labels (regression), which needs a head with one label."
+            "data has numbers as labels (regression), which needs a head with one label. Draw one: "
+            f"{_NEW_CLASSIFIER}."
         )
     if rows.form == "classification" and single:
         raise ValueError(
             f"stage {name!r} has one label {_listed(config.labels)}, which is a regression head; "
-            f"the data has the classes {_listed(rows.labels)}."
+            f"the data has the classes {_listed(rows.labels)}. Draw a classifier for them: "
+            f"{_NEW_CLASSIFIER}."
         )
     if regression or not rows.labels or config.labels == tuple(rows.labels):
         return
-    if len(config.labels) != len(rows.labels) or not unnamed(config.labels):
-        raise ValueError(
-            f"stage {name!r} has the {len(config.labels)} classes {_listed(config.labels)}; the "
-            f"data has the {len(rows.labels)} classes {_listed(rows.labels)}. Load the model with "
-            "the names its classes have in the data, in the order of the model's numbers: "
-            f'--config.stages.STAGE.labels="{tuple(rows.labels)}".'
-        )
+    if (
+        len(config.labels) != len(rows.labels)
+        or not unnamed(config.labels)
+        or class_order(config.labels, rows.labels) is not None
+    ):
+        raise ValueError(f"stage {name!r} has {_other_classes(config.labels, rows.labels)}")
 
 
 def align_labels(
@@ -217,20 +219,14 @@ def align_labels(
     target, source = tuple(labels), tuple(config.labels)
     if config.head != "sequence_classification" or source == target or len(target) < 2:
         return config, params
-    if len(source) == len(target) and unnamed(source):
+    order = class_order(source, target)
+    if order is None and len(source) == len(target) and unnamed(source):
         warn(
             f"{name}: the classes of the model have no names; they are taken for {_listed(target)}"
         )
         return dataclasses.replace(config, labels=target), params
-    order = class_order(source, target)
     if order is None:
-        raise ValueError(
-            f"{name} has the {len(source)} classes {_listed(source)}; the data has the "
-            f"{len(target)} classes {_listed(target)}. If they mean the same, give the names of "
-            "the data in the order of the model's numbers: "
-            f'--config.stages.STAGE.labels="{target}". If they mean something else, draw a new '
-            "classifier for the data's classes: --config.stages.STAGE.new_classifier=True."
-        )
+        raise ValueError(f"{name} has {_other_classes(source, target)}")
     if order != list(range(len(order))):
         warn(f"{name}: its classes {_listed(source)} are put in the data's order {_listed(target)}")
         params = reorder_classes(params, order, None)
@@ -262,6 +258,19 @@ def check_stage_model(workspace: Workspace, name: str, config: families.Config) 
     """`compatible` for the model of stage `name`, whose tokenizer lies in its folder."""
     own = tokenizer.vocabulary(workspace.stage_folder(name))
     compatible(name, config, own, workspace.rows)
+
+
+def _other_classes(own: Sequence[str], data: Sequence[str]) -> str:
+    """Both lists, and what to do about them."""
+    same = (
+        "If they mean the same, give the model's classes the names of the data, in the order of "
+        f'the model\'s numbers: --config.stages.STAGE.labels="{tuple(data)}". Else draw'
+    )
+    return (
+        f"the {len(own)} classes {_listed(own)}; the data has the {len(data)} classes "
+        f"{_listed(data)}. {same if len(own) == len(data) else 'Draw'} a classifier for the "
+        f"data's classes: {_NEW_CLASSIFIER}."
+    )
 
 
 def _listed(labels: Sequence[str]) -> str:

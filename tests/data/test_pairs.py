@@ -7,10 +7,13 @@ import pathlib
 
 import numpy as np
 import pytest
+import tokenizers
 import transformers
 
 from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.pairs import Instructions, Pairs
+from jaxkd.data.tokenizers.tokenizer import Tokenizer
+from jaxkd.decode.suppressed import suppressed_tokens
 from tests.data.test_corpora import open_pairs
 from tests.experiments import folders
 
@@ -256,11 +259,28 @@ def tokenizer_folder(folder, template):
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
+def test_a_beginning_is_seen_by_a_tokenizer_without_latin_letters():
+    special = {"<s>": 0, "</s>": 1, "д": 2, "а": 3}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(special, []))
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>"
+    )
+    assert Tokenizer(fast, "folder x", False, "x").prefix == (0,)
+
+
 @pytest.mark.parametrize("template, beginning", [("<s> $A </s>", 1), ("$A </s>", 0)])
 def test_both_sides_are_encoded_as_the_models_own_tokenizer_does(tmp_path, template, beginning):
     fast = tokenizer_folder(tmp_path / "named", template)
     rows = opened(tmp_path, tokenizer=str(tmp_path / "named"))
-    assert rows.tokenizer.prefix == (0,) * beginning
+    assert rows.tokenizer.prefix == rows.target_beginning == (0,) * beginning
+    # What targets begin with is written too; a model from scratch does not start with it as well.
+    size = rows.tokenizer.vocab_size
+    suppressed = suppressed_tokens(rows.tokenizer, size, beginning=rows.target_beginning)
+    assert (0 in suppressed) != beginning and {2, 4} <= set(suppressed)
+    assert rows.config_overrides["start"] == beginning
     for row, source, target in zip(rows.splits["train"], EN, DE, strict=True):
         read, written = row[:48], row[48:]
         assert read[read >= 0].tolist() == fast(source)["input_ids"]

@@ -186,7 +186,13 @@ def test_what_a_flag_changed_is_not_replaced():
     changed = translate.get_config()
     changed.data.train, changed.teacher = "pairs.csv", "teacher"
     changed.stages["student_init"].model.width = 32
-    with pytest.raises(ValueError, match="stages.student_init.model was changed"):
+    with pytest.raises(ValueError, match="stages.student_init was changed"):
+        changed.resolve()
+
+    changed = translate.get_config()
+    changed.data.train = "pairs.csv"
+    changed.pretrained.compute = "float32"
+    with pytest.raises(ValueError, match="--config.teacher names none"):
         changed.resolve()
 
 

@@ -211,6 +211,19 @@ def test_exported_files_stand_with_who_opened_them_and_the_worst_difference(resu
     assert "| saved | huggingface |" in summary(results)
 
 
+def test_labels_are_counted_and_named_in_the_table_of_the_data(results):
+    results["data"] |= {
+        "labels": {"good": 3, "bad": 1},
+        "most_frequent_class": "good",
+        "share_of_most_frequent_class": {"train": 0.75, "validation": 0.5},
+    }
+    rows = dict(provenance.data(results).rows)
+    assert rows["training rows labelled good"] == "3" and rows["training rows labelled bad"] == "1"
+    assert rows["most frequent class"] == "good"
+    assert rows["train share of most frequent class"] == "0.750"
+    assert not any("{" in value for value in rows.values())
+
+
 def test_empty_results_give_tables_without_numbers():
     for make in (
         tables.outcome,

@@ -208,6 +208,28 @@ def test_classes_are_put_in_the_datas_order_by_name():
         np.testing.assert_array_equal(np.asarray(new), np.asarray(old)[..., ::-1])
 
 
+def test_numbered_classes_in_another_order_are_names_like_any_other():
+    config, params = classifier(["LABEL_1", "LABEL_0"])
+    data = ("LABEL_0", "LABEL_1")
+    with pytest.raises(ValueError, match="LABEL_0"):
+        check_labels("it", config, rows_of(data))
+    aligned, changed = align_labels("it", config, params, data, lambda message: None)
+    assert aligned.labels == data
+    old, new = (np.asarray(p["head"]["classify"]["kernel"]) for p in (params, changed))
+    np.testing.assert_array_equal(new, old[:, ::-1])
+
+
+def test_what_to_do_about_other_classes_depends_on_their_number():
+    for own, named in ((["good", "bad"], True), (["a", "b", "c"], False)):
+        for check in (
+            lambda c, p: align_labels("it", c, p, LABELS),
+            lambda c, p: check_labels("it", c, rows_of()),
+        ):
+            with pytest.raises(ValueError, match="new_classifier=True") as error:
+                check(*classifier(own))
+            assert ("STAGE.labels=" in str(error.value)) == named
+
+
 @pytest.mark.parametrize("labels", [["good", "bad"], ["a", "b", "c"], ["negative", "neutral"]])
 def test_other_classes_are_refused_with_both_lists(labels):
     config, params = classifier(labels)

@@ -148,8 +148,8 @@ def test_what_follows_from_a_hub_id_is_checked_once_it_is_loaded(in_hub_cache, t
     assert folders == {"source"}
 
 
-def classifier(folder, labels):
-    config = tiny.config(layers=2, head="sequence_classification", labels=labels)
+def classifier(folder, labels, **more):
+    config = tiny.config(layers=2, head="sequence_classification", labels=labels, **more)
     params = families.build(config).init(5)
     hub.save(folder, config, params)
     return params
@@ -167,8 +167,24 @@ def test_given_labels_are_the_names_of_a_models_own_classes(tmp_path):
     config, actual, new_head = loaded(tmp_path / "named", tmp_path, labels=("1 star", "5 stars"))
     assert config.labels == ("1 star", "5 stars") and not new_head
     jax.tree.map(np.testing.assert_array_equal, actual["head"], params["head"])
+    with pytest.raises(ValueError, match="in another order than its own"):
+        loaded(tmp_path / "named", tmp_path, labels=("good", "bad"))
     with pytest.raises(ValueError, match="labels has 3 names.*has 2 classes.*new_classifier"):
         loaded(tmp_path / "named", tmp_path, labels=("a", "b", "c"))
+
+
+def test_classes_are_given_to_classifiers_of_sequences_only(named, tmp_path):
+    for wrong in (dict(labels=("a", "b")), dict(new_classifier=True)):
+        with pytest.raises(ValueError, match="loaded with the head masked_lm"):
+            loaded(named, tmp_path, **wrong)
+
+
+def test_a_kind_of_problem_goes_with_the_classifier_it_belongs_to(tmp_path):
+    classifier(tmp_path / "named", ("bad", "good"), problem_type="multi_label_classification")
+    config, *_ = loaded(tmp_path / "named", tmp_path, new_classifier=True, labels=("a", "b"))
+    assert config.problem_type == ""
+    config, *_ = loaded(tmp_path / "named", tmp_path, labels=("a", "b"))
+    assert config.problem_type == "multi_label_classification"
 
 
 def test_a_new_classifier_is_drawn_where_it_is_wanted(tmp_path):

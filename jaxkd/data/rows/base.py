@@ -74,6 +74,11 @@ class Rows(abc.ABC):
         """Fields of a fresh model's config that these rows decide."""
         return {"vocabulary": self.tokenizer.vocab_size}
 
+    @property
+    def target_beginning(self) -> tuple[int, ...]:
+        """Special tokens that a text to be written begins with."""
+        return ()
+
     def for_model(self, config: Any) -> "Rows":
         """The rows as this model reads them: sequences begin with its own first token."""
         return self

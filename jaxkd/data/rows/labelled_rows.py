@@ -110,13 +110,11 @@ class LabelledRows(Rows):
             counts = np.bincount(self.label_numbers("train")[:, 0], minlength=len(self.labels))
             most = int(counts.argmax())
             described["labels"] = dict(zip(self.labels, counts.tolist(), strict=True))
-            described["majority"] = {
-                "label": self.labels[most],
-                "share": {
-                    name: float((self.label_numbers(name) == most).mean())
-                    for name in self.splits
-                    if name not in self.unlabelled
-                },
+            described["most_frequent_class"] = self.labels[most]
+            described["share_of_most_frequent_class"] = {
+                name: float((self.label_numbers(name) == most).mean())
+                for name in self.splits
+                if name not in self.unlabelled
             }
         return described
 

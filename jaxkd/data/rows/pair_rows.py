@@ -37,8 +37,15 @@ class PairRows(Rows):
     @property
     def config_overrides(self) -> dict[str, Any]:
         tokenizer = self.tokenizer
-        tokens = {"pad": tokenizer.pad, "start": tokenizer.cls, "end": tokenizer.sep}
+        # Targets that begin with [CLS] or <s> themselves follow the end token, as BART's do.
+        start = tokenizer.sep if tokenizer.prefix else tokenizer.cls
+        tokens = {"pad": tokenizer.pad, "start": start, "end": tokenizer.sep}
         return super().config_overrides | (tokens if self.head == "seq2seq_lm" else {})
+
+    @property
+    def target_beginning(self) -> tuple[int, ...]:
+        """Special tokens that a target begins with, which models learn to write."""
+        return self.tokenizer.prefix if self.form == "seq2seq" else ()
 
     def for_model(self, config: Any) -> "PairRows":
         """With the decoder's first token that the model knows: BART's is its end token."""

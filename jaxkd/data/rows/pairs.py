@@ -47,8 +47,8 @@ class _Pairs(Data):
     train: str = ""  # your own table, or two files of parallel lines: "train.en,train.de"
     validation: str = ""  # the same; empty: a tenth of the training rows is held out, by a hash
     test: str = ""  # the same; empty: the validation rows serve as test split too
-    read: int = 64  # tokens of a source at most, the ending one included
-    write: int = 64  # tokens of a target at most, the ending one included
+    read: int = 64  # tokens of a source at most, special ones included
+    write: int = 64  # tokens of a target at most, special ones included
     cut: bool = False  # longer ones lose the rest; else they are an error
     shares: tuple[float, ...] = SHARES  # rows that fit into each width a batch may have
     # For decoders: the words between a source and its target, as " TL;DR:"; empty: for

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -69,11 +70,15 @@ class Tokenizer:
     @functools.cached_property
     def prefix(self) -> tuple[int, ...]:
         """Ids that transformers puts before a text: [CLS], <s> or none."""
-        whole, plain = (
-            self.fast("a", add_special_tokens=special)["input_ids"] for special in (True, False)
-        )
-        at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
-        return tuple(whole[:at])
+        words = (i for i in self.fast.get_vocab().values() if i not in self.special_ids)
+        for text in itertools.chain("a", map(self.fast.decode, ([i] for i in words))):
+            plain = self.fast(text, add_special_tokens=False)["input_ids"]
+            if not plain:  # a vocabulary without this letter
+                continue
+            whole = self.fast(text)["input_ids"]
+            at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+            return tuple(whole[:at])
+        return ()
 
     def _first(self, *names: str) -> int:
         ids = (getattr(self.fast, f"{name}_token_id") for name in names)
