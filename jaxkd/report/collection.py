@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxkd.report import markup, spread
+from jaxkd.report import markup, spread, tables
 from jaxkd.report.described import column_title, factor, label, unit_of, values
 from jaxkd.report.markup import Table, escape_markdown
 from jaxkd.report.spread import at, mean_std
@@ -60,19 +60,34 @@ def table(every: Sequence[Mapping], title: str) -> Table:
                     cells.append(mean_std([scale * v for v in by_seed], of=len(seeds)))
                 if any(cell != spread.ABSENT for cell in cells):
                     where = f"{data.get('corpus')}, {split}"
-                    count = at(results, "data", "rows", split)
+                    counts = (at(results, "data", "rows", each) for each in ("train", split))
                     rows.append(
-                        [where, f"{count:,}" if count else spread.ABSENT,
+                        [where, *(f"{count:,}" if count else spread.ABSENT for count in counts),
                          column_title(results, metric), str(len(seeds)), *cells]
                     )  # fmt: skip
         notes += [note for note in data.get("notes") or () if note not in notes]
         if data.get("embedded"):
             notes.append(f"{data.get('corpus')} is a stand-in: no numbers of the data set.")
-    header = ("data", "rows", "metric", "seeds", *models.values())
+    header = ("data", "training rows", "rows", "metric", "seeds", *models.values())
     caption = "Mean ± sample standard deviation over the seeds. " + " ".join(
         note if note.endswith(".") else f"{note}." for note in notes
     )
     return Table(header, tuple(tuple(row) for row in rows), caption.strip())
+
+
+def references(every: Sequence[Mapping]) -> Table:
+    """What originals reported of the same data sets, beside the models of these runs."""
+    kept = ("what", "original", "ours", "our model", "our quantity")
+    rows: list[tuple[str, ...]] = []
+    sources: dict[str, None] = {}
+    for results in every:
+        own = tables.references(results)
+        columns = [own.header.index(name) for name in kept]
+        rows += [tuple(row[column] for column in columns) for row in own.rows]
+        if own.rows:
+            sources[str(at(results, "report", "reference_source") or "")] = None
+    caption = f"Original: {'; '.join(filter(None, sources))}. Not measured here."
+    return Table(kept, tuple(rows), caption)
 
 
 def conditions(every: Sequence[Mapping]) -> Table:
@@ -100,6 +115,8 @@ def write(every: Sequence[Mapping], folder: pathlib.Path, title: str) -> list[pa
     """report.md and report.html of several results, and a copy of each file."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [("Results", table(every, title)), ("What ran where", conditions(every))]
+    if (originals := references(every)).rows:
+        parts.insert(1, ("Beside the originals", originals))
     body = [f"# {escape_markdown(title)}"]
     page = [f"<h1>{escaping.escape(title)}</h1>"]
     for heading, each in parts:

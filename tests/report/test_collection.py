@@ -22,7 +22,7 @@ def results(corpus: str, metric: str, *values: float, embedded: bool = False) ->
         "command": "python run.py",
         "seeds": list(range(len(values))), "metrics": described, "primary": metric,
         "models": {"teacher": {"seeds": numbers}},
-        "data": {"corpus": corpus, "rows": {"validation": 277}, "embedded": embedded,
+        "data": {"corpus": corpus, "rows": {"train": 2490, "validation": 277}, "embedded": embedded,
                  "notes": [f"{corpus} has no training file"]},
         "stages": {"teacher": {"seconds": {"0": 60.0, "1": 30.0}}},
         "where": {"devices": 1, "device": "cpu", "processor": "a processor", "versions": {}},
@@ -38,13 +38,32 @@ def test_a_row_for_each_data_set(tmp_path):
     collection.main([*map(str, files), "--folder", str(tmp_path / "out"), "--title", "Two tasks"])
     report = (tmp_path / "out/report.md").read_text()
     rows = [line for line in report.splitlines() if line.startswith("| RTE, validation")]
-    assert len(rows) == 1 and "277" in rows[0] and "| 2 |" in rows[0]
+    assert len(rows) == 1 and "| 2,490 | 277 |" in rows[0] and "| 2 |" in rows[0]
     # mean of 0.5 and 0.7, and their sample standard deviation: 0.1414
     assert "0.6" in rows[0].replace("60", "0.6") and "±" in rows[0] and "14" in rows[0]
     assert "RTE has no training file" in report and "WNLI has no training file" in report
     assert (tmp_path / "out/report.html").read_text().startswith("<!DOCTYPE html>")
     again = json.loads((tmp_path / "out/glue-rte.json").read_text())
     assert again == every[0]
+
+
+def test_originals_stand_beside_the_runs_that_read_their_data(tmp_path):
+    every = [results("RTE", "accuracy", 0.5, 0.7), results("WNLI", "accuracy", 0.25)]
+    for each in every:
+        each["data"]["expected_corpus"] = each["data"]["corpus"]
+    every[0]["report"] |= {
+        "references": [
+            {"what": "MiniLM, rte", "original": 0.689, "model": "teacher", "metric": "accuracy"}
+        ],
+        "reference_source": "A paper (2020)",
+    }
+    table = collection.references(every)
+    assert [row[:2] for row in table.rows] == [("MiniLM, rte", "0.689")]
+    assert "0.60" in table.rows[0][2] and "A paper (2020)" in table.caption
+    collection.write(every, tmp_path, "Two")
+    assert "## Beside the originals" in (tmp_path / "report.md").read_text()
+    every[0]["data"]["corpus"] = "my.csv"  # not the original's data
+    assert not collection.references(every).rows
 
 
 def test_a_stand_in_is_named(tmp_path):
