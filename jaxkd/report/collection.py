@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxkd.report import markup, spread, tables
-from jaxkd.report.described import column_title, factor, label, unit_of, values
+from jaxkd.report.described import column_title, label, values
 from jaxkd.report.markup import Table, escape_markdown
 from jaxkd.report.spread import at, mean_std
 from jaxkd.report.write import STYLE
@@ -53,11 +53,10 @@ def table(every: Sequence[Mapping], title: str) -> Table:
         seeds = spread.seeds(results)
         for split in splits:
             for metric in metrics_of(results):
-                scale = factor(unit_of(results, list(models), split, metric))
                 cells = []
                 for name in models:
                     by_seed = values(results, name, split, metric).values()
-                    cells.append(mean_std([scale * v for v in by_seed], of=len(seeds)))
+                    cells.append(mean_std(by_seed, of=len(seeds)))
                 if any(cell != spread.ABSENT for cell in cells):
                     where = f"{data.get('corpus')}, {split}"
                     counts = (at(results, "data", "rows", each) for each in ("train", split))

@@ -10,7 +10,7 @@ from jaxkd.report import collection
 def results(corpus: str, metric: str, *values: float, embedded: bool = False) -> dict:
     described = {
         "accuracy": {
-            "title": "accuracy", "unit": "", "higher_is_better": True, "format": "percent"
+            "title": "accuracy", "unit": "%", "higher_is_better": True
         },
         "loss": {"title": "loss", "unit": "nats", "higher_is_better": False},
     }  # fmt: skip
@@ -39,8 +39,8 @@ def test_a_row_for_each_data_set(tmp_path):
     report = (tmp_path / "out/report.md").read_text()
     rows = [line for line in report.splitlines() if line.startswith("| RTE, validation")]
     assert len(rows) == 1 and "| 2,490 | 277 |" in rows[0] and "| 2 |" in rows[0]
-    # mean of 0.5 and 0.7, and their sample standard deviation: 0.1414
-    assert "0.6" in rows[0].replace("60", "0.6") and "±" in rows[0] and "14" in rows[0]
+    # mean of 50 and 70, and their sample standard deviation: 14.14
+    assert "accuracy [%]" in rows[0] and "| 60 ± 14 |" in rows[0]
     assert "RTE has no training file" in report and "WNLI has no training file" in report
     assert (tmp_path / "out/report.html").read_text().startswith("<!DOCTYPE html>")
     again = json.loads((tmp_path / "out/glue-rte.json").read_text())
@@ -58,8 +58,8 @@ def test_originals_stand_beside_the_runs_that_read_their_data(tmp_path):
         "reference_source": "A paper (2020)",
     }
     table = collection.references(every)
-    assert [row[:2] for row in table.rows] == [("MiniLM, rte", "0.689")]
-    assert "0.60" in table.rows[0][2] and "A paper (2020)" in table.caption
+    assert [row[:2] for row in table.rows] == [("MiniLM, rte", "68.9")]
+    assert "60 ± 14" in table.rows[0][2] and "A paper (2020)" in table.caption
     collection.write(every, tmp_path, "Two")
     assert "## Beside the originals" in (tmp_path / "report.md").read_text()
     every[0]["data"]["corpus"] = "my.csv"  # not the original's data
