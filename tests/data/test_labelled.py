@@ -337,3 +337,11 @@ def test_a_length_that_gives_no_buckets_is_named(tmp_path):
 def test_a_folder_beside_a_variant_that_reads_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="would not be read: data.origin is 'embedded'"):
         opened(tmp_path, origin="embedded", dir="/nowhere")
+
+
+def test_rows_that_are_left_out_are_said(tmp_path):
+    lines = [f"word {i % 7}\t{i % 2}" for i in range(60)]
+    folder = write(tmp_path / "f", train="sentence\tlabel\n" + "\n".join(lines) + "\n")
+    few = opened(tmp_path, dir=folder, rows=40)
+    assert few.describe()["notes"] == ["Only the first 40 of the 60 train rows are used"]
+    assert not opened(tmp_path, dir=folder).describe()["notes"]

@@ -259,6 +259,7 @@ class Data(abc.ABC):
                     f"the {split} split of {dataset.name} ({dataset.origin}) is empty."
                 )
         splits = {name: rows[: self.rows or None] for name, rows in arrays.items()}
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *self._cut(arrays)))
         size = tokenizer.vocab_size
         stored = cached_arrays(
             cache,
@@ -283,6 +284,12 @@ class Data(abc.ABC):
             counts=of_rows,
             kept=kept,
         )
+
+    def _cut(self, arrays: Mapping[str, Int[np.ndarray, "rows C"]]) -> list[str]:
+        """What `rows` leaves out of the splits, for reports."""
+        longer = {name: len(rows) for name, rows in arrays.items() if 0 < self.rows < len(rows)}
+        of = " and ".join(f"of the {count:,} {name} rows" for name, count in longer.items())
+        return [f"Only the first {self.rows:,} {of} are used"] if longer else []
 
     def _blocks(
         self, split: str, records: Iterable[Any], tokenizer: Tokenizer, survey: Survey
