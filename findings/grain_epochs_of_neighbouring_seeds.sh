@@ -7,8 +7,9 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet grain==0.2.18
-"$place/venv/bin/python" - <<'PYTHON'
+source "$place/venv/bin/activate"
+pip install --quiet grain==0.2.18
+python - <<'PYTHON'
 import grain
 
 

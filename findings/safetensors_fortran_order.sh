@@ -9,8 +9,9 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet numpy==2.4.0 safetensors==0.8.0
-"$place/venv/bin/python" - "$place" <<'PYTHON'
+source "$place/venv/bin/activate"
+pip install --quiet numpy==2.4.0 safetensors==0.8.0
+python - "$place" <<'PYTHON'
 import sys
 
 import numpy as np

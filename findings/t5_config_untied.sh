@@ -8,8 +8,9 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet transformers==5.23.0
-"$place/venv/bin/python" - <<'PYTHON'
+source "$place/venv/bin/activate"
+pip install --quiet transformers==5.23.0
+python - <<'PYTHON'
 from transformers import T5Config
 
 for said in (False, True):
