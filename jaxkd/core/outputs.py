@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxkd.core.backend import cpu_workarounds
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Projection:
         logits = jax.lax.dot_general(
             matrix, flat, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
         )
-        if flat.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+        if flat.dtype == jnp.bfloat16 and cpu_workarounds():
             # Merged with what follows, XLA (jax 0.10.2) multiplies in float32: 3.5 times as long
             # for 58,101 tokens and 256 positions of width 512.
             logits = jax.lax.optimization_barrier(logits)

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from jaxkd.core.axes import TENSOR
+from jaxkd.core.backend import cpu_workarounds
 from jaxkd.core.outputs import Projection
 
 # (student's logits [C, V], teacher's [C, U] or None, labels [C]) -> name -> values [C]
@@ -214,7 +215,7 @@ class _Chunks:
 def _over_tokens(gradient: Array, matrix: Array) -> Array:
     """gradient.T @ matrix in float32, [C, E] of [V, C] and [V, E]."""
     over = ((0,), (0,))
-    if gradient.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+    if gradient.dtype == jnp.bfloat16 and cpu_workarounds():
         # Over two axes: over a single first one XLA (jax 0.10.2) multiplies in float32, which took
         # 60 ms instead of 18 for 30,522 x 256 and 512.
         # Without the barrier it fuses the gradient into the product and fails at run time.

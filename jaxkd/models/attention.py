@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxkd.core.backend import cpu_workarounds
 from jaxkd.models.cache_positions import CachePositions, token_positions
 from jaxkd.models.dense import Dense
 from jaxkd.models.products import mixture, scores
@@ -176,7 +177,7 @@ def write_columns(
 ) -> Float[Array, "B G S K"]:
     """`old` with `new` from position `start` on."""
     new = new.astype(old.dtype)
-    if old.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+    if old.dtype != jnp.bfloat16 or not cpu_workarounds():
         return jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=2)
     # XLA's CPU compiler (jax 0.10.2) writes into bfloat16 by making float32 of the whole and
     # bfloat16 again, and does not where it takes them for integers.
@@ -212,7 +213,7 @@ def attend(
         return x.reshape(*x.shape[:2], -1, length, x.shape[-1]) if groups != heads else x
 
     query = query * (shape[-1] ** -0.5 if scale is None else scale)
-    few = cached and FEW_QUERIES * length <= key.shape[-2] and jax.default_backend() == "cpu"
+    few = cached and FEW_QUERIES * length <= key.shape[-2] and cpu_workarounds()
     if few:
         # A CPU takes half the time if keys come first, and XLA (jax 0.10.2) must not undo it.
         logits = jax.lax.optimization_barrier(scores(key, query)).swapaxes(-1, -2)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxkd.core.backend import cpu_workarounds
+
 
 def affine(
     inputs: Float[Array, "*B D"], kernel: Float[Array, "D F"], bias: Float[Array, " *F"]
@@ -39,7 +41,7 @@ def mixture(
 
 
 def _slow(*sides: Array) -> bool:
-    return all(x.dtype == jnp.bfloat16 for x in sides) and jax.default_backend() == "cpu"
+    return all(x.dtype == jnp.bfloat16 for x in sides) and cpu_workarounds()
 
 
 @jax.custom_vjp

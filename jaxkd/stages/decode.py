@@ -17,9 +17,9 @@ from jaxkd.metrics import text as metrics
 from jaxkd.metrics.metric import description
 from jaxkd.metrics.text import References, normalised
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.evaluate import check_at_least, check_names, check_splits
+from jaxkd.stages.evaluate import check_at_least, check_models, check_names, check_splits
 from jaxkd.stages.generate import check_pairs, check_rows, writer
-from jaxkd.stages.models import load_model
+from jaxkd.stages.models import check_stage_model, load_model
 from jaxkd.stages.task import task_of
 
 Normalise = Callable[[str], str] | None
@@ -116,6 +116,7 @@ class Decode:
     def check_config(self, configs: dict[str, Any], rows: Any) -> None:
         """Raise ValueError for what the opened data cannot give, before any stage runs."""
         check_splits(self.splits, rows)
+        check_models(self.models, configs, rows)
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         task = task_of(workspace)
@@ -136,6 +137,7 @@ class Decode:
             if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped before {name} was decoded; start again")
             config, params = load_model(workspace.stage_folder(name), display.say)
+            check_stage_model(workspace, name, config)
             splits: dict[str, dict[str, float]] = {split: {} for split in self.splits}
             for kind, beam in beams.items():
                 write, arranged = writer(config, params, workspace.rows, beam)

@@ -4,13 +4,15 @@ import dataclasses
 from typing import Any, ClassVar
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.ranges import field
 from jaxkd.core.tree import parameter_count
 from jaxkd.evaluate import baselines, examples
 from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.metrics.metric import description
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.models import load_model
+from jaxkd.stages.models import check_labels, check_stage_model, load_model
+from jaxkd.stages.plans import check_head
 from jaxkd.stages.task import task_of
 from jaxkd.tasks.task import Task
 
@@ -31,7 +33,8 @@ class Evaluate:
     models: tuple[str, ...]  # stages
     splits: tuple[str, ...] = ("validation",)  # of the data; none: all but train
     batch_size: int = 32
-    chunk: int = 0  # positions whose logits exist at once, to save memory; 0: all
+    # Positions whose logits exist at once, to save memory; 0: all. The same sums in another order.
+    chunk: int = field(0, at_least=0, result=False)
     # Write each model's prediction of each row (predictions.MODEL.SPLIT.npz and .tsv), and keep
     # rows that a student gets wrong and its teacher right for the report.
     predictions: bool = False
@@ -51,6 +54,7 @@ class Evaluate:
     def check_config(self, configs: dict[str, Any], rows: Any) -> None:
         """Raise ValueError for what the opened data cannot give, before any stage runs."""
         check_splits(self.splits, rows)
+        check_models(self.models, configs, rows)
         if self.chunk and rows.form not in OVER_A_VOCABULARY:
             raise ValueError(
                 f"chunk is {self.chunk}, and {rows.form} has no vocabulary whose logits would be "
@@ -74,6 +78,7 @@ class Evaluate:
             if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped before {name} was evaluated; start again")
             config, params = load_model(workspace.stage_folder(name), display.say)
+            check_stage_model(workspace, name, config)
             teacher_name = getattr(workspace.stages[name], "teacher", None) or None
             teacher = teacher_name and load_model(workspace.stage_folder(teacher_name), display.say)
             model = families.build(config)
@@ -174,6 +179,15 @@ def check_splits(splits: tuple[str, ...], rows: Any) -> None:
                 f"splits={tuple(splits)}: {rows.corpus} has no split {split!r}. "
                 + did_you_mean(split, rows.splits)
             )
+
+
+def check_models(names: tuple[str, ...], configs: dict[str, Any], rows: Any) -> None:
+    """Raise ValueError for a planned model that does not predict what the data asks for."""
+    for name in names:
+        config = configs.get(name)
+        if config is not None:
+            check_head(name, config, rows)
+            check_labels(name, config, rows)
 
 
 def check_names(field: str, names: Any) -> tuple[str, ...]:

@@ -95,6 +95,12 @@ def test_fields_that_change_no_result_are_no_part_of_the_fingerprint(change, sam
     assert (prints[0] == prints[1]) is same
 
 
+def test_chunks_of_an_evaluation_change_no_result_either():
+    stages = Evaluate(models=("a",)), Evaluate(models=("a",), chunk=64)
+    prints = [fingerprint_of(stage, 0, None, {"a": "1"}) for stage in stages]
+    assert prints[0] == prints[1]
+
+
 def test_what_cannot_be_seen_is_no_configuration():
     with pytest.raises(TypeError, match="cannot be part of a configuration"):
         described({"x": object()})

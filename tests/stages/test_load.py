@@ -273,6 +273,19 @@ def test_another_tokenizer_than_the_texts_is_refused(named, tmp_path):
         run(experiment, tmp_path / "runs")
 
 
+def test_a_model_that_is_only_measured_is_compared_too(tmp_path):
+    small_one = Initialise(fit=False, model=tiny.config(vocabulary=100, max_length=16))
+    experiment = distilling(tmp_path, small_one, Prune(source="teacher"))
+    stages = {"teacher": small_one, "evaluate": Evaluate(models=("teacher",))}
+    with pytest.raises(ValueError, match="'teacher' has 100 token embeddings"):
+        run(dataclasses.replace(experiment, stages=stages), tmp_path / "runs")
+    # What is known before anything runs is refused then.
+    bare = Initialise(model=tiny.config(head="bare"))
+    with pytest.raises(ValueError, match="stage 'evaluate': stage 'teacher': .* head bare"):
+        run(dataclasses.replace(experiment, stages=stages | {"teacher": bare}), tmp_path / "bare")
+    assert not list((tmp_path / "bare").rglob("done.json"))
+
+
 @pytest.mark.slow
 def test_padding_rows_of_the_vocabulary_may_differ(tmp_path):
     shape = dict(layers=2, max_length=16)
