@@ -17,9 +17,10 @@ from jaxkd.metrics import text as metrics
 from jaxkd.metrics.metric import description
 from jaxkd.metrics.text import References, normalised
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.evaluate import check_at_least, check_models, check_names, check_splits
+from jaxkd.stages.evaluate import check_at_least, check_names, check_splits
 from jaxkd.stages.generate import check_pairs, check_rows, writer
 from jaxkd.stages.models import check_stage_model, load_model
+from jaxkd.stages.plans import check_models
 from jaxkd.stages.task import task_of
 
 Normalise = Callable[[str], str] | None

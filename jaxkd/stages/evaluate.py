@@ -11,8 +11,8 @@ from jaxkd.evaluate.predictions import make_evaluate
 from jaxkd.metrics.metric import description
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.models import check_labels, check_stage_model, load_model
-from jaxkd.stages.plans import check_head
+from jaxkd.stages.models import check_stage_model, load_model
+from jaxkd.stages.plans import check_models
 from jaxkd.stages.task import task_of
 from jaxkd.tasks.task import Task
 
@@ -179,15 +179,6 @@ def check_splits(splits: tuple[str, ...], rows: Any) -> None:
                 f"splits={tuple(splits)}: {rows.corpus} has no split {split!r}. "
                 + did_you_mean(split, rows.splits)
             )
-
-
-def check_models(names: tuple[str, ...], configs: dict[str, Any], rows: Any) -> None:
-    """Raise ValueError for a planned model that does not predict what the data asks for."""
-    for name in names:
-        config = configs.get(name)
-        if config is not None:
-            check_head(name, config, rows)
-            check_labels(name, config, rows)
 
 
 def check_names(field: str, names: Any) -> tuple[str, ...]:

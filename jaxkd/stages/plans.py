@@ -10,6 +10,7 @@ from jaxkd.data.rows.masking import Masking
 from jaxkd.distil import objective
 from jaxkd.models import families
 from jaxkd.models.model import forward
+from jaxkd.stages.models import check_labels
 from jaxkd.tasks.task import terms_of_data
 
 MASKED = "masked_lm"
@@ -42,6 +43,15 @@ def check_head(name: str, config: families.Config, rows: Rows) -> None:
             f"stage {name!r}: a {config.family} with the head {config.head} does not predict the "
             f"targets of the data ({type(rows).__name__}), which need the head {rows.head}."
         )
+
+
+def check_models(names: tuple[str, ...], configs: dict[str, Any], rows: Any) -> None:
+    """Raise ValueError for a planned model that does not predict what the data asks for."""
+    for name in names:
+        config = configs.get(name)
+        if config is not None:
+            check_head(name, config, rows)
+            check_labels(name, config, rows)
 
 
 def check_objective(

@@ -22,8 +22,8 @@ from jaxkd.stages import tokenizer
 from jaxkd.stages.fit import Teacher, fit
 from jaxkd.stages.generate import check_pairs
 from jaxkd.stages.label import Label, open_store, recall_from
-from jaxkd.stages.models import check_labels, check_stage_model, load_model, save_model
-from jaxkd.stages.plans import check_chunk, check_head, check_masking, check_objective
+from jaxkd.stages.models import check_stage_model, load_model, save_model
+from jaxkd.stages.plans import check_chunk, check_masking, check_models, check_objective
 from jaxkd.stages.task import task_of
 from jaxkd.tasks.task import evaluator
 from jaxkd.train import parallel
@@ -175,10 +175,7 @@ class Train:
         check_masking(self.masking, rows)
         check_chunk(self.chunk, rows)
         student, teacher = configs.get(self.source), configs.get(self.teacher)
-        for name, config in ((self.source, student), (self.teacher, teacher)):
-            if config is not None:
-                check_head(name, config, rows)
-                check_labels(name, config, rows)
+        check_models((self.source, self.teacher), configs, rows)
         starts = [getattr(config, "start", None) for config in (student, teacher)]
         if student is not None and teacher is not None and starts[0] != starts[1]:
             raise ValueError(
