@@ -1,0 +1,243 @@
+"""When a row has seen enough: rules over the logits of its exits so far.
+
+A rule is a pure function of what an exit predicts and of a `History`, which it carries from exit to
+exit. The last exit always answers, whatever the rule says.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxkd.core.ranges import check as check_ranges
+from jaxkd.core.ranges import field
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What rules remember of each row: the logits of the exit before, and a count of exits."""
+
+    previous: Float[Array, "B C"]
+    count: Int[Array, " B"]
+
+    @classmethod
+    def start(cls, rows: int, labels: int) -> "History":
+        """Before the first exit."""
+        return cls(jnp.zeros((rows, labels), jnp.float32), jnp.zeros(rows, jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A rule; `decide` is called for exit 0, 1, ... in order.
+
+    `classes_only`: it has no meaning for a regression, whose exits have one output.
+    """
+
+    classes_only: ClassVar[bool] = False
+
+    def check(self, labels: int, exits: int) -> None:
+        """Raise ValueError if the rule cannot be used with these exits.
+
+        Args:
+          labels: outputs of an exit; 1 is a regression.
+          exits: their number, the last one included.
+        """
+        check_ranges(self, type(self).__name__.lower())
+        if labels == 1 and self.classes_only:
+            raise ValueError(
+                f"{type(self).__name__} looks at probabilities of classes, and the model predicts "
+                "one number. Rules for a regression: Patience, OptimalStopping."
+            )
+
+    def decide(
+        self, history: History, logits: Float[Array, "B C"], exit: Int[Array, ""] | int
+    ) -> tuple[History, Bool[Array, " B"]]:
+        """The history with this exit, and which rows stop here."""
+        count = self.counted(history, logits.astype(jnp.float32), exit)
+        stop = self.stops(count, history, logits.astype(jnp.float32), exit)
+        return History(logits.astype(jnp.float32), count), stop
+
+    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
+        """The new count of each row."""
+        return history.count
+
+    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience(Rule):
+    """Stop once `patience` exits in a row agreed with the exit before each.
+
+    Exits agree if they predict the same class; in a regression, if their numbers differ by less
+    than `tolerance`. A patience of the number of exits or more never stops.
+    Source: Zhou et al. (2020), BERT Loses Patience, arXiv:2006.04152.
+
+    >>> rule = Patience(patience=1)
+    >>> history = History.start(1, 2)
+    >>> for i, logits in enumerate([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 2.0]]]):
+    ...     history, stop = rule.decide(history, jnp.array(logits), i)
+    ...     print(bool(stop[0]))
+    False
+    False
+    True
+    """
+
+    patience: int = field(3, at_least=1)
+    tolerance: float = field(0.1, above=0)  # in the unit of the labels; regression only
+
+    def check(self, labels: int, exits: int) -> None:
+        super().check(labels, exits)
+        if self.patience >= exits:
+            raise ValueError(
+                f"patience is {self.patience}, and a model of {exits} exits has {exits - 1} pairs "
+                f"of successive ones: no row would stop. Allowed: 1 to {exits - 1}."
+            )
+
+    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
+        equal = agree(history.previous, logits, self.tolerance) & (jnp.asarray(exit) > 0)
+        return jnp.where(equal, history.count + 1, 0)
+
+    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+        return count >= self.patience
+
+
+@dataclasses.dataclass(frozen=True)
+class Entropy(Rule):
+    """Stop at an exit whose distribution has less entropy than `threshold`, in nats.
+
+    Source: Xin et al. (2020), DeeBERT, arXiv:2004.12993.
+    """
+
+    threshold: float = field(0.3, at_least=0)
+    classes_only: ClassVar[bool] = True
+
+    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+        log_probs = jax.nn.log_softmax(logits)
+        return -jnp.sum(jnp.exp(log_probs) * log_probs, -1) < self.threshold
+
+
+@dataclasses.dataclass(frozen=True)
+class Confidence(Rule):
+    """Stop at an exit that gives some class a probability of `threshold` or more."""
+
+    threshold: float = field(0.9, at_least=0, at_most=1)
+    classes_only: ClassVar[bool] = True
+
+    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+        return confidence(logits) >= self.threshold
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfidentPatience(Rule):
+    """Stop once `patience` exits in a row were confident: probability of `threshold` or more.
+
+    Source: Zhang et al. (2022), PCEE-BERT, Findings of NAACL.
+    """
+
+    patience: int = field(2, at_least=1)
+    threshold: float = field(0.8, at_least=0, at_most=1)
+    classes_only: ClassVar[bool] = True
+
+    def check(self, labels: int, exits: int) -> None:
+        super().check(labels, exits)
+        if self.patience > exits:
+            raise ValueError(
+                f"patience is {self.patience}, and the model has {exits} exits. Allowed: 1 to "
+                f"{exits}."
+            )
+
+    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
+        return jnp.where(confidence(logits) >= self.threshold, history.count + 1, 0)
+
+    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+        return count >= self.patience
+
+
+@dataclasses.dataclass(frozen=True)
+class Distance(Rule):
+    """Stop once `patience` exits in a row were closer than `threshold` to the exit before each.
+
+    The distance is the symmetric KL divergence of the two distributions, in nats.
+    Source: Gao et al. (2023), F-PABEE, arXiv:2305.11916.
+    """
+
+    patience: int = field(1, at_least=1)
+    threshold: float = field(0.1, at_least=0)
+    classes_only: ClassVar[bool] = True
+
+    check = Patience.check
+
+    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
+        close = symmetric_kl(history.previous, logits) < self.threshold
+        return jnp.where(close & (jnp.asarray(exit) > 0), history.count + 1, 0)
+
+    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+        return count >= self.patience
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimalStopping(Rule):
+    """Stop where the calibrated table says that going on costs more than it brings.
+
+    A row's state at an exit is the bin of its confidence (classes) or of the change since the exit
+    before (regression), and whether it agrees with that exit. See stopping.py for the table.
+    """
+
+    table: Bool[np.ndarray, "N states"]  # True: stop
+    edges: Float[np.ndarray, "N-1 edges"] | Float[np.ndarray, "N edges"]  # of the bins, ascending
+    tolerance: float = 0.1  # regression: exits agree below this difference
+
+    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+        state = states(logits, history.previous, jnp.asarray(self.edges)[exit], exit, self.tolerance)
+        return jnp.asarray(self.table)[exit, state]
+
+
+def states(
+    logits: Float[Array, "B C"],
+    previous: Float[Array, "B C"],
+    edges: Float[Array, " edges"],
+    exit: Int[Array, ""] | int,
+    tolerance: float,
+) -> Int[Array, " B"]:
+    """Numbers of the rows' states at an exit: bin, and bins + bin where it agrees with the last.
+
+    >>> logits = jnp.array([[0.0, 5.0], [0.0, 0.1]])
+    >>> states(logits, logits, jnp.array([0.6, 0.9]), 1, 0.1).tolist()
+    [5, 3]
+    """
+    if logits.shape[-1] == 1:
+        measured = -jnp.abs(logits - previous)[..., 0]
+    else:
+        measured = confidence(logits)
+    bins = jnp.searchsorted(edges, measured, side="right")
+    equal = agree(previous, logits, tolerance) & (jnp.asarray(exit) > 0)
+    return (bins + equal * (edges.shape[0] + 1)).astype(jnp.int32)
+
+
+def agree(
+    previous: Float[Array, "B C"], logits: Float[Array, "B C"], tolerance: float
+) -> Bool[Array, " B"]:
+    """Whether two exits predict the same class, or numbers closer than `tolerance`."""
+    if logits.shape[-1] == 1:
+        return jnp.abs(logits - previous)[..., 0] < tolerance
+    return jnp.argmax(logits, -1) == jnp.argmax(previous, -1)
+
+
+def confidence(logits: Float[Array, "B C"]) -> Float[Array, " B"]:
+    """The largest probability of a class."""
+    return jnp.max(jax.nn.softmax(logits.astype(jnp.float32)), -1)
+
+
+def symmetric_kl(first: Float[Array, "B C"], second: Float[Array, "B C"]) -> Float[Array, " B"]:
+    """KL(p || q) + KL(q || p) in nats.
+
+    >>> symmetric_kl(jnp.zeros((1, 2)), jnp.zeros((1, 2))).tolist()
+    [0.0]
+    """
+    p, q = jax.nn.log_softmax(first), jax.nn.log_softmax(second)
+    return jnp.sum((jnp.exp(p) - jnp.exp(q)) * (p - q), -1)

@@ -1,0 +1,119 @@
+"""Optimal stopping on measured latency: a table of stop or go on, from a calibration split.
+
+Going on from exit i to i + 1 costs `price` times the milliseconds of the block and its head, and
+may bring a better answer. Rows move between a few states (rules.states); how good an answer is in
+each, and how rows move, is counted on the calibration split. Backward induction gives the policy
+that is best for that chain: V_i(s) = max(A_i(s), E[V_i+1 | s] - price * t_i+1).
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """How good answers are and how rows move, counted on a calibration split.
+
+    `quality[i, s]` is the mean of answers in state s at exit i; `moves[i, s, z]` the share of rows
+    in state s at exit i that are in z at exit i + 1; `share[i, s]` that of all rows in s at exit i.
+    """
+
+    quality: Float[np.ndarray, "N S"]
+    moves: Float[np.ndarray, "N-1 S S"]
+    share: Float[np.ndarray, "N S"]
+
+
+def count_chain(
+    states: Int[np.ndarray, "rows N"], quality: Float[np.ndarray, "rows N"], size: int
+) -> Chain:
+    """The chain that rows of a calibration split show.
+
+    A state that no row was in has the exit's mean quality, and its moves are those of all rows: what
+    is best there is decided by what is best on the whole.
+
+    Args:
+      states: each row's state at each exit, 0 to size - 1.
+      quality: of the answer each exit would give: 1 or 0 for right or wrong, or minus an error.
+    """
+    rows, exits = states.shape
+    counts = np.stack([np.bincount(states[:, i], minlength=size) for i in range(exits)])
+    share = counts / rows
+    means = np.empty((exits, size))
+    moves = np.empty((exits - 1, size, size))
+    for i in range(exits):
+        sums = np.bincount(states[:, i], weights=quality[:, i], minlength=size)
+        seen = counts[i] > 0
+        means[i] = np.where(seen, sums / np.maximum(counts[i], 1), quality[:, i].mean())
+        if i + 1 < exits:
+            pairs = np.zeros((size, size))
+            np.add.at(pairs, (states[:, i], states[:, i + 1]), 1.0)
+            everywhere = np.broadcast_to(share[i + 1], (size, size))
+            moves[i] = np.where(
+                seen[:, None], pairs / np.maximum(counts[i], 1)[:, None], everywhere
+            )
+    return Chain(means, moves, share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A table of stops, and what the chain says it achieves."""
+
+    stop: Bool[np.ndarray, "N S"]
+    quality: float  # expected, of the answers
+    milliseconds: float  # expected, a row
+    exits: Float[np.ndarray, " N"]  # share of rows that stop at each exit
+
+
+def solve(
+    chain: Chain,
+    milliseconds: Float[np.ndarray, " N"],
+    price: float,
+    *,
+    deadline: float = float("inf"),
+) -> Policy:
+    """The best policy of a chain: it maximises expected quality minus price times time.
+
+    Args:
+      milliseconds: of each exit's block and head; the first with the embedding.
+      price: quality that a millisecond is worth.
+      deadline: milliseconds that no row exceeds.
+    Raises:
+      ValueError: for a negative price, or a deadline before the first exit.
+    """
+    exits, size = chain.quality.shape
+    if not price >= 0:
+        raise ValueError(f"price is {price}; it is 0 or more: quality that a millisecond is worth.")
+    spent = np.cumsum(milliseconds)
+    if spent[0] > deadline:
+        raise ValueError(
+            f"deadline is {deadline:g} ms; the first exit answers after {spent[0]:.3g} ms."
+        )
+    stop = np.ones((exits, size), bool)
+    value = chain.quality[-1].copy()
+    for i in reversed(range(exits - 1)):
+        further = chain.moves[i] @ value - price * milliseconds[i + 1]
+        stop[i] = chain.quality[i] >= further
+        if spent[i + 1] > deadline:
+            stop[i] = True
+        value = np.where(stop[i], chain.quality[i], further)
+    return evaluate(chain, stop, milliseconds)
+
+
+def evaluate(
+    chain: Chain, stop: Bool[np.ndarray, "N S"], milliseconds: Float[np.ndarray, " N"]
+) -> Policy:
+    """What a table of stops achieves on a chain; rows at the last exit stop."""
+    stop = stop.copy()
+    stop[-1] = True
+    running, spent, quality, time, exits = chain.share[0].copy(), 0.0, 0.0, 0.0, []
+    for i, here in enumerate(stop):
+        spent += milliseconds[i]
+        stopping = running * here
+        quality += float(stopping @ chain.quality[i])
+        time += float(stopping.sum()) * spent
+        exits.append(float(stopping.sum()))
+        if i + 1 < len(stop):
+            running = (running * ~here) @ chain.moves[i]
+    return Policy(stop, quality, time, np.array(exits))
