@@ -54,18 +54,18 @@ class Rule:
             )
 
     def decide(
-        self, history: History, logits: Float[Array, "B C"], exit: Int[Array, ""] | int
+        self, history: History, logits: Float[Array, "B C"], number: Int[Array, ""] | int
     ) -> tuple[History, Bool[Array, " B"]]:
         """The history with this exit, and which rows stop here."""
-        count = self.counted(history, logits.astype(jnp.float32), exit)
-        stop = self.stops(count, history, logits.astype(jnp.float32), exit)
+        count = self.counted(history, logits.astype(jnp.float32), number)
+        stop = self.stops(count, history, logits.astype(jnp.float32), number)
         return History(logits.astype(jnp.float32), count), stop
 
-    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
+    def counted(self, history: History, logits: Any, number: Any) -> Int[Array, " B"]:
         """The new count of each row."""
         return history.count
 
-    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         raise NotImplementedError
 
 
@@ -92,17 +92,13 @@ class Patience(Rule):
 
     def check(self, labels: int, exits: int) -> None:
         super().check(labels, exits)
-        if self.patience >= exits:
-            raise ValueError(
-                f"patience is {self.patience}, and a model of {exits} exits has {exits - 1} pairs "
-                f"of successive ones: no row would stop. Allowed: 1 to {exits - 1}."
-            )
+        check_pairs(self.patience, exits)
 
-    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
-        equal = agree(history.previous, logits, self.tolerance) & (jnp.asarray(exit) > 0)
+    def counted(self, history: History, logits: Any, number: Any) -> Int[Array, " B"]:
+        equal = agree(history.previous, logits, self.tolerance) & (jnp.asarray(number) > 0)
         return jnp.where(equal, history.count + 1, 0)
 
-    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         return count >= self.patience
 
 
@@ -116,7 +112,7 @@ class Entropy(Rule):
     threshold: float = field(0.3, at_least=0)
     classes_only: ClassVar[bool] = True
 
-    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         log_probs = jax.nn.log_softmax(logits)
         return -jnp.sum(jnp.exp(log_probs) * log_probs, -1) < self.threshold
 
@@ -128,7 +124,7 @@ class Confidence(Rule):
     threshold: float = field(0.9, at_least=0, at_most=1)
     classes_only: ClassVar[bool] = True
 
-    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         return confidence(logits) >= self.threshold
 
 
@@ -151,10 +147,10 @@ class ConfidentPatience(Rule):
                 f"{exits}."
             )
 
-    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
+    def counted(self, history: History, logits: Any, number: Any) -> Int[Array, " B"]:
         return jnp.where(confidence(logits) >= self.threshold, history.count + 1, 0)
 
-    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         return count >= self.patience
 
 
@@ -170,13 +166,15 @@ class Distance(Rule):
     threshold: float = field(0.1, at_least=0)
     classes_only: ClassVar[bool] = True
 
-    check = Patience.check
+    def check(self, labels: int, exits: int) -> None:
+        super().check(labels, exits)
+        check_pairs(self.patience, exits)
 
-    def counted(self, history: History, logits: Any, exit: Any) -> Int[Array, " B"]:
+    def counted(self, history: History, logits: Any, number: Any) -> Int[Array, " B"]:
         close = symmetric_kl(history.previous, logits) < self.threshold
-        return jnp.where(close & (jnp.asarray(exit) > 0), history.count + 1, 0)
+        return jnp.where(close & (jnp.asarray(number) > 0), history.count + 1, 0)
 
-    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         return count >= self.patience
 
 
@@ -189,19 +187,21 @@ class OptimalStopping(Rule):
     """
 
     table: Bool[np.ndarray, "N states"]  # True: stop
-    edges: Float[np.ndarray, "N-1 edges"] | Float[np.ndarray, "N edges"]  # of the bins, ascending
+    edges: Float[np.ndarray, "N edges"]  # between the bins of an exit, ascending
     tolerance: float = 0.1  # regression: exits agree below this difference
 
-    def stops(self, count: Any, history: History, logits: Any, exit: Any) -> Bool[Array, " B"]:
-        state = states(logits, history.previous, jnp.asarray(self.edges)[exit], exit, self.tolerance)
-        return jnp.asarray(self.table)[exit, state]
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
+        state = states(
+            logits, history.previous, jnp.asarray(self.edges)[number], number, self.tolerance
+        )
+        return jnp.asarray(self.table)[number, state]
 
 
 def states(
     logits: Float[Array, "B C"],
     previous: Float[Array, "B C"],
     edges: Float[Array, " edges"],
-    exit: Int[Array, ""] | int,
+    number: Int[Array, ""] | int,
     tolerance: float,
 ) -> Int[Array, " B"]:
     """Numbers of the rows' states at an exit: bin, and bins + bin where it agrees with the last.
@@ -215,8 +215,17 @@ def states(
     else:
         measured = confidence(logits)
     bins = jnp.searchsorted(edges, measured, side="right")
-    equal = agree(previous, logits, tolerance) & (jnp.asarray(exit) > 0)
+    equal = agree(previous, logits, tolerance) & (jnp.asarray(number) > 0)
     return (bins + equal * (edges.shape[0] + 1)).astype(jnp.int32)
+
+
+def check_pairs(patience: int, exits: int) -> None:
+    """Raise ValueError if there are not as many pairs of successive exits as patience needs."""
+    if patience >= exits:
+        raise ValueError(
+            f"patience is {patience}, and a model of {exits} exits has {exits - 1} pairs of "
+            f"successive ones: no row would stop. Allowed: 1 to {exits - 1}."
+        )
 
 
 def agree(

@@ -30,8 +30,8 @@ def count_chain(
 ) -> Chain:
     """The chain that rows of a calibration split show.
 
-    A state that no row was in has the exit's mean quality, and its moves are those of all rows: what
-    is best there is decided by what is best on the whole.
+    A state that no row was in has the exit's mean quality and the moves of all rows: what is best
+    on the whole decides what is best there.
 
     Args:
       states: each row's state at each exit, 0 to size - 1.
