@@ -55,4 +55,5 @@ class Outputs:
     ffn_activations: tuple[Any, ...] = ()  # N arrays [B, L, F], where blocks have one feed-forward
     encoder: "Outputs | None" = None  # of an encoder-decoder: no logits; hidden, attention
     projection: Projection | None = None  # of a head over the vocabulary: `logits` before products
+    exits: Any = dataclasses.field(default_factory=dict)  # logits [B, C] of early exits, by head
     sparse: Any = None  # a stored teacher's TopK or Draws, instead of logits (stored_targets.py)

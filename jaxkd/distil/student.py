@@ -9,7 +9,8 @@ from jaxtyping import Int
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import map_named
 from jaxkd.models import axes
-from jaxkd.models.parts import Params, check_keys
+from jaxkd.models.exits import prune_exits
+from jaxkd.models.parts import Params, check_keys, exit_blocks
 
 RULES = {
     "every_other": lambda n: list(range(0, n, 2)),
@@ -66,14 +67,16 @@ def prune(params: Params, blocks: Sequence[int]) -> Params:
     """The same embedding and head around the chosen blocks; nothing is copied.
 
     A list of one block that serves all layers (ALBERT) stays: fewer layers then are fewer
-    applications of it. An encoder stays whole. `Config.keep(blocks)` is the config of the result.
+    applications of it. An encoder stays whole. Early exits stay with their blocks; that of the last
+    kept block becomes the head. `Config.keep(blocks)` is the config of the result.
 
     Raises:
-      ValueError: if the parameters have another head, which belongs to one of the blocks, or
-        anything that is no part of a model.
+      ValueError: if the parameters have anything that is no part of a model.
     """
-    check_keys(params)
-    if len(params["blocks"]) == 1:
+    check_keys(params, ("head", *exit_blocks(params)))
+    shared = len(params["blocks"]) == 1
+    params = prune_exits(params, blocks, shared_blocks=shared)
+    if shared:
         return params
     return params | {"blocks": [params["blocks"][i] for i in blocks]}
 

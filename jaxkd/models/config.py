@@ -12,6 +12,7 @@ from jaxkd.models.attention import KINDS as ATTENTIONS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
+EXIT_POOLERS = ("own", "shared")
 # Heads without a classifier, and so without dropout of their own.
 NO_CLASSIFIER = ("bare", "masked_lm", "causal_lm", "seq2seq_lm")
 
@@ -39,6 +40,9 @@ class Config:
     head: str = "bare"  # one of known_heads
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of a classifier; one label is regression
     classifier_dropout: float = 0.1  # before a classifier
+    # Blocks after which one more classifier predicts (early exits); after the last the head does.
+    exits: tuple[int, ...] = ()
+    exit_pooler: str = "own"  # of an exit, or "shared": the head's layers before its classifier
     # What a HuggingFace folder says besides the shape, kept so that it can be written again.
     problem_type: str = ""  # of a classifier (see hub/family.py); empty: by its labels
     # Defaults of `generate` in transformers' words: token ids, beams (see hub/generation.py). No
@@ -80,7 +84,13 @@ class Config:
 
     def keep(self, blocks: Sequence[int]) -> "Config":
         """The shape of the model that has only these blocks, in this order."""
-        return dataclasses.replace(self, layers=len(blocks))
+        return dataclasses.replace(self, layers=len(blocks), exits=self.kept_exits(blocks))
+
+    def kept_exits(self, blocks: Sequence[int]) -> tuple[int, ...]:
+        """Exits of the model that has only these blocks: the last one's becomes the head."""
+        # One block that is applied several times has an exit for each turn.
+        before = range(len(blocks)) if self.shared_blocks else list(blocks)
+        return tuple(i for i, block in enumerate(before[:-1]) if block in self.exits)
 
     def for_hub(self, params: Any) -> tuple["Config", Any]:
         """Config and parameters of the same model as a HuggingFace folder can hold it."""
@@ -109,9 +119,26 @@ class Config:
                 "or attention to 'plain'."
             )
         self.one_of("head", self.known_heads)
+        self._check_exits()
         if not self.labels:
             raise ValueError(
                 f"{self.family}: labels is empty; a regression has one, a classifier one a class."
+            )
+
+    def _check_exits(self) -> None:
+        self.one_of("exit_pooler", EXIT_POOLERS)
+        if not self.exits:
+            return
+        if self.head != "sequence_classification":
+            raise ValueError(
+                f"{self.family}: exits are classifiers of sequences, and the head is {self.head}. "
+                "Set head to 'sequence_classification', or exits to ()."
+            )
+        inside = all(0 <= i < self.layers - 1 for i in self.exits)
+        if not inside or list(self.exits) != sorted(set(self.exits)):
+            raise ValueError(
+                f"{self.family}: exits is {self.exits}; allowed are ascending blocks from 0 to "
+                f"{self.layers - 2}: block {self.layers - 1} is the last, and has the head."
             )
 
     def check_heads(self) -> None:

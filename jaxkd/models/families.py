@@ -28,6 +28,7 @@ from jaxkd.models import (
     t5,
 )
 from jaxkd.models import axes as axes_table
+from jaxkd.models.exits import add_exits
 from jaxkd.models.model import Model, Params
 
 Config = config.Config  # the base of all families' configs
@@ -104,7 +105,8 @@ def from_description(description: dict[str, Any]) -> Config:
 
 def build(config: Config) -> Model:
     """The model of a config; raises ValueError for a shape that cannot be built."""
-    return FAMILIES[describe(config)["family"]][1](config)
+    model = FAMILIES[describe(config)["family"]][1](config)
+    return add_exits(model, config) if config.exits else model
 
 
 def with_layers(config: Config, layers: int) -> Config:

@@ -31,6 +31,7 @@ class Model:
     shared: bool = False  # all blocks use the parameters of one
     scan: bool = False  # compile one block for all
     encoder: "Model | None" = None  # of an encoder-decoder
+    shared_head: bool = False  # further heads are classifiers behind the other layers of "head"
 
     def __post_init__(self):
         odd = [i for i, block in enumerate(self.blocks) if block != self.blocks[0]]
@@ -114,10 +115,14 @@ class Model:
     def _draw_heads(
         self, seed: int, name: str, hidden: Array, token: Array, mask: Array
     ) -> dict[str, Params]:
-        return {
+        params = {
             head: module.init(stream(seed, f"{name}/{head}"), hidden, token, mask).get("params", {})
             for head, module in self.heads.items()
         }
+        if self.shared_head:
+            further = [head for head in params if head != "head"]
+            params |= {head: {"classify": params[head]["classify"]} for head in further}
+        return params
 
 
 def keep_blocks(seed: int, step: Any, depth: int, rate: float) -> Bool[Array, " N"]:
@@ -148,7 +153,11 @@ def forward(
     """
     outputs = states(model, params, batch, keep=keep, dropout=dropout)
     logits, projection = predict(model, params, batch, outputs.hidden[-1], dropout=dropout)
-    return dataclasses.replace(outputs, logits=logits, projection=projection)
+    exits = {
+        name: predict(model, params, batch, outputs.hidden[i + 1], head=name, dropout=dropout)[0]
+        for name, i in parts.exit_blocks(model.heads).items()
+    }
+    return dataclasses.replace(outputs, logits=logits, projection=projection, exits=exits)
 
 
 def predict(
@@ -166,8 +175,11 @@ def predict(
     """
     if batch.target_positions is not None:
         hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
-    module, own, token = model.heads[head], {"params": params[head]}, params["embed"]["token"]
-    train = dict(train=dropout is not None, rngs=_rngs(dropout, model.layers + 1))
+    module, token = model.heads[head], params["embed"]["token"]
+    own = {"params": {**params["head"], **params[head]} if model.shared_head else params[head]}
+    # Each head drops something else; the first has the number after the blocks'.
+    number = model.layers + 1 + list(model.heads).index(head)
+    train = dict(train=dropout is not None, rngs=_rngs(dropout, number))
     if hasattr(module, "project"):
         projection = module.apply(own, hidden, token, method="project", **train)
         return projection.logits(), projection

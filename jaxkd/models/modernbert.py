@@ -152,7 +152,7 @@ class Config(config.Config):
                 f"modernbert: the first of the blocks {blocks} is {blocks[0]}; the first block of "
                 "a ModernBERT has no attention norm, and only block 0 was trained so. Keep it."
             )
-        kept = dataclasses.replace(self, layers=len(blocks), layer_types=())
+        kept = dataclasses.replace(super().keep(blocks), layer_types=())
         own = self.types + kept.types[self.layers :]  # further blocks go on as the family does
         types = tuple(own[i] for i in blocks)
         return dataclasses.replace(kept, layer_types=() if types == kept.types else types)

@@ -17,6 +17,7 @@ from jaxkd.models.stack import listed_blocks
 # Blocks may also be one stacked tree (stack.py).
 Params = dict[str, Any]
 ENCODER = "encoder"
+_EXIT = re.compile(r"exit_(\d+)")
 
 
 def parts(
@@ -39,6 +40,21 @@ def parts(
         inner = parts(params[ENCODER], encoder_heads)
         named |= {f"{ENCODER}_{name}": part for name, part in inner.items()}
     return {name: part for name, part in named.items() if jax.tree.leaves(part)}
+
+
+def exit_name(block: int) -> str:
+    """The name of the head after a block: exit_03."""
+    return f"exit_{block:02d}"
+
+
+def exit_blocks(heads: Iterable[str]) -> dict[str, int]:
+    """The exits among these heads, each with its block, in the order of the blocks.
+
+    >>> exit_blocks(["head", "exit_04", "exit_01"])
+    {'exit_01': 1, 'exit_04': 4}
+    """
+    named = {name: int(match[1]) for name in heads if (match := _EXIT.fullmatch(name))}
+    return dict(sorted(named.items(), key=lambda entry: entry[1]))
 
 
 def check_keys(params: Params, heads: Iterable[str] = ("head",)) -> None:
