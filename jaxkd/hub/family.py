@@ -10,10 +10,12 @@ import numpy as np
 from jaxkd.core.names import did_you_mean
 from jaxkd.hub.names import Table
 from jaxkd.models.config import Config
+from jaxkd.models.parts import exit_name
 
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 # One label whose checkpoint does not say of what kind: transformers' pipeline applies a sigmoid.
 UNNAMED = "unnamed"
+EXITS = "exits"  # a key of config.json, and what the names of exits' tensors begin with
 WRAPPERS = ("module.", "_orig_mod.")  # put before every name by DataParallel, torch.compile
 
 
@@ -51,16 +53,30 @@ class Family:
     read: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda stored: {}
     write: Callable[[Any], dict[str, Any]] = lambda config: {}
 
-    def table(self, head: str, *, other_heads: bool = False, extra: Sequence[str] = ()) -> Table:
+    def table(
+        self,
+        head: str,
+        *,
+        other_heads: bool = False,
+        extra: Sequence[str] = (),
+        exits: Sequence[int] = (),
+    ) -> Table:
         """The names of a model with this head.
 
         Args:
+          exits: blocks with an early exit. Their tensors have our names: exits.3.classify.weight.
           other_heads: ignore the tensors of other heads.
           extra: ignore these tensors too.
         """
         this = self.heads[head]
         modules = {path: f"{self.prefix}.{name}" for path, name in self.body.items()}
         ignored = [*self.ignored, *this.ignored, *this.copies, *extra]
+        heads = [path for path in modules | dict(this.modules) if path.startswith("head/")]
+        for i in exits:
+            own = [path.removeprefix("head/") for path in heads]
+            modules |= {f"{exit_name(i)}/{path}": f"{EXITS}.{i}.{path}" for path in own}
+        if not exits:
+            ignored.append(f"{EXITS}.*")
         if other_heads:
             for other in self.heads.values():
                 ignored += [f"{name}.*" for name in other.modules.values()]
@@ -101,6 +117,7 @@ class Family:
             )
             if not pattern.startswith(f"{self.prefix}.")
         ]
+        patterns.append(f"{EXITS}.*")
         return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
     def other_copies(self, tensors: Mapping[str, np.ndarray], head: str) -> list[str]:
@@ -157,6 +174,9 @@ class Family:
         # Other models carry labels too, that mean nothing.
         if changes.get("head", "").endswith("classification"):
             fields |= _classes(stored)
+        if changes.get("head") == "sequence_classification" and stored.get(EXITS):
+            pooler = stored.get("exit_pooler", self.config.exit_pooler)
+            fields |= {"exits": tuple(stored[EXITS]), "exit_pooler": pooler}
         return self.config(**(fields | self.read(stored) | changes))
 
     def to_hub(self, config: Config) -> dict[str, Any]:
@@ -168,6 +188,8 @@ class Family:
             described["label2id"] = {name: i for i, name in labels.items()}
             problem = config.problem_type or ("regression" if len(labels) == 1 else UNNAMED)
             described |= {"problem_type": problem} if problem != UNNAMED else {}
+        if config.exits:  # keys of ours, which transformers keeps and does not read
+            described |= {EXITS: list(config.exits), "exit_pooler": config.exit_pooler}
         described["tie_word_embeddings"] = getattr(config, "tied", True)
         return (
             described

@@ -35,6 +35,7 @@ from jaxkd.hub.tensors import SAFETENSORS, TORCH_FILES, Renamed, open_tensors, r
 from jaxkd.models import families
 from jaxkd.models.config import DTYPES
 from jaxkd.models.model import Params
+from jaxkd.models.parts import exit_blocks
 
 HUB: dict[str, Family] = {  # model_type -> its keys and names
     family.model_type: family
@@ -156,7 +157,8 @@ def load(
             warn(f"{name}: tensors of another head are left out: {', '.join(sorted(extra))}")
     model = families.build(config)
     # Compiled for the head alone, which leaves the rest of the model undrawn.
-    draw = jax.jit(lambda: {"head": model.init(seed, "new head")["head"]})
+    drawn_parts = ("head", *exit_blocks(model.heads))
+    draw = jax.jit(lambda: {part: model.init(seed, "new head")[part] for part in drawn_parts})
     optional = family.heads[config.head].optional
     fresh = named(draw()) if head or labels or optional else {}
     if not head and not labels:
@@ -169,7 +171,8 @@ def load(
         warn(f"{name}: a new head for {config.head} is drawn: {', '.join(names)}")
         new_parameters(names)
 
-    params = family.table(config.head, other_heads=bool(head), extra=extra).load(
+    names = dict(other_heads=bool(head), extra=extra, exits=config.exits)
+    params = family.table(config.head, **names).load(
         tensors,
         jax.eval_shape(lambda: model.init(0)),
         origin=str(folder),
@@ -184,7 +187,7 @@ def load(
         order = match_labels(name, own_labels, labels, warn)
         params = reorder_classes(params, order, None if order else fresh)
         if not order:
-            new_parameters([each for each in fresh if each.startswith("head/classify/")])
+            new_parameters([each for each in fresh if "/classify/" in each])
     return config, params
 
 
@@ -250,7 +253,7 @@ def save(
         config = dataclasses.replace(config, generation=merged)
     config, params = config.for_hub(params)
     described = family.to_hub(config)
-    exported = family.table(config.head).export(params)
+    exported = family.table(config.head, exits=config.exits).export(params)
     tensors = {family.stored(name, config.head): array for name, array in exported.items()}
     unfinished = folder / ".model.safetensors.tmp"
     save_file(tensors, unfinished, metadata={"format": "pt"})

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.models.model import Params
+from jaxkd.models.parts import exit_blocks
 
 
 def unnamed(labels: Sequence[str]) -> bool:
@@ -61,15 +62,21 @@ def match_labels(
 def reorder_classes(
     params: Params, order: Sequence[int], fresh: Mapping[str, Any] | None
 ) -> Params:
-    """The classifier's classes in another order, or drawn anew if `fresh` is given."""
-    classify = params["head"]["classify"]
-    if fresh is None:
-        changed = {leaf: array[..., np.array(order)] for leaf, array in classify.items()}
-    else:
-        changed = {
-            leaf: (np.asarray if isinstance(array, np.ndarray) else jnp.asarray)(
-                fresh[f"head/classify/{leaf}"], array.dtype
-            )
-            for leaf, array in classify.items()
-        }
-    return params | {"head": params["head"] | {"classify": changed}}
+    """The classifiers' classes in another order, or drawn anew if `fresh` is given.
+
+    These are the head's and those of early exits.
+    """
+    parts = {}
+    for part in ("head", *exit_blocks(params)):
+        classify = params[part]["classify"]
+        if fresh is None:
+            changed = {leaf: array[..., np.array(order)] for leaf, array in classify.items()}
+        else:
+            changed = {
+                leaf: (np.asarray if isinstance(array, np.ndarray) else jnp.asarray)(
+                    fresh[f"{part}/classify/{leaf}"], array.dtype
+                )
+                for leaf, array in classify.items()
+            }
+        parts[part] = {**params[part], "classify": changed}
+    return params | parts

@@ -16,6 +16,7 @@ from jaxkd.models import families
 from jaxkd.models.config import DTYPES
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
+from jaxkd.models.parts import exit_blocks
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
 from jaxkd.stages.models import (
@@ -184,9 +185,10 @@ class Load:
 def _new_classifier(config: Config, params: Params, seed: int) -> Params:
     """The parameters with another classifier, of the config's number of labels, on the host."""
     model = families.build(config)
-    head = jax.jit(lambda: model.init(seed, "new head")["head"])()
-    classify = jax.tree.map(np.asarray, head["classify"])
-    return params | {"head": params["head"] | {"classify": classify}}
+    names = ("head", *exit_blocks(model.heads))
+    drawn = jax.jit(lambda: {name: model.init(seed, "new head")[name] for name in names})()
+    classify = {name: jax.tree.map(np.asarray, drawn[name]["classify"]) for name in names}
+    return params | {name: {**params[name], "classify": classify[name]} for name in names}
 
 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int] | None:

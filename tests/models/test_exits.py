@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,12 +20,16 @@ FAMILIES = ("bert", "distilbert", "roberta", "albert", "modernbert", "gpt2", "ll
 
 def config(family="bert", **more):
     kind = families.FAMILIES[family][0]
-    settings = dict(vocabulary=61, layers=4, width=16, heads=2, feed_forward=24, max_length=32)
-    return kind(**(settings | CLASSIFIER | dict(exits=(0, 2)) | more))
+    settings = dict(
+        vocabulary=61, layers=4, width=16, heads=2, feed_forward=24, max_length=32, pad=1
+    )
+    return kind(**(settings | CLASSIFIER | dict(pad=1, exits=(0, 2)) | more))
 
 
 def batch_of_rows():
-    return dataclasses.replace(tiny.batch(), target_positions=None, segments=None)
+    batch = tiny.batch()
+    tokens = jnp.where(batch.mask, jnp.maximum(batch.tokens, 3), 1)  # no padding id inside a text
+    return dataclasses.replace(batch, tokens=tokens, target_positions=None, segments=None)
 
 
 @pytest.mark.parametrize("pooler", ["own", "shared"])
