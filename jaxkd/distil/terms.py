@@ -3,6 +3,7 @@
 from jaxkd.distil.ctc_terms import CtcHypotheses as CtcHypotheses
 from jaxkd.distil.ctc_terms import CtcLabels as CtcLabels
 from jaxkd.distil.ctc_terms import FrameTargets as FrameTargets
+from jaxkd.distil.exit_terms import AtExits as AtExits
 from jaxkd.distil.layer_terms import AttentionMaps as AttentionMaps
 from jaxkd.distil.layer_terms import CosineHidden as CosineHidden
 from jaxkd.distil.layer_terms import HiddenStates as HiddenStates
