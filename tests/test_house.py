@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
     "core": 0, "runtime": 0,
     "models": 1, "losses": 1, "metrics": 1, "data": 1,
-    "hub": 2, "checkpoint": 2, "decode": 2,
+    "hub": 2, "checkpoint": 2, "decode": 2, "exits": 2,
     "distil": 3, "train": 3,
     "evaluate": 4, "export": 4,
     "report": 5, "tasks": 5,

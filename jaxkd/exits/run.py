@@ -1,0 +1,140 @@
+"""A batch through a model with early exits: rows leave where their rule stops them.
+
+The blocks run in a `lax.while_loop` for as long as more than half of the batch's rows are running.
+Then the rows that stopped are taken out, and the rest goes on as a batch of half the size: sizes
+are powers of two, and each is compiled once. Every row gets the answer it would get alone.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxkd.core.batch import Batch
+from jaxkd.exits.rules import History, Rule
+from jaxkd.models.model import Model, Params, predict
+from jaxkd.models.parts import exit_blocks
+from jaxkd.models.stack import listed_blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Each row's logits, and the number of the exit that gave them, the head being the last."""
+
+    logits: Float[np.ndarray, "B C"]
+    exits: Int[np.ndarray, " B"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Running:
+    """A batch between two blocks."""
+
+    hidden: Any  # [B, L, D]
+    history: History
+    logits: Any  # [B, C]: of the exit that stopped a row, or of the last one it passed
+    exits: Any  # [B]
+    running: Any  # [B]: rows whose rule has not stopped them
+
+
+class EarlyExit:
+    """Runs batches of a model with exits under a rule; holds no parameters."""
+
+    def __init__(self, model: Model, rule: Rule, labels: int):
+        """Raises ValueError if the model has no exits, or the rule cannot be used with them.
+
+        Args:
+          labels: outputs of an exit; 1 is a regression.
+        """
+        blocks = exit_blocks(model.heads)
+        if not blocks:
+            raise ValueError("the model has no early exits: its config's exits is ().")
+        rule.check(labels, len(blocks) + 1)
+        self.model, self.rule, self.labels = model, rule, labels
+        # Each exit's head, and for each block the number of its exit; -1: it has none.
+        self.names = (*blocks, "head")
+        self._exit_of = np.full(model.layers, -1)
+        self._exit_of[[*blocks.values(), model.layers - 1]] = np.arange(len(self.names))
+        self._embed = jax.jit(self._embedded)
+        self._blocks = jax.jit(self._run_blocks)
+        self._gather = jax.jit(lambda rows, tree: jax.tree.map(lambda x: x[rows], tree))
+
+    def __call__(self, params: Params, batch: Batch) -> Answers:
+        """The answers of a batch, in the order of its rows."""
+        rows = batch.rows
+        logits = np.zeros((rows, self.labels), np.float32)
+        exits = np.zeros(rows, np.int32)
+        numbers = np.arange(rows)  # of the rows that are still in the batch
+        tokens, mask = batch.tokens, batch.mask
+        state, block_inputs = self._embed(params, batch)
+        block = jnp.int32(0)
+        while True:
+            small = Batch(tokens=tokens, mask=mask)
+            block, state = self._blocks(params, small, state, block_inputs, block)
+            results = jax.device_get((state.running, state.logits, state.exits))
+            running, answers, at = (np.asarray(each)[: len(numbers)] for each in results)
+            logits[numbers[~running]], exits[numbers[~running]] = answers[~running], at[~running]
+            left = np.flatnonzero(running)
+            if not len(left):
+                return Answers(logits, exits)
+            size = 1 << (len(left) - 1).bit_length()
+            # A batch that is not full has its first row again, which stops with it.
+            chosen = np.concatenate([left, np.full(size - len(left), left[0])]).astype(np.int32)
+            numbers = numbers[left]
+            state, tokens, mask = self._gather(chosen, (state, tokens, mask))
+
+    def _embedded(self, params: Params, batch: Batch) -> tuple[_Running, dict[str, Any]]:
+        hidden, block_inputs = self.model.embed.apply(
+            {"params": params["embed"]}, batch.tokens, batch.mask, batch.segments
+        )
+        rows = batch.tokens.shape[0]
+        zeros = jnp.zeros((rows, self.labels), jnp.float32)
+        counted = jnp.zeros(rows, jnp.int32)
+        history = History.start(rows, self.labels)
+        return _Running(hidden, history, zeros, counted, jnp.ones(rows, bool)), block_inputs
+
+    def _run_blocks(
+        self, params: Params, batch: Batch, state: _Running, block_inputs: Any, first: Any
+    ) -> tuple[Any, _Running]:
+        """From block `first` on, until half of the rows have stopped or all blocks have run."""
+        rows, last = batch.tokens.shape[0], self.model.layers - 1
+        steps = [functools.partial(self._step, i, batch, block_inputs) for i in range(last + 1)]
+
+        def more(carry: tuple[Any, _Running]) -> Any:
+            block, state = carry
+            enough = jnp.sum(state.running) > (rows // 2 if rows > 1 else 0)
+            return (block <= last) & enough
+
+        def body(carry: tuple[Any, _Running]) -> tuple[Any, _Running]:
+            block, state = carry
+            return block + 1, jax.lax.switch(block, steps, params, state)
+
+        return jax.lax.while_loop(more, body, (first, state))
+
+    def _step(
+        self, i: int, batch: Batch, block_inputs: Any, params: Params, state: _Running
+    ) -> _Running:
+        """One block, and what its exit decides."""
+        blocks = listed_blocks(params["blocks"])
+        hidden, _ = self.model.blocks[i].apply(
+            {"params": blocks[0 if self.model.shared else i]}, state.hidden, batch.mask,
+            **block_inputs,
+        )  # fmt: skip
+        number = int(self._exit_of[i])
+        if number < 0:
+            return dataclasses.replace(state, hidden=hidden)
+        now, _ = predict(self.model, params, batch, hidden, head=self.names[number])
+        history, stop = self.rule.decide(state.history, now, number)
+        if i == self.model.layers - 1:
+            stop = jnp.ones_like(stop)
+        return _Running(
+            hidden,
+            history,
+            jnp.where(state.running[:, None], now, state.logits),
+            jnp.where(state.running, number, state.exits),
+            state.running & ~stop,
+        )

@@ -1,0 +1,94 @@
+"""Batches that get smaller: each row stops where it stops alone, with the answer it gives alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd.core.batch import Batch
+from jaxkd.exits import rules
+from jaxkd.exits.run import EarlyExit
+from jaxkd.models import families
+from jaxkd.models.model import forward
+from tests.models.test_exits import config
+
+ROWS, LENGTH, LAYERS = 13, 10, 5
+TABLE = np.random.default_rng(3).random((5, 6)) < 0.4
+RULES = {
+    "patience": rules.Patience(patience=2),
+    "entropy": rules.Entropy(threshold=0.85),
+    "confidence": rules.Confidence(threshold=0.6),
+    "confident patience": rules.ConfidentPatience(patience=2, threshold=0.5),
+    "distance": rules.Distance(patience=1, threshold=0.1),
+    "optimal stopping": rules.OptimalStopping(
+        table=TABLE, edges=np.tile(np.array([0.45, 0.6]), (5, 1))
+    ),
+}
+
+
+def ragged():
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(2, LENGTH + 1, ROWS)
+    mask = np.arange(LENGTH) < lengths[:, None]
+    tokens = np.where(mask, draw.integers(3, 61, (ROWS, LENGTH)), 1).astype(np.int32)
+    return Batch(tokens=jnp.array(tokens), mask=jnp.array(mask))
+
+
+def made(family="bert", **more):
+    settings = config(family, layers=LAYERS, exits=(0, 1, 2, 3), init_std=0.3, **more)
+    model = families.build(settings)
+    return model, model.init(0)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_each_row_stops_where_it_stops_alone(name):
+    model, params = made()
+    batch, run = ragged(), EarlyExit(model, RULES[name], 3)
+    together = run(params, batch)
+    outputs = forward(model, params, batch)
+    every = np.stack([*(np.array(x) for x in outputs.exits.values()), np.array(outputs.logits)])
+    for row in range(ROWS):
+        one = jax.tree.map(lambda x, row=row: x[row : row + 1], batch)
+        alone = run(params, one)
+        assert alone.exits[0] == together.exits[row]
+        np.testing.assert_allclose(alone.logits[0], together.logits[row], atol=1e-5)
+        np.testing.assert_allclose(together.logits[row], every[together.exits[row], row], atol=1e-5)
+    assert len(set(together.exits.tolist())) > 1  # rows do leave at several exits
+
+
+@pytest.mark.parametrize("family", ["distilbert", "albert", "modernbert", "llama"])
+@pytest.mark.parametrize("pooler", ["own", "shared"])
+def test_all_families_answer_as_their_exits_do(family, pooler):
+    model, params = made(family, exit_pooler=pooler)
+    batch, rule = ragged(), rules.Patience(patience=1)
+    together = EarlyExit(model, rule, 3)(params, batch)
+    outputs = forward(model, params, batch)
+    every = np.stack([*(np.array(x) for x in outputs.exits.values()), np.array(outputs.logits)])
+    history = rules.History.start(ROWS, 3)
+    expected = np.full(ROWS, 4)
+    for i in range(5):
+        history, stop = rule.decide(history, jnp.array(every[i]), i)
+        expected = np.minimum(expected, np.where(np.array(stop), i, 4))
+    assert together.exits.tolist() == expected.tolist()
+    np.testing.assert_allclose(together.logits, every[expected, np.arange(ROWS)], atol=1e-5)
+
+
+def test_a_batch_of_one_size_is_compiled_once():
+    model, params = made()
+    run = EarlyExit(model, RULES["patience"], 3)
+    run(params, ragged())
+    sizes = run._blocks._cache_size()
+    other = dataclasses.replace(ragged(), tokens=ragged().tokens[::-1], mask=ragged().mask[::-1])
+    run(params, other)
+    assert sizes <= 5 and run._blocks._cache_size() <= 5  # 13, 8, 4, 2, 1
+
+
+def test_a_model_without_exits_and_a_rule_that_cannot_stop_are_refused():
+    model, _ = made()
+    with pytest.raises(ValueError, match="patience is 5.*Allowed: 1 to 4"):
+        EarlyExit(model, rules.Patience(patience=5), 3)
+    plain = families.build(config(exits=()))
+    with pytest.raises(ValueError, match="no early exits"):
+        EarlyExit(plain, rules.Patience(), 3)
