@@ -210,11 +210,7 @@ def states(
     >>> states(logits, logits, jnp.array([0.6, 0.9]), 1, 0.1).tolist()
     [5, 3]
     """
-    if logits.shape[-1] == 1:
-        measured = -jnp.abs(logits - previous)[..., 0]
-    else:
-        measured = confidence(logits)
-    bins = jnp.searchsorted(edges, measured, side="right")
+    bins = jnp.searchsorted(edges, measured(logits, previous), side="right")
     equal = agree(previous, logits, tolerance) & (jnp.asarray(number) > 0)
     return (bins + equal * (edges.shape[0] + 1)).astype(jnp.int32)
 
@@ -226,6 +222,13 @@ def check_pairs(patience: int, exits: int) -> None:
             f"patience is {patience}, and a model of {exits} exits has {exits - 1} pairs of "
             f"successive ones: no row would stop. Allowed: 1 to {exits - 1}."
         )
+
+
+def measured(logits: Float[Array, "B C"], previous: Float[Array, "B C"]) -> Float[Array, " B"]:
+    """What bins are of: confidence; in a regression minus the change since the exit before."""
+    if logits.shape[-1] == 1:
+        return -jnp.abs(logits - previous)[..., 0]
+    return confidence(logits)
 
 
 def agree(

@@ -8,8 +8,11 @@ that is best for that chain: V_i(s) = max(A_i(s), E[V_i+1 | s] - price * t_i+1).
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from jaxkd.exits.rules import OptimalStopping, measured, states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,3 +120,57 @@ def evaluate(
         if i + 1 < len(stop):
             running = (running * ~here) @ chain.moves[i]
     return Policy(stop, quality, time, np.array(exits))
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What a calibration split says: bins of confidence, and how rows move between them."""
+
+    edges: Float[np.ndarray, "N edges"]
+    chain: Chain
+    tolerance: float
+
+    def rule(self, policy: Policy) -> OptimalStopping:
+        """The rule that reads this policy's table."""
+        return OptimalStopping(table=policy.stop, edges=self.edges, tolerance=self.tolerance)
+
+
+def calibrate(
+    logits: Float[np.ndarray, "rows N C"],
+    labels: Float[np.ndarray, " rows"] | Int[np.ndarray, " rows"],
+    *,
+    bins: int = 8,
+    tolerance: float = 0.1,
+) -> Calibration:
+    """Bins and a chain from what every exit predicts for the rows of a calibration split.
+
+    The bins of an exit hold equally many rows: of confidence for classes, of minus the change since
+    the exit before for a regression. An answer's quality is 1 or 0 for classes, minus its absolute
+    error for a regression.
+
+    Raises:
+      ValueError: if there are fewer than ten rows for each of an exit's states.
+    """
+    rows, exits, classes = logits.shape
+    size = 2 * bins  # each bin, agreeing with the exit before or not
+    if bins < 1 or rows < 10 * size:
+        raise ValueError(
+            f"{rows} rows to calibrate {bins} bins: at least {10 * max(size, 2)} are needed for "
+            f"{bins}, or at most {max(rows // 20, 1)} bins."
+        )
+    shares = np.linspace(0, 1, bins + 1)[1:-1]
+    edges = np.zeros((exits, bins - 1))
+    numbers = np.zeros((rows, exits), np.int64)
+    previous = np.zeros_like(logits[:, 0])
+    for i in range(exits):
+        now = logits[:, i]
+        edges[i] = np.quantile(measured(jnp.asarray(now), jnp.asarray(previous)), shares)
+        numbers[:, i] = states(
+            jnp.asarray(now), jnp.asarray(previous), jnp.asarray(edges[i]), i, tolerance
+        )
+        previous = now
+    if classes == 1:
+        quality = -np.abs(logits[..., 0] - labels[:, None])
+    else:
+        quality = (logits.argmax(2) == labels[:, None]).astype(float)
+    return Calibration(edges, count_chain(numbers, quality, size), tolerance)

@@ -77,3 +77,70 @@ def test_a_chain_is_counted_from_rows():
     np.testing.assert_allclose(known.moves[0, 0], [1 / 3, 2 / 3, 0])
     np.testing.assert_allclose(known.moves[0, 1], [0, 1, 0])
     np.testing.assert_allclose(known.moves[0, 2], [0.25, 0.75, 0])
+
+
+def spoken(rows, seed):
+    """Logits and labels of exits that get surer and righter with depth, and keep their minds."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 3, rows)
+    evidence = np.cumsum(draw.normal(0.5, 1.0, (rows, 4)), 1)
+    logits = draw.normal(0, 0.1, (rows, 4, 3))
+    logits[np.arange(rows), :, labels] += evidence
+    return logits.astype(np.float32), labels
+
+
+def walks(known, rows, seed):
+    """States of rows that move as the chain says, and answers as good as their states are."""
+    draw = np.random.default_rng(seed)
+    states = np.zeros((rows, 3), int)
+    states[:, 0] = draw.random(rows) < known.share[0, 1]
+    for i in range(2):
+        states[:, i + 1] = draw.random(rows) < known.moves[i, states[:, i], 1]
+    right = draw.random((rows, 3)) < known.quality[np.arange(3), states]
+    return states, right.astype(float)
+
+
+@pytest.mark.parametrize("price", [0.0, 0.05, 0.2])
+def test_what_a_calibration_expects_is_what_unseen_rows_of_the_chain_achieve(price):
+    true = chain(2)
+    counted = stopping.count_chain(*walks(true, 40_000, 0), 2)
+    policy = stopping.solve(counted, TIMES, price)
+    states, right = walks(true, 40_000, 1)
+    stopped = np.array(first(policy.stop[np.arange(3), states]))
+    rows = np.arange(len(states))
+    # Two samples of 40,000: five standard errors of the difference of two shares are 0.018.
+    np.testing.assert_allclose(policy.quality, right[rows, stopped].mean(), atol=0.018)
+    spent = TIMES.cumsum()[stopped]
+    error = 5 * np.sqrt(2 * spent.var() / len(spent))
+    np.testing.assert_allclose(policy.milliseconds, spent.mean(), atol=max(error, 1e-9))
+
+
+def first(rows):
+    return [next(i for i in range(3) if i == 2 or row[i]) for row in rows]
+
+
+def test_a_higher_price_never_takes_longer():
+    known = stopping.calibrate(*spoken(4_000, 0), bins=8)
+    spent = [stopping.solve(known.chain, np.ones(4), p).milliseconds for p in (0.5, 0.1, 0.02, 0.0)]
+    assert spent == sorted(spent) and spent[0] == 1.0 and spent[-1] > 2
+
+
+def test_bins_hold_equally_many_rows_and_few_rows_are_refused():
+    known = stopping.calibrate(*spoken(800, 0), bins=4)
+    share = known.chain.share.reshape(4, 2, 4).sum(1)  # agreeing or not
+    np.testing.assert_allclose(share, 0.25, atol=0.01)
+    with pytest.raises(ValueError, match="at most 5 bins"):
+        stopping.calibrate(*spoken(100, 0), bins=8)
+
+
+def test_a_regressions_answers_are_as_good_as_they_are_near():
+    draw = np.random.default_rng(0)
+    labels = draw.normal(size=400)
+    logits = (labels[:, None] + draw.normal(size=(400, 3)) / [1, 2, 4])[..., None]
+    known = stopping.calibrate(logits.astype(np.float32), labels, bins=2, tolerance=0.2)
+    policy = stopping.solve(known.chain, np.ones(3), 0.0)
+    assert policy.exits[2] > 0.5
+    np.testing.assert_allclose(
+        (known.chain.share * known.chain.quality).sum(1),
+        -np.abs(logits[..., 0] - labels[:, None]).mean(0),
+    )
