@@ -20,6 +20,7 @@ Where a folder has no training file, the labelled file it has is divided, and ev
 import dataclasses
 
 from configs import models
+from configs.glue import EPOCHS, LONG
 from configs.own_data import MINILM, OwnData, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import field
@@ -36,12 +37,6 @@ from jaxkd.stages.train import Train
 from jaxkd.tasks.glue import METRICS, glue
 
 HEAD = "sequence_classification"
-# Passes over the training rows, of the teacher and of its students.
-EPOCHS = {
-    "cola": (5, 6), "mnli": (4, 6), "mrpc": (5, 8), "qnli": (4, 6), "qqp": (3, 4),
-    "rte": (8, 12), "sst2": (1, 2), "stsb": (5, 6), "wnli": (3, 3),
-}  # fmt: skip
-LONG = {"mnli", "mrpc", "qnli", "qqp", "rte", "stsb", "wnli"}  # two texts a row
 LABELS = {
     "teacher": "teacher, fine-tuned",
     "student_init": "half of its layers, before",

@@ -5,6 +5,7 @@ exit. The last exit always answers, whatever the rule says.
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -34,10 +35,16 @@ class History:
 class Rule:
     """A rule; `decide` is called for exit 0, 1, ... in order.
 
+    A rule is a pytree whose leaves are its fields, so that a jitted function that takes a rule is
+    compiled once for all thresholds.
+
     `classes_only`: it has no meaning for a regression, whose exits have one output.
     """
 
     classes_only: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_pytree_node(cls, _fields_of, functools.partial(_rule_of, cls))
 
     def check(self, labels: int, exits: int) -> None:
         """Raise ValueError if the rule cannot be used with these exits.
@@ -67,6 +74,37 @@ class Rule:
 
     def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         raise NotImplementedError
+
+
+def _fields_of(rule: Rule) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    names = tuple(each.name for each in dataclasses.fields(rule))
+    return tuple(getattr(rule, name) for name in names), names
+
+
+def _rule_of(cls: type[Rule], names: tuple[str, ...], leaves: tuple[Any, ...]) -> Rule:
+    # Not by the constructor, whose annotations are of numbers and not of traced values.
+    rule = object.__new__(cls)
+    for name, leaf in zip(names, leaves, strict=True):
+        object.__setattr__(rule, name, leaf)
+    return rule
+
+
+@dataclasses.dataclass(frozen=True)
+class AtExit(Rule):
+    """Every row stops at one exit: what a model of that depth would answer and take."""
+
+    exit: int = field(0, at_least=0)
+
+    def check(self, labels: int, exits: int) -> None:
+        super().check(labels, exits)
+        if self.exit >= exits:
+            raise ValueError(
+                f"exit is {self.exit}, and the model has {exits}, the head included. Allowed: 0 to "
+                f"{exits - 1}."
+            )
+
+    def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
+        return jnp.broadcast_to(jnp.asarray(number) >= self.exit, history.count.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +228,14 @@ class OptimalStopping(Rule):
     edges: Float[np.ndarray, "N edges"]  # between the bins of an exit, ascending
     tolerance: float = 0.1  # regression: exits agree below this difference
 
+    def check(self, labels: int, exits: int) -> None:
+        super().check(labels, exits)
+        if len(self.table) != exits or len(self.edges) != exits:
+            raise ValueError(
+                f"the table is of {len(self.table)} exits, and the model has {exits}, the head "
+                "included. Calibrate this model."
+            )
+
     def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
         state = states(
             logits, history.previous, jnp.asarray(self.edges)[number], number, self.tolerance
@@ -197,12 +243,27 @@ class OptimalStopping(Rule):
         return jnp.asarray(self.table)[number, state]
 
 
+def exits_under(rule: Rule, logits: Float[np.ndarray, "rows N C"]) -> Int[np.ndarray, " rows"]:
+    """The exit at which each row stops, of logits that were recorded at all exits.
+
+    >>> exits_under(AtExit(1), np.zeros((2, 4, 3), np.float32)).tolist()
+    [1, 1]
+    """
+    rows, exits, labels = logits.shape
+    history, exits_of_rows = History.start(rows, labels), np.full(rows, exits - 1)
+    for number in range(exits):
+        history, stop = rule.decide(history, jnp.asarray(logits[:, number]), number)
+        first = np.asarray(stop) & (exits_of_rows > number)
+        exits_of_rows[first] = number
+    return exits_of_rows
+
+
 def states(
     logits: Float[Array, "B C"],
     previous: Float[Array, "B C"],
     edges: Float[Array, " edges"],
     number: Int[Array, ""] | int,
-    tolerance: float,
+    tolerance: Float[Array, ""] | float,
 ) -> Int[Array, " B"]:
     """Numbers of the rows' states at an exit: bin, and bins + bin where it agrees with the last.
 
@@ -232,7 +293,9 @@ def measured(logits: Float[Array, "B C"], previous: Float[Array, "B C"]) -> Floa
 
 
 def agree(
-    previous: Float[Array, "B C"], logits: Float[Array, "B C"], tolerance: float
+    previous: Float[Array, "B C"],
+    logits: Float[Array, "B C"],
+    tolerance: Float[Array, ""] | float,
 ) -> Bool[Array, " B"]:
     """Whether two exits predict the same class, or numbers closer than `tolerance`."""
     if logits.shape[-1] == 1:

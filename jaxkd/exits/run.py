@@ -5,6 +5,7 @@ Then the rows that stopped are taken out, and the rest goes on as a batch of hal
 are powers of two, and each is compiled once. Every row gets the answer it would get alone.
 """
 
+import copy
 import dataclasses
 import functools
 from typing import Any
@@ -55,6 +56,7 @@ class EarlyExit:
             raise ValueError("the model has no early exits: its config's exits is ().")
         rule.check(labels, len(blocks) + 1)
         self.model, self.rule, self.labels = model, rule, labels
+        self.number_of_exits = len(blocks) + 1  # the head included
         # Each exit's head, and for each block the number of its exit; -1: it has none.
         self.names = (*blocks, "head")
         self._exit_of = np.full(model.layers, -1)
@@ -62,6 +64,17 @@ class EarlyExit:
         self._embed = jax.jit(self._embedded)
         self._blocks = jax.jit(self._run_blocks)
         self._gather = jax.jit(lambda rows, tree: jax.tree.map(lambda x: x[rows], tree))
+
+    def with_rule(self, rule: Rule) -> "EarlyExit":
+        """The same under another rule; what is compiled serves all rules of one kind.
+
+        Raises:
+          ValueError: if the rule cannot be used with these exits.
+        """
+        rule.check(self.labels, self.number_of_exits)
+        other = copy.copy(self)
+        other.rule = rule
+        return other
 
     def __call__(self, params: Params, batch: Batch) -> Answers:
         """The answers of a batch, in the order of its rows."""
@@ -74,7 +87,7 @@ class EarlyExit:
         block = jnp.int32(0)
         while True:
             small = Batch(tokens=tokens, mask=mask)
-            block, state = self._blocks(params, small, state, block_inputs, block)
+            block, state = self._blocks(self.rule, params, small, state, block_inputs, block)
             results = jax.device_get((state.running, state.logits, state.exits))
             running, answers, at = (np.asarray(each)[: len(numbers)] for each in results)
             logits[numbers[~running]], exits[numbers[~running]] = answers[~running], at[~running]
@@ -98,11 +111,19 @@ class EarlyExit:
         return _Running(hidden, history, zeros, counted, jnp.ones(rows, bool)), block_inputs
 
     def _run_blocks(
-        self, params: Params, batch: Batch, state: _Running, block_inputs: Any, first: Any
+        self,
+        rule: Rule,
+        params: Params,
+        batch: Batch,
+        state: _Running,
+        block_inputs: Any,
+        first: Any,
     ) -> tuple[Any, _Running]:
         """From block `first` on, until half of the rows have stopped or all blocks have run."""
         rows, last = batch.tokens.shape[0], self.model.layers - 1
-        steps = [functools.partial(self._step, i, batch, block_inputs) for i in range(last + 1)]
+        steps = [
+            functools.partial(self._step, i, rule, batch, block_inputs) for i in range(last + 1)
+        ]
 
         def more(carry: tuple[Any, _Running]) -> Any:
             block, state = carry
@@ -116,7 +137,13 @@ class EarlyExit:
         return jax.lax.while_loop(more, body, (first, state))
 
     def _step(
-        self, i: int, batch: Batch, block_inputs: Any, params: Params, state: _Running
+        self,
+        i: int,
+        rule: Rule,
+        batch: Batch,
+        block_inputs: Any,
+        params: Params,
+        state: _Running,
     ) -> _Running:
         """One block, and what its exit decides."""
         blocks = listed_blocks(params["blocks"])
@@ -128,7 +155,7 @@ class EarlyExit:
         if number < 0:
             return dataclasses.replace(state, hidden=hidden)
         now, _ = predict(self.model, params, batch, hidden, head=self.names[number])
-        history, stop = self.rule.decide(state.history, now, number)
+        history, stop = rule.decide(state.history, now, number)
         if i == self.model.layers - 1:
             stop = jnp.ones_like(stop)
         return _Running(

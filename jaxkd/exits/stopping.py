@@ -7,6 +7,7 @@ that is best for that chain: V_i(s) = max(A_i(s), E[V_i+1 | s] - price * t_i+1).
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -134,6 +135,17 @@ class Calibration:
         """The rule that reads this policy's table."""
         return OptimalStopping(table=policy.stop, edges=self.edges, tolerance=self.tolerance)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it by name, for a file."""
+        chain = {each.name: getattr(self.chain, each.name) for each in dataclasses.fields(Chain)}
+        return {"edges": self.edges, "tolerance": np.array(self.tolerance), **chain}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Calibration":
+        """What `arrays` gave."""
+        chain = Chain(**{each.name: arrays[each.name] for each in dataclasses.fields(Chain)})
+        return cls(arrays["edges"], chain, float(arrays["tolerance"]))
+
 
 def calibrate(
     logits: Float[np.ndarray, "rows N C"],
@@ -151,13 +163,9 @@ def calibrate(
     Raises:
       ValueError: if there are fewer than ten rows for each of an exit's states.
     """
-    rows, exits, classes = logits.shape
+    rows, exits, _ = logits.shape
     size = 2 * bins  # each bin, agreeing with the exit before or not
-    if bins < 1 or rows < 10 * size:
-        raise ValueError(
-            f"{rows} rows to calibrate {bins} bins: at least {10 * max(size, 2)} are needed for "
-            f"{bins}, or at most {max(rows // 20, 1)} bins."
-        )
+    check_rows(rows, bins)
     shares = np.linspace(0, 1, bins + 1)[1:-1]
     edges = np.zeros((exits, bins - 1))
     numbers = np.zeros((rows, exits), np.int64)
@@ -169,8 +177,25 @@ def calibrate(
             jnp.asarray(now), jnp.asarray(previous), jnp.asarray(edges[i]), i, tolerance
         )
         previous = now
-    if classes == 1:
-        quality = -np.abs(logits[..., 0] - labels[:, None])
-    else:
-        quality = (logits.argmax(2) == labels[:, None]).astype(float)
-    return Calibration(edges, count_chain(numbers, quality, size), tolerance)
+    chain = count_chain(numbers, qualities(logits, labels), size)
+    return Calibration(edges, chain, tolerance)
+
+
+def qualities(
+    logits: Float[np.ndarray, "rows N C"],
+    labels: Float[np.ndarray, " rows"] | Int[np.ndarray, " rows"],
+) -> Float[np.ndarray, "rows N"]:
+    """How good each answer is: 1 or 0 for a right or wrong class, minus the error of a number."""
+    if logits.shape[2] == 1:
+        return -np.abs(logits[..., 0] - labels[:, None]).astype(float)
+    return (logits.argmax(2) == labels[:, None]).astype(float)
+
+
+def check_rows(rows: int, bins: int) -> None:
+    """Raise ValueError unless there are ten rows for each state of an exit: two a bin."""
+    needed = 20 * max(bins, 1)
+    if bins < 1 or rows < needed:
+        raise ValueError(
+            f"{rows} rows to calibrate {bins} bins: at least {needed} are needed for {bins}"
+            + (f", or at most {rows // 20} bins." if rows >= 20 else ".")
+        )

@@ -22,6 +22,7 @@ from jaxkd.core.tree import named
 from jaxkd.models import families
 from jaxkd.models.bert import Config
 from jaxkd.models.model import Params
+from jaxkd.models.parts import exit_blocks
 
 FAMILIES = ("bert", "distilbert", "roberta", "albert")
 # Added to the scores of padding: exp(-1e4) is 0 in float32, and -1e4 is finite in float16 too.
@@ -222,7 +223,10 @@ def to_torch(config: families.Config, params: Params) -> Encoder:
     families.check_shapes(families.build(config), params, "params")
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         model = Encoder(config)
-    tensors = dict(_tensor(name, np.asarray(leaf)) for name, leaf in named(params).items())
+    # Early exits are no part of it: the file predicts with the head, as the whole model does.
+    exits = exit_blocks(params)
+    whole = {name: part for name, part in params.items() if name not in exits}
+    tensors = dict(_tensor(name, np.asarray(leaf)) for name, leaf in named(whole).items())
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 

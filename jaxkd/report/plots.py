@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxkd.report import spread
+from jaxkd.report import early_exit, spread
 from jaxkd.report.described import (
     about,
     baseline_value,
     baselines,
+    column_title,
     curve,
     embedded,
     label,
@@ -185,4 +186,48 @@ def differences(results: Mapping) -> bytes | None:
         axes.set_xlabel(_text(f"difference in {what}"), fontsize=9)
         axes.grid(alpha=0.25, axis="x")
         axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def score_over_time(results: Mapping, stage: str) -> bytes | None:
+    """Score over milliseconds of every early-exit rule, a panel for each batch size, with the
+    models without early exit. None if nothing was measured."""
+    runs = early_exit.measured(results, stage)
+    if not runs:
+        return None
+    sizes = early_exit.batch_sizes(runs)
+    figure = _figure(results, "Score over wall-clock time", height=4.8)
+    panels = figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0]
+    what = column_title(results, runs[0]["metric"])
+    for axes, size in zip(panels, sizes, strict=True):
+        for i, rule in enumerate(runs[0]["rules"]):
+            points = early_exit.curve(results, runs, rule, size)
+            axes.plot(
+                *zip(*points, strict=True),
+                label=_text(early_exit.title(rule)),
+                color=COLOURS[i % len(COLOURS)],
+                linestyle=DASHES[i % len(DASHES)],
+                marker="o",
+                markersize=3.5,
+                linewidth=1.3,
+            )
+        for name, marker in zip(runs[0]["models"], "*sDv^<>", strict=False):
+            models = [run["models"][name] for run in runs]
+            axes.plot(
+                statistics.fmean(model["milliseconds"][size] for model in models),
+                early_exit.scale(results, runs[0])
+                * statistics.fmean(model["score"] for model in models),
+                marker,
+                label=_text(label(results, name)),
+                color="#000000" if marker == "*" else LINES,
+                markersize=11 if marker == "*" else 7,
+            )
+        axes.set_xlim(left=0)
+        axes.set_title(f"batch {size}", fontsize=9)
+        axes.set_xlabel("milliseconds a row")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(_text(what))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return _png(figure)

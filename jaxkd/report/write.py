@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.report import markup, plots, provenance, tables
-from jaxkd.report.described import embedded, is_expected
+from jaxkd.report import early_exit, markup, plots, provenance, tables
+from jaxkd.report.described import embedded, is_expected, label
 from jaxkd.report.markup import Plot, Section, Table, escape_markdown
 from jaxkd.report.sentences import banner, findings, headline, originals, seeds_note, title
 from jaxkd.report.spread import at
@@ -65,6 +65,7 @@ def sections(results: Mapping) -> list[Section]:
         marks = ["Dots: seeds. Tick and bar: their mean and its 95% interval."] if png else []
         parts = (*findings(results), tables.comparisons(results), *plot, *marks)
         made.append(Section("Comparisons", parts))
+    made += _early_exits(results, taken)
     made += provenance.examples(results)
     for spec in at(results, "report", "curves") or ():
         heading = spec.get("title") or "Curve"
@@ -91,6 +92,32 @@ def sections(results: Mapping) -> list[Section]:
         made.append(Section("Data", (provenance.data(results),)))
     ran = (provenance.where(results), provenance.stages(results))
     made.append(Section("Machine and stages", ran))
+    return made
+
+
+def _early_exits(results: Mapping, taken: set[str]) -> list[Section]:
+    """Score over time of each stage that ran a model with early exits."""
+    made = []
+    for stage in results.get("early_exit") or ():
+        runs = early_exit.measured(results, stage)
+        heading = f"Early exit: {label(results, runs[0]['model'])}"
+        plot = Plot(_slug(f"{stage}-score-over-time", taken), "Score over wall-clock time",
+                    plots.score_over_time(results, stage))  # fmt: skip
+        equal_score = early_exit.settings_table(
+            results, runs, early_exit.at_equal_score,
+            "The fastest setting whose score on the calibration split is at most half a point "
+            "below the whole model's.",
+        )  # fmt: skip
+        equal_time = early_exit.settings_table(
+            results, runs, early_exit.at_equal_time,
+            "The best setting that takes at most two thirds of the time of all blocks and heads, "
+            "by the calibration split.",
+        )  # fmt: skip
+        parts = [early_exit.introduction(results, runs), plot, "At equal score:", equal_score,
+                 "At equal time:", equal_time, early_exit.areas_table(results, runs)]  # fmt: skip
+        expected = early_exit.expectations_table(results, runs)
+        parts += [early_exit.exits_table(results, runs), *([expected] if expected else [])]
+        made.append(Section(heading, tuple(parts)))
     return made
 
 

@@ -39,7 +39,8 @@ def collect(
 
     A stage's numbers are what its `run` returned, as its done.json has them. Known keys:
     "models" {model: {"splits": {split: {metric: number}}, ...}}, "metrics" {metric: description}
-    (metrics/metric.py), "primary" (a metric's name) and "student_errors" {model: {split: ...}}.
+    (metrics/metric.py), "primary" (a metric's name), "student_errors" {model: {split: ...}} and
+    "early_exit" (stages/evaluate_exits.py).
     """
     stages: dict[str, Any] = {}
     models: dict[str, Any] = {}
@@ -47,6 +48,7 @@ def collect(
     exports: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     examples: dict[str, Any] = {}
+    early_exit: dict[str, Any] = {}
     primary = ""
     for seed in map(str, experiment.seeds):
         for stage in experiment.stages:
@@ -67,6 +69,8 @@ def collect(
             primary = primary or result.get("primary", "")
             for model, by_split in result.get("student_errors", {}).items():
                 examples.setdefault(model, {})[seed] = by_split
+            if "early_exit" in result:
+                early_exit.setdefault(stage, {})[seed] = result["early_exit"]
             if (at / "metrics.jsonl").exists():
                 lines = list(MetricLog(at / "metrics.jsonl").rows())
                 curves.setdefault(stage, {})[seed] = lines
@@ -86,6 +90,7 @@ def collect(
         "stages": stages,
         "models": models,
         "examples": examples,
+        "early_exit": early_exit,
         "exports": exports,
         "curves": curves,
         "report": dataclasses.asdict(experiment.report),

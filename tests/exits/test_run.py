@@ -85,6 +85,20 @@ def test_a_batch_of_one_size_is_compiled_once():
     assert sizes <= 5 and run._blocks._cache_size() <= 5  # 13, 8, 4, 2, 1
 
 
+def test_rules_of_one_kind_are_compiled_once():
+    model, params = made()
+    run = EarlyExit(model, rules.AtExit(2), 3)
+    assert set(run(params, ragged()).exits.tolist()) == {2}
+    other = run.with_rule(rules.AtExit(4))
+    assert set(other(params, ragged()).exits.tolist()) == {4}
+    assert run._blocks._cache_size() == 1
+    with pytest.raises(ValueError, match="exit is 5, and the model has 5"):
+        run.with_rule(rules.AtExit(5))
+    with pytest.raises(ValueError, match="the table is of 4 exits"):
+        table, edges = TABLE[:4], RULES["optimal stopping"].edges[:4]
+        run.with_rule(rules.OptimalStopping(table=table, edges=edges))
+
+
 def test_a_model_without_exits_and_a_rule_that_cannot_stop_are_refused():
     model, _ = made()
     with pytest.raises(ValueError, match="patience is 5.*Allowed: 1 to 4"):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.ranges import field
 from jaxkd.data.corpora.glue import CORPORA, Row
 from jaxkd.data.rows.base import Data, Rows
 from jaxkd.data.rows.labelled_rows import SHORTEST, LabelledRows, RegressionRows
@@ -40,6 +41,8 @@ class Labelled(Data):
     train: str = ""  # your own table, instead of a known corpus
     validation: str = ""  # empty: a tenth of the training rows is held out, by a hash, by class
     test: str = ""  # empty: there is no test split
+    # Percent of each class's training rows that make a split of its own, "calibration", by a hash.
+    calibration: int = field(0, at_least=0, at_most=50)
     text: str = ""  # column of the texts, or two: "premise,hypothesis"; empty: the only one left
     label: str = ""  # column of the labels (words, numbers); empty: "label", or the only one left
     regression: bool = False  # labels are numbers to be predicted
@@ -67,7 +70,21 @@ class Labelled(Data):
 
     def dataset(self, cache: pathlib.Path) -> ResolvedDataset:
         if not self.train:
-            return find(CORPORA[self.corpus], self.dir, self.origin, cache)
+            dataset = find(CORPORA[self.corpus], self.dir, self.origin, cache)
+        else:
+            dataset = self._own()
+        if not self.calibration:
+            return dataset
+        kept, calibration = _stratified(dataset.splits["train"], self.calibration)
+        note = (
+            f"{dataset.name}: {self.calibration}% of the training rows of each class are held out "
+            "for calibration, by a hash of their texts."
+        )
+        splits = {**dataset.splits, "train": kept, "calibration": calibration}
+        return dataclasses.replace(dataset, splits=splits, notes=(*dataset.notes, note))
+
+    def _own(self) -> ResolvedDataset:
+        """The rows of a table of one's own."""
         files = {"train": self.train, "validation": self.validation, "test": self.test}
         tables, name, origin = table_splits(files)
         columns = header_of(tables["train"])
@@ -85,7 +102,7 @@ class Labelled(Data):
         origin += f" (text {', '.join(texts)}; label {label})"
         notes: tuple[str, ...] = ()
         if "validation" not in splits:
-            splits["train"], splits["validation"] = _stratified(splits["train"])
+            splits["train"], splits["validation"] = _stratified(splits["train"], HELD_OUT)
             notes = (held_out_note(name, "training rows of each class"),)
         return ResolvedDataset(name, origin, False, splits, notes=notes)
 
@@ -254,8 +271,8 @@ def _label_order(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if name.lstrip("-").isdigit() else (1, 0, name)
 
 
-def _stratified(records: Records) -> tuple[Records, Records]:
-    """All but a tenth of each class's different texts, and that tenth."""
+def _stratified(records: Records, percent: int) -> tuple[Records, Records]:
+    """All but some percent of each class's different texts, and those."""
     chosen: set[int] | None = None
 
     def key(row: Row) -> str:
@@ -271,10 +288,10 @@ def _stratified(records: Records) -> tuple[Records, Records]:
                     label = each[1] if isinstance(each[1], str) else ""  # numbers have no classes
                     yield key(each), numbers.setdefault(label, len(numbers))
 
-            chosen = smallest_hashes(texts(), HELD_OUT)
+            chosen = smallest_hashes(texts(), percent)
         return text_hash(key(row)) in chosen
 
-    how = f"{HELD_OUT}% of each class by hash"
+    how = f"{percent}% of each class by hash"
     return (
         records.keep(lambda row: not is_held_out(row), f"without {how}"),
         records.keep(is_held_out, how),

@@ -1,0 +1,289 @@
+"""Early exit measured: score and wall-clock under every rule, beside the whole model."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.core.ranges import field
+from jaxkd.evaluate.exits import ExitPredictions, predict_exits, score
+from jaxkd.exits import rules, stopping
+from jaxkd.exits.run import EarlyExit
+from jaxkd.exits.timing import TimedFunction, interleaved, whole
+from jaxkd.metrics.metric import Metric
+from jaxkd.models import families
+from jaxkd.runs.experiment import Workspace
+from jaxkd.stages.evaluate import check_splits
+from jaxkd.stages.exits import Calibrate, check_exits, open_calibration
+from jaxkd.stages.models import check_stage_model, load_model
+from jaxkd.stages.task import task_of
+
+RULES = {
+    "patience": rules.Patience,
+    "entropy": rules.Entropy,
+    "confidence": rules.Confidence,
+    "confident_patience": rules.ConfidentPatience,
+    "distance": rules.Distance,
+    "optimal_stopping": rules.OptimalStopping,
+}
+FULL = "full"  # the model without exits, among the timed functions
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A rule with its numbers, as the report names them."""
+
+    rule: rules.Rule
+    title: str
+    policy: stopping.Policy | None = None  # what the chain expects of it
+
+
+@dataclasses.dataclass
+class EvaluateExits:
+    """Run a split under every rule over its thresholds, and time it.
+
+    Scores are of the whole split; times are of `timed_rows` of its rows, all settings in turns.
+    Thresholds for the report's table are chosen on the calibration split.
+    """
+
+    model: str  # stage whose model has exits
+    calibration: str  # its Calibrate stage
+    full: str  # stage of the model without exits: the score and the time to compare with
+    rivals: tuple[str, ...] = ()  # stages of shorter models, another way to the same speed
+    split: str = "validation"
+    batch_sizes: tuple[int, ...] = field((1, 32), at_least=1)  # that are timed
+    timed_rows: int = field(256, at_least=0)  # 0: all of the split
+    rounds: int = field(3, at_least=1)  # of timing; the median counts
+    skip: tuple[str, ...] = ()  # names of RULES that are left out
+    # Thresholds; classes only but for patience and prices.
+    patience: tuple[int, ...] = field((), at_least=1)  # empty: all that can stop
+    entropy: tuple[float, ...] = field((0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), at_least=0)
+    confidence: tuple[float, ...] = field(
+        (0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99), at_least=0, at_most=1
+    )
+    confident_patience: tuple[float, ...] = field(
+        (0.6, 0.7, 0.8, 0.9, 0.95), at_least=0, at_most=1
+    )  # two exits in a row
+    distance: tuple[float, ...] = field((0.001, 0.01, 0.05, 0.1, 0.5, 1.0), at_least=0)
+    # Quality that the time of the whole model is worth: lambda times that time.
+    prices: tuple[float, ...] = field(
+        (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6), at_least=0
+    )
+    deadline_ms: float = field(0.0, at_least=0)  # optimal stopping: no row takes longer; 0: none
+
+    reads_text: ClassVar[bool] = True
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.model, self.calibration, self.full, *self.rivals)
+
+    def check(self) -> None:
+        for name in self.skip:
+            if name not in RULES:
+                raise ValueError(f"skip={self.skip}: {did_you_mean(name, RULES)}")
+        if not self.batch_sizes:
+            raise ValueError("batch_sizes is empty: give at least one, such as (1,).")
+
+    def check_among(self, earlier: dict[str, Any], data: Any) -> None:
+        stage = earlier[self.calibration]
+        if not isinstance(stage, Calibrate) or stage.source != self.model:
+            raise ValueError(
+                f"calibration={self.calibration!r}: that is no Calibrate stage of {self.model!r}."
+            )
+        if stage.split == self.split:
+            raise ValueError(
+                f"split is {self.split!r}, on which {self.calibration!r} was calibrated: what was "
+                "fitted to rows says nothing on the same rows. Name another split."
+            )
+
+    def check_config(self, configs: dict[str, Any], rows: Any) -> None:
+        """Raise ValueError for splits, exits and rules that do not go together."""
+        check_splits((self.split,), rows)
+        if self.split in getattr(rows, "unlabelled", ()):
+            raise ValueError(f"split is {self.split!r}, whose rows have no labels.")
+        check_exits(self.model, configs.get(self.model))
+        config = configs.get(self.model)
+        if config is not None:
+            labels = 1 if rows.form == "regression" else len(rows.labels)
+            for name, settings in self._fixed_settings(labels, len(config.exits) + 1).items():
+                for each in settings:
+                    try:
+                        each.rule.check(labels, len(config.exits) + 1)
+                    except ValueError as error:
+                        raise ValueError(f"{name}: {error}") from error
+
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        config, params = load_model(workspace.stage_folder(self.model), workspace.display.say)
+        check_stage_model(workspace, self.model, config)
+        check_exits(self.model, config)
+        rows, metric = workspace.rows.for_model(config), primary_metric(workspace)
+        model = families.build(config)
+        params = model.arrange(params)
+        calibration, milliseconds = open_calibration(workspace, self.calibration)
+        split = workspace.stages[self.calibration].split
+        predicted = {
+            name: predict_exits(model, params, list(rows.batches(name, 32)))
+            for name in (split, self.split)
+        }
+        labels, exits = predicted[split].logits.shape[2], predicted[split].logits.shape[1]
+        settings = self._fixed_settings(labels, exits)
+        settings["optimal_stopping"] = self._optimal_stopping(calibration, milliseconds)
+        settings = {k: v for k, v in settings.items() if v and k not in self.skip}
+        points = {
+            rule: [
+                self._point(each, predicted[split], predicted[self.split], metric, milliseconds)
+                for each in of_rule
+            ]
+            for rule, of_rule in settings.items()
+        }
+        run = EarlyExit(model, rules.AtExit(), labels)
+        functions: dict[str, TimedFunction] = {
+            f"{rule} {i}": _under(run.with_rule(each.rule), params)
+            for rule, of_rule in settings.items()
+            for i, each in enumerate(of_rule)
+        }
+        others = {}
+        for name in (self.full, *self.rivals):
+            other_config, other_params = load_model(
+                workspace.stage_folder(name), workspace.display.say
+            )
+            other = families.build(other_config)
+            arranged = other.arrange(other_params)
+            functions[f"model {name}"] = whole(other, arranged)
+            others[name] = self._of_model(other, arranged, rows, metric, split)
+        timed = self._time(workspace, functions, rows)
+        for size, times in timed.items():
+            for rule, of_rule in points.items():
+                for i, point in enumerate(of_rule):
+                    point["milliseconds"][size] = times[f"{rule} {i}"]
+            for name, other in others.items():
+                other["milliseconds"][size] = times[f"model {name}"]
+        last = predicted[self.split]
+        return {
+            "early_exit": {
+                "model": self.model,
+                "split": self.split,
+                "calibration_split": split,
+                "calibration_rows": int(predicted[split].labelled.sum()),
+                "rows": int(last.labelled.sum()),
+                "timed_rows": min(self.timed_rows or len(last.labels), len(last.labels)),
+                "metric": metric.name,
+                "exits": [config.layers if n == "head" else int(n[5:]) + 1 for n in run.names],
+                "layers": config.layers,
+                "exit_scores": [
+                    score(metric, last.logits[:, i], last.labels, last.labelled)
+                    for i in range(exits)
+                ],
+                "exit_milliseconds": milliseconds.tolist(),
+                "full": self.full,
+                "models": others,
+                "rules": points,
+            },
+            "metrics": task_of(workspace).describe(),
+        }
+
+    def _fixed_settings(self, labels: int, exits: int) -> dict[str, list[Setting]]:
+        """Rules whose numbers are fields of this stage."""
+        patience = self.patience or tuple(range(1, exits))
+        made = {
+            "patience": [Setting(rules.Patience(n), f"patience {n}") for n in patience],
+            "entropy": [Setting(rules.Entropy(t), f"entropy < {t:g}") for t in self.entropy],
+            "confidence": [
+                Setting(rules.Confidence(t), f"probability >= {t:g}") for t in self.confidence
+            ],
+            "confident_patience": [
+                Setting(rules.ConfidentPatience(2, t), f"two exits with probability >= {t:g}")
+                for t in self.confident_patience
+            ],
+            "distance": [
+                Setting(rules.Distance(1, t), f"symmetric KL < {t:g}") for t in self.distance
+            ],
+        }
+        return {
+            name: settings
+            for name, settings in made.items()
+            if name not in self.skip and not (labels == 1 and RULES[name].classes_only)
+        }
+
+    def _optimal_stopping(
+        self, calibration: stopping.Calibration, milliseconds: np.ndarray
+    ) -> list[Setting]:
+        each = np.diff(milliseconds, prepend=0.0)
+        deadline = self.deadline_ms or float("inf")
+        made = []
+        for price in self.prices:
+            policy = stopping.solve(
+                calibration.chain, each, price / float(milliseconds[-1]), deadline=deadline
+            )
+            made.append(Setting(calibration.rule(policy), f"price {price:g}", policy))
+        return made
+
+    def _point(
+        self,
+        setting: Setting,
+        calibration: ExitPredictions,
+        evaluation: ExitPredictions,
+        metric: Metric,
+        milliseconds: np.ndarray,
+    ) -> dict[str, Any]:
+        """A setting's score and exits on the evaluated split, and on the calibration split."""
+        made: dict[str, Any] = {"setting": setting.title, "milliseconds": {}}
+        for prefix, predicted in (("", evaluation), ("calibration_", calibration)):
+            at = rules.exits_under(setting.rule, predicted.logits)
+            made[f"{prefix}score"] = score(
+                metric, predicted.of(at), predicted.labels, predicted.labelled
+            )
+            made[f"{prefix}expected_milliseconds"] = float(milliseconds[at].mean())
+            if setting.policy is not None:
+                answers = predicted.of(at)
+                made[f"{prefix}quality"] = float(
+                    stopping.qualities(answers[:, None], predicted.labels)[
+                        predicted.labelled
+                    ].mean()
+                )
+        at = rules.exits_under(setting.rule, evaluation.logits)
+        made["share"] = (np.bincount(at, minlength=len(milliseconds)) / len(at)).tolist()
+        if setting.policy is not None:
+            made["policy_quality"] = setting.policy.quality
+            made["policy_milliseconds"] = setting.policy.milliseconds
+        return made
+
+    def _of_model(
+        self, model: Any, params: Any, rows: Any, metric: Metric, calibration_split: str
+    ) -> dict[str, Any]:
+        """Score of a model without early exit, on both splits."""
+        made: dict[str, Any] = {"layers": model.layers, "milliseconds": {}}
+        for prefix, split in (("", self.split), ("calibration_", calibration_split)):
+            predicted = predict_exits(model, params, list(rows.batches(split, 32)))
+            made[f"{prefix}score"] = score(
+                metric, predicted.logits[:, -1], predicted.labels, predicted.labelled
+            )
+        return made
+
+    def _time(
+        self, workspace: Workspace, functions: Mapping[str, TimedFunction], rows: Any
+    ) -> dict[str, dict[str, float]]:
+        """Milliseconds a row of each function, by batch size."""
+        timed: dict[str, dict[str, float]] = {}
+        for size in self.batch_sizes:
+            workspace.display.say(
+                f"{workspace.name}: timing {len(functions)} settings at batch size {size}"
+            )
+            batches = list(rows.batches(self.split, size, self.timed_rows))
+            count = sum(int(np.asarray(batch.mask).any(1).sum()) for batch in batches)
+            seconds = interleaved(functions, batches, self.rounds)
+            timed[str(size)] = {
+                name: 1000 * float(np.median(each)) / count for name, each in seconds.items()
+            }
+        return timed
+
+
+def primary_metric(workspace: Workspace) -> Metric:
+    """The metric by which models of this task are compared."""
+    task = task_of(workspace)
+    return task.metric(task.primary)
+
+
+def _under(run: EarlyExit, params: Any) -> TimedFunction:
+    return lambda batch: run(params, batch)

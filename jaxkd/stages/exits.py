@@ -1,0 +1,145 @@
+"""Early exits: classifiers added to a model's blocks, and what a calibration split says of them."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from jaxkd.core.ranges import field
+from jaxkd.data.rows.base import Rows
+from jaxkd.evaluate.exits import predict_exits
+from jaxkd.exits.rules import AtExit
+from jaxkd.exits.run import EarlyExit
+from jaxkd.exits.stopping import Calibration, calibrate, check_rows
+from jaxkd.exits.timing import exit_milliseconds
+from jaxkd.models import families
+from jaxkd.models.config import EXIT_POOLERS
+from jaxkd.models.parts import exit_blocks
+from jaxkd.runs.experiment import Workspace
+from jaxkd.stages import tokenizer
+from jaxkd.stages.evaluate import check_splits
+from jaxkd.stages.models import check_stage_model, load_model, save_model
+
+CALIBRATION = "calibration"
+
+
+@dataclasses.dataclass
+class AddExits:
+    """A model with a new classifier after each of some blocks; all else stays as it was."""
+
+    source: str  # stage whose model gets exits
+    blocks: tuple[int, ...] = field((), at_least=0)  # from 0; empty: after all but the last
+    pooler: str = field("own", one_of=EXIT_POOLERS)  # of an exit, or the head's shared by all
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def check(self) -> None:
+        pass
+
+    def plan(self, configs: dict[str, Any], rows: Rows | None) -> families.Config | None:
+        """The config with exits; ValueError for blocks or a head that cannot have any."""
+        config = configs.get(self.source)
+        return None if config is None else self._with_exits(config)
+
+    def _with_exits(self, config: families.Config) -> families.Config:
+        if config.exits:
+            raise ValueError(
+                f"source={self.source!r} has exits after blocks {config.exits} already; they would "
+                "be drawn anew. Train it as it is, or name a stage without exits."
+            )
+        blocks = tuple(self.blocks) or tuple(range(config.layers - 1))
+        changed = dataclasses.replace(config, exits=blocks, exit_pooler=self.pooler)
+        changed.check()
+        if not blocks:
+            raise ValueError(f"a model of {config.layers} block has no room for an earlier exit.")
+        return changed
+
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        folder = workspace.stage_folder(self.source)
+        config, params = load_model(folder, workspace.display.say, on_host=True)
+        config = self._with_exits(config)
+        drawn = families.build(config).init(workspace.seed, workspace.name)
+        tokenizer.keep(folder, workspace.folder)
+        new = {name: drawn[name] for name in exit_blocks(drawn)}
+        return {"exits": list(config.exits)} | save_model(workspace, config, params | new)
+
+
+@dataclasses.dataclass
+class Calibrate:
+    """How right each exit is, how rows move between exits, and what each exit costs here.
+
+    Writes calibration.npz (bins and chain of exits/stopping.py) and returns milliseconds a row. The
+    split is held out from training (`data.calibration`), and is not the one that is evaluated.
+    """
+
+    source: str  # stage whose model has exits
+    split: str = CALIBRATION
+    bins: int = field(8, at_least=1)  # of confidence, with equally many rows each
+    tolerance: float = field(0.1, above=0)  # regression: exits agree below this difference
+    batch_size: int = field(1, at_least=1)  # rows of the batches that are timed
+    timed_rows: int = field(64, at_least=1)
+    rounds: int = field(5, at_least=1)  # of timing; the median counts
+
+    reads_text: ClassVar[bool] = True
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def check(self) -> None:
+        if self.split == "train":
+            raise ValueError(
+                "split is 'train': exits are surer of rows they were trained on, and would stop "
+                "too early elsewhere. Hold rows out: --config.data.calibration=10."
+            )
+
+    def check_config(self, configs: dict[str, Any], rows: Any) -> None:
+        """Raise ValueError for a model without exits, or a split with too few rows."""
+        if self.split == CALIBRATION and CALIBRATION not in rows.splits:
+            raise ValueError(
+                f"{rows.corpus} has no split {CALIBRATION!r}: no rows are held out for it. Set "
+                "--config.data.calibration=10 (percent of the training rows)."
+            )
+        check_splits((self.split,), rows)
+        check_rows(len(rows.splits[self.split]), self.bins)
+        check_exits(self.source, configs.get(self.source))
+
+    def run(self, workspace: Workspace) -> dict[str, Any]:
+        config, params = load_model(workspace.stage_folder(self.source), workspace.display.say)
+        check_stage_model(workspace, self.source, config)
+        check_exits(self.source, config)
+        model, rows = families.build(config), workspace.rows.for_model(config)
+        batches = list(rows.batches(self.split, 32))
+        predicted = predict_exits(model, model.arrange(params), batches)
+        known = predicted.labelled
+        calibration = calibrate(
+            predicted.logits[known], predicted.labels[known], bins=self.bins,
+            tolerance=self.tolerance,
+        )  # fmt: skip
+        run = EarlyExit(model, AtExit(), predicted.logits.shape[2])
+        timed = list(rows.batches(self.split, self.batch_size, self.timed_rows))
+        milliseconds = exit_milliseconds(run, params, timed, self.rounds)
+        file = workspace.folder / "calibration.npz"
+        np.savez(file, milliseconds=milliseconds, **calibration.arrays())
+        chain = calibration.chain
+        return {
+            "rows": int(known.sum()),
+            "exits": list(run.names),
+            "milliseconds": milliseconds.tolist(),
+            "quality": (chain.share * chain.quality).sum(1).tolist(),
+        }
+
+
+def open_calibration(workspace: Workspace, stage: str) -> tuple[Calibration, np.ndarray]:
+    """What a Calibrate stage left: bins and chain, and milliseconds a row until each exit."""
+    with np.load(workspace.stage_folder(stage) / "calibration.npz") as arrays:
+        return Calibration.from_arrays(arrays), arrays["milliseconds"]
+
+
+def check_exits(stage: str, config: families.Config | None) -> None:
+    """Raise ValueError for a model that is known to have no exits."""
+    if config is not None and not config.exits:
+        raise ValueError(
+            f"stage {stage!r} leaves a model without early exits (its config's exits is ()). Add "
+            "them before training: an AddExits stage."
+        )
