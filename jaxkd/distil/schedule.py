@@ -36,6 +36,31 @@ class Ramp:
             raise ValueError(f"{name}.steps is {self.steps}; steps must increase.")
 
 
+@dataclasses.dataclass
+class Cycle(Ramp):
+    """One value a step, over and over; with two terms, for instance, each learns in its turn.
+
+    Source: Xin et al. (2021), BERxiT: the last exit and all exits learn in alternate steps.
+
+    >>> [float(Cycle(values=(1.0, 0.0)).at(step)) for step in (0, 1, 2)]
+    [1.0, 0.0, 1.0]
+    """
+
+    steps: tuple[int, ...] = ()  # none: every step has the next value
+    values: tuple[float, ...] = (1.0, 0.0)
+
+    def at(self, step: Any) -> Any:
+        return jnp.array(self.values, float)[jnp.asarray(step) % len(self.values)]
+
+    def check(self, name: str) -> None:
+        """Raise ValueError unless there are values, and no steps."""
+        if self.steps or not self.values:
+            raise ValueError(
+                f"{name} has {len(self.values)} values and steps={self.steps}; a Cycle has at "
+                "least one value, and no steps."
+            )
+
+
 def at_step(term: Any, step: Any) -> Any:
     """The term at that step: fields with a ramp (`term.ramps`) have their value there."""
     now = copy.copy(term)

@@ -112,14 +112,14 @@ def evaluate(
     stop = stop.copy()
     stop[-1] = True
     running, spent, quality, time, exits = chain.share[0].copy(), 0.0, 0.0, 0.0, []
-    for i, here in enumerate(stop):
+    for i, stops in enumerate(stop):
         spent += milliseconds[i]
-        stopping = running * here
+        stopping = running * stops
         quality += float(stopping @ chain.quality[i])
         time += float(stopping.sum()) * spent
         exits.append(float(stopping.sum()))
         if i + 1 < len(stop):
-            running = (running * ~here) @ chain.moves[i]
+            running = (running * ~stops) @ chain.moves[i]
     return Policy(stop, quality, time, np.array(exits))
 
 

@@ -154,10 +154,10 @@ def areas_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
                     min(point["milliseconds"][size] for point in points)
                     for points in run["rules"].values()
                 ]
-                found = area(
+                mean = area(
                     run["rules"][rule], size, max(starts), _full([run])["milliseconds"][size]
                 )
-                values += [] if found is None else [scale(results, run) * found]
+                values += [] if mean is None else [scale(results, run) * mean]
             row.append(mean_std(values, of=len(spread.seeds(results))))
         rows.append(row)
     what = column_title(results, runs[0]["metric"])

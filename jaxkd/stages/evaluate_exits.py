@@ -120,7 +120,7 @@ class EvaluateExits:
         rows, metric = workspace.rows.for_model(config), primary_metric(workspace)
         model = families.build(config)
         params = model.arrange(params)
-        calibration, milliseconds = open_calibration(workspace, self.calibration)
+        calibration, milliseconds = open_calibration(workspace.stage_folder(self.calibration))
         split = workspace.stages[self.calibration].split
         predicted = {
             name: predict_exits(model, params, list(rows.batches(name, 32)))

@@ -1,6 +1,7 @@
 """Early exits: classifiers added to a model's blocks, and what a calibration split says of them."""
 
 import dataclasses
+import pathlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -130,9 +131,9 @@ class Calibrate:
         }
 
 
-def open_calibration(workspace: Workspace, stage: str) -> tuple[Calibration, np.ndarray]:
+def open_calibration(folder: pathlib.Path) -> tuple[Calibration, np.ndarray]:
     """What a Calibrate stage left: bins and chain, and milliseconds a row until each exit."""
-    with np.load(workspace.stage_folder(stage) / "calibration.npz") as arrays:
+    with np.load(folder / "calibration.npz") as arrays:
         return Calibration.from_arrays(arrays), arrays["milliseconds"]
 
 

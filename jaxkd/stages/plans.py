@@ -1,6 +1,8 @@
 """What is checked of a training once models and data are known, before anything is computed."""
 
+import fnmatch
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,8 +10,10 @@ import jax
 from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.masking import Masking
 from jaxkd.distil import objective
+from jaxkd.distil.terms import AtExits
 from jaxkd.models import families
 from jaxkd.models.model import forward
+from jaxkd.models.parts import exit_name
 from jaxkd.stages.models import check_labels
 from jaxkd.tasks.task import terms_of_data
 
@@ -52,6 +56,22 @@ def check_models(names: tuple[str, ...], configs: dict[str, Any], rows: Any) -> 
         if config is not None:
             check_head(name, config, rows)
             check_labels(name, config, rows)
+
+
+def check_exits_learn(
+    name: str, config: families.Config, terms: objective.Terms, freeze: Sequence[str]
+) -> None:
+    """Raise ValueError if a model has early exits, and nothing trains them."""
+    frozen = all(
+        any(fnmatch.fnmatch(f"{exit_name(block)}/classify/kernel", pattern) for pattern in freeze)
+        for block in config.exits
+    )
+    if not frozen and not any(isinstance(term, AtExits) for term in terms.values()):
+        raise ValueError(
+            f"stage {name!r} has early exits after blocks {config.exits}, and no term trains them. "
+            "Give one, for example terms={'exits': AtExits(term=HardLabels())}, or freeze them: "
+            "freeze=('exit_*',)."
+        )
 
 
 def check_objective(

@@ -23,7 +23,13 @@ from jaxkd.stages.fit import Teacher, fit
 from jaxkd.stages.generate import check_pairs
 from jaxkd.stages.label import Label, open_store, recall_from
 from jaxkd.stages.models import check_stage_model, load_model, save_model
-from jaxkd.stages.plans import check_chunk, check_masking, check_models, check_objective
+from jaxkd.stages.plans import (
+    check_chunk,
+    check_exits_learn,
+    check_masking,
+    check_models,
+    check_objective,
+)
 from jaxkd.stages.task import task_of
 from jaxkd.tasks.task import evaluator
 from jaxkd.train import parallel
@@ -183,6 +189,8 @@ class Train:
                 f"token {starts[1]}: they do not see the same sequences. Make the student from its "
                 "teacher (Prune), or give both one tokenizer."
             )
+        if student is not None:
+            check_exits_learn(self.source, student, self.terms, self.freeze)
         if student is not None and (teacher is not None or not self.teacher):
             check_objective(self, student, None if self.labels else teacher, rows)
 

@@ -44,7 +44,7 @@ def test_blocks_that_are_not_there_are_named(keep, output):
         kept_blocks(4, keep)
 
 
-def test_a_head_that_belongs_to_a_block_is_not_pruned_in_silence():
-    params = families.build(tiny.config()).init(0) | {"exit_00": {}}
-    with pytest.raises(ValueError, match="the parameters have 'exit_00'"):
+def test_a_part_that_no_model_has_is_not_pruned_in_silence():
+    params = families.build(tiny.config()).init(0) | {"adapter_00": {}}
+    with pytest.raises(ValueError, match="the parameters have 'adapter_00'"):
         prune(params, [0, 2])

@@ -10,6 +10,7 @@ import pytest
 from jaxkd.core.batch import Batch
 from jaxkd.exits import rules
 from jaxkd.exits.run import EarlyExit
+from jaxkd.exits.timing import exit_milliseconds, interleaved, whole
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from tests.models.test_exits import config
@@ -58,8 +59,10 @@ def test_each_row_stops_where_it_stops_alone(name):
     assert len(set(together.exits.tolist())) > 1  # rows do leave at several exits
 
 
-@pytest.mark.parametrize("family", ["distilbert", "albert", "modernbert", "llama"])
-@pytest.mark.parametrize("pooler", ["own", "shared"])
+@pytest.mark.parametrize(
+    "family, pooler",
+    [("distilbert", "own"), ("albert", "shared"), ("modernbert", "own"), ("llama", "shared")],
+)
 def test_all_families_answer_as_their_exits_do(family, pooler):
     model, params = made(family, exit_pooler=pooler)
     batch, rule = ragged(), rules.Patience(patience=1)
@@ -106,3 +109,18 @@ def test_a_model_without_exits_and_a_rule_that_cannot_stop_are_refused():
     plain = families.build(config(exits=()))
     with pytest.raises(ValueError, match="no early exits"):
         EarlyExit(plain, rules.Patience(), 3)
+
+
+def test_the_time_until_an_exit_never_falls_and_the_first_round_is_not_counted():
+    model, params = made()
+    calls = []
+    functions = {name: lambda batch, name=name: calls.append(name) for name in "abc"}
+    seconds = interleaved(functions, [ragged(), ragged()], rounds=2)
+    assert {name: each.shape for name, each in seconds.items()} == dict.fromkeys("abc", (2,))
+    assert len(calls) == 3 * 2 * 3 and calls[:3] != calls[3:6]  # functions take turns
+    run = EarlyExit(model, rules.AtExit(), 3)
+    milliseconds = exit_milliseconds(run, params, [ragged()], rounds=1)
+    assert milliseconds.shape == (5,) and (np.diff(milliseconds) >= 0).all()
+    np.testing.assert_allclose(
+        whole(model, params)(ragged()), forward(model, params, ragged()).logits, atol=1e-5
+    )

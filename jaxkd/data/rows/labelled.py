@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxkd.core.names import did_you_mean
-from jaxkd.core.ranges import field
 from jaxkd.data.corpora.glue import CORPORA, Row
 from jaxkd.data.rows.base import Data, Rows
 from jaxkd.data.rows.labelled_rows import SHORTEST, LabelledRows, RegressionRows
@@ -42,7 +41,7 @@ class Labelled(Data):
     validation: str = ""  # empty: a tenth of the training rows is held out, by a hash, by class
     test: str = ""  # empty: there is no test split
     # Percent of each class's training rows that make a split of its own, "calibration", by a hash.
-    calibration: int = field(0, at_least=0, at_most=50)
+    calibration: int = 0
     text: str = ""  # column of the texts, or two: "premise,hypothesis"; empty: the only one left
     label: str = ""  # column of the labels (words, numbers); empty: "label", or the only one left
     regression: bool = False  # labels are numbers to be predicted
@@ -61,6 +60,10 @@ class Labelled(Data):
             raise ValueError(
                 f"data.shortest is {self.shortest}; it is at least {SHORTEST}, and at most "
                 f"data.length, {self.length}."
+            )
+        if not 0 <= self.calibration <= 50:
+            raise ValueError(
+                f"data.calibration is {self.calibration}; it is a percentage from 0 to 50."
             )
         if not self.train and self.corpus not in CORPORA:
             raise ValueError(f"data.corpus={self.corpus!r}. {did_you_mean(self.corpus, CORPORA)}")
