@@ -1,8 +1,8 @@
 """A batch through a model with early exits: rows leave where their rule stops them.
 
-The blocks run in a `lax.while_loop` for as long as more than half of the batch's rows are running.
-Then the rows that stopped are taken out, and the rest goes on as a batch of half the size: sizes
-are powers of two, and each is compiled once. Every row gets the answer it would get alone.
+The blocks run in a `lax.while_loop` until the rows that are left fit into a smaller batch. Then
+those that stopped are taken out, and the rest goes on: sizes are powers of two and the halves
+between, and each is compiled once. Every row gets the answer it would get alone.
 """
 
 import copy
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxkd.core.batch import Batch
 from jaxkd.exits.rules import History, Rule
@@ -63,7 +63,7 @@ class EarlyExit:
         self._exit_of[[*blocks.values(), model.layers - 1]] = np.arange(len(self.names))
         self._embed = jax.jit(self._embedded)
         self._blocks = jax.jit(self._run_blocks)
-        self._gather = jax.jit(lambda rows, tree: jax.tree.map(lambda x: x[rows], tree))
+        self._gather = jax.jit(_gathered)
 
     def with_rule(self, rule: Rule) -> "EarlyExit":
         """The same under another rule; what is compiled serves all rules of one kind.
@@ -77,7 +77,7 @@ class EarlyExit:
         return other
 
     def __call__(self, params: Params, batch: Batch) -> Answers:
-        """The answers of a batch, in the order of its rows."""
+        """The answers of a batch, in the order of its rows; zeros for rows without a token."""
         rows = batch.rows
         logits = np.zeros((rows, self.labels), np.float32)
         exits = np.zeros(rows, np.int32)
@@ -94,11 +94,11 @@ class EarlyExit:
             left = np.flatnonzero(running)
             if not len(left):
                 return Answers(logits, exits)
-            size = 1 << (len(left) - 1).bit_length()
-            # A batch that is not full has its first row again, which stops with it.
+            size = batch_size(len(left))
+            # A batch that is not full has its first row again, as one that has stopped.
             chosen = np.concatenate([left, np.full(size - len(left), left[0])]).astype(np.int32)
             numbers = numbers[left]
-            state, tokens, mask = self._gather(chosen, (state, tokens, mask))
+            state, tokens, mask = self._gather(chosen, len(left), (state, tokens, mask))
 
     def _embedded(self, params: Params, batch: Batch) -> tuple[_Running, dict[str, Any]]:
         hidden, block_inputs = self.model.embed.apply(
@@ -108,7 +108,8 @@ class EarlyExit:
         zeros = jnp.zeros((rows, self.labels), jnp.float32)
         counted = jnp.zeros(rows, jnp.int32)
         history = History.start(rows, self.labels)
-        return _Running(hidden, history, zeros, counted, jnp.ones(rows, bool)), block_inputs
+        running = jnp.any(batch.mask, 1)  # rows that only fill a batch up have no token
+        return _Running(hidden, history, zeros, counted, running), block_inputs
 
     def _run_blocks(
         self,
@@ -119,16 +120,16 @@ class EarlyExit:
         block_inputs: Any,
         first: Any,
     ) -> tuple[Any, _Running]:
-        """From block `first` on, until half of the rows have stopped or all blocks have run."""
-        rows, last = batch.tokens.shape[0], self.model.layers - 1
+        """From block `first` on, until the rows fit into a smaller batch or all blocks have run."""
+        last = self.model.layers - 1
+        smaller = max((n for n in range(batch.rows) if batch_size(n) == n), default=0)
         steps = [
             functools.partial(self._step, i, rule, batch, block_inputs) for i in range(last + 1)
         ]
 
         def more(carry: tuple[Any, _Running]) -> Any:
             block, state = carry
-            enough = jnp.sum(state.running) > (rows // 2 if rows > 1 else 0)
-            return (block <= last) & enough
+            return (block <= last) & (jnp.sum(state.running) > smaller)
 
         def body(carry: tuple[Any, _Running]) -> tuple[Any, _Running]:
             block, state = carry
@@ -165,3 +166,22 @@ class EarlyExit:
             jnp.where(state.running, number, state.exits),
             state.running & ~stop,
         )
+
+
+def _gathered(
+    chosen: Int[Array, " b"], count: Any, rows: tuple[_Running, Any, Any]
+) -> tuple[_Running, Any, Any]:
+    """The chosen rows, of which the first `count` are running."""
+    state, tokens, mask = jax.tree.map(lambda leaf: leaf[chosen], rows)
+    running = jnp.arange(chosen.shape[0]) < count
+    return dataclasses.replace(state, running=running), tokens, mask
+
+
+def batch_size(rows: int) -> int:
+    """The least size of a batch that holds so many rows: a power of two, or half way between two.
+
+    >>> [batch_size(rows) for rows in (0, 1, 3, 5, 9, 13, 17, 25)]
+    [0, 1, 3, 6, 12, 16, 24, 32]
+    """
+    step = max(1, (1 << max(rows - 1, 0).bit_length()) // 4)
+    return -(-rows // step) * step

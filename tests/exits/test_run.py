@@ -85,7 +85,17 @@ def test_a_batch_of_one_size_is_compiled_once():
     sizes = run._blocks._cache_size()
     other = dataclasses.replace(ragged(), tokens=ragged().tokens[::-1], mask=ragged().mask[::-1])
     run(params, other)
-    assert sizes <= 5 and run._blocks._cache_size() <= 5  # 13, 8, 4, 2, 1
+    assert sizes <= 8 and run._blocks._cache_size() <= 8  # 13, 12, 8, 6, 4, 3, 2, 1
+
+
+def test_rows_that_fill_a_batch_up_are_not_run():
+    model, params = made()
+    run, batch = EarlyExit(model, rules.AtExit(2), 3), ragged()
+    expected = run(params, batch)
+    mask = batch.mask.at[4:].set(False)
+    filled = run(params, dataclasses.replace(batch, mask=mask))
+    np.testing.assert_allclose(filled.logits[:4], expected.logits[:4], atol=1e-5)
+    assert filled.exits.tolist() == [2] * 4 + [0] * 9 and not filled.logits[4:].any()
 
 
 def test_rules_of_one_kind_are_compiled_once():
