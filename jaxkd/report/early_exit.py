@@ -149,14 +149,8 @@ def areas_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
         for size in sizes:
             values = []
             for run in runs:
-                # From where the slowest rule begins to the time of the whole model.
-                starts = [
-                    min(point["milliseconds"][size] for point in points)
-                    for points in run["rules"].values()
-                ]
-                mean = area(
-                    run["rules"][rule], size, max(starts), _full([run])["milliseconds"][size]
-                )
+                whole = _full([run])["milliseconds"][size]
+                mean = area(run["rules"][rule], size, _start(run, size), whole)
                 values += [] if mean is None else [scale(results, run) * mean]
             row.append(mean_std(values, of=len(spread.seeds(results))))
         rows.append(row)
@@ -167,6 +161,13 @@ def areas_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
         "slowest of the rules' fastest settings to the whole model."
     )
     return make_table(results, header, rows, f"{caption} {over_seeds(results)}")
+
+
+def _start(run: Mapping, size: str) -> float:
+    """The time of the slowest rule's fastest setting: all rules can be compared from there on."""
+    return max(
+        min(point["milliseconds"][size] for point in points) for points in run["rules"].values()
+    )
 
 
 def expectations_table(results: Mapping, runs: Sequence[Mapping]) -> Table | None:
@@ -221,6 +222,91 @@ def exits_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
         "the calibration). Rows: at the settings of equal score."
     )
     return make_table(results, header, rows, f"{caption} {over_seeds(results)}")
+
+
+def summary_tables(every: Sequence[Mapping]) -> list[Table]:
+    """Of several data sets: scores and speeds at equal score, and the mean score over time.
+
+    A rule without a setting at equal score counts as the whole model: its score, once as fast.
+    """
+    ran = [
+        (results, runs)
+        for results in every
+        for stage in results.get("early_exit") or ()
+        if (runs := measured(results, stage))
+    ]
+    if not ran:
+        return []
+    size = batch_sizes(ran[0][1])[-1]
+    rules = list(dict.fromkeys(rule for _, runs in ran for rule in runs[0]["rules"]))
+    rivals = [name for name in ran[0][1][0]["models"] if name != ran[0][1][0]["full"]]
+    equal = (
+        "The fastest setting within half a point of the whole model, chosen on the calibration "
+        "split; without one the whole model stands for the rule."
+    )
+
+    def score(results: Mapping, run: Mapping, name: str) -> float | None:
+        point = _point(run, name)
+        return None if point is None else scale(results, run) * point["score"]
+
+    def faster(results: Mapping, run: Mapping, name: str) -> float | None:
+        point = _point(run, name)
+        whole = _full([run])["milliseconds"][size]
+        return None if point is None else whole / point["milliseconds"][size]
+
+    def over_time(results: Mapping, run: Mapping, name: str) -> float | None:
+        mean = None if name not in run["rules"] else area(
+            run["rules"][name], size, _start(run, size), _full([run])["milliseconds"][size]
+        )  # fmt: skip
+        return None if mean is None else scale(results, run) * mean
+
+    first = ran[0][1][0]["full"]
+    columns = [first, *rules, *rivals]
+    return [
+        _of_tasks(ran, columns, score, f"Scores. {equal}"),
+        _of_tasks(ran, columns, faster, f"Times as fast as the whole model, batch {size}. {equal}"),
+        _of_tasks(
+            ran, rules, over_time,
+            f"Mean over time of the best score that no more time allows, batch {size}.",
+        ),
+    ]  # fmt: skip
+
+
+def _of_tasks(
+    ran: Sequence[tuple[Mapping, Sequence[Mapping]]],
+    columns: Sequence[str],
+    value: Any,
+    caption: str,
+) -> Table:
+    """A row for each data set, and their mean, over the seeds that all of them have."""
+    rows = []
+    for results, runs in ran:
+        cells = [
+            mean_std(v for run in runs if (v := value(results, run, name)) is not None)
+            for name in columns
+        ]
+        corpus = str(at(results, "data", "corpus"))
+        rows.append([corpus, column_title(results, runs[0]["metric"]), *cells])
+    count = min(len(runs) for _, runs in ran)
+    means = []
+    for name in columns:
+        by_seed = [[value(results, runs[i], name) for results, runs in ran] for i in range(count)]
+        whole = [each for each in by_seed if None not in each]
+        means.append(mean_std(statistics.fmean(each) for each in whole))
+    rows.append(["mean", "", *means])
+    labels = [label(ran[0][0], name) if name in ran[0][1][0]["models"] else title(name)
+              for name in columns]  # fmt: skip
+    caption += f" Mean ± sample standard deviation over n = {count} seeds in the last row."
+    return Table(("data", "metric", *labels), tuple(map(tuple, rows)), caption)
+
+
+def _point(run: Mapping, name: str) -> Mapping | None:
+    """A model's numbers, or a rule's at equal score; None for what this data set does not have."""
+    if name in run["models"]:
+        return run["models"][name]
+    if name not in run["rules"]:
+        return None
+    return at_equal_score(run, name) or _full([run])
 
 
 def introduction(results: Mapping, runs: Sequence[Mapping]) -> str:

@@ -1,0 +1,94 @@
+"""Early exit in reports: which settings are chosen, and by which rows."""
+
+import pytest
+
+from jaxkd.report import collection, early_exit
+from jaxkd.report.write import sections, write
+
+
+def point(setting, milliseconds, score, calibration_score, share):
+    return {
+        "setting": setting, "milliseconds": {"1": milliseconds, "32": milliseconds / 2},
+        "score": score, "calibration_score": calibration_score,
+        "calibration_expected_milliseconds": milliseconds, "expected_milliseconds": milliseconds,
+        "share": share,
+    }  # fmt: skip
+
+
+def optimal(*numbers):
+    policy = {"policy_quality": 0.9, "calibration_quality": 0.89, "quality": 0.88,
+              "policy_milliseconds": 2.0}  # fmt: skip
+    return point(*numbers) | policy
+
+
+def results(corpus="RTE", full=0.80):
+    model = {"layers": 2, "milliseconds": {"1": 4.0, "32": 2.0}, "score": full,
+             "calibration_score": 0.81}  # fmt: skip
+    short = {"layers": 1, "milliseconds": {"1": 2.0, "32": 1.0}, "score": 0.75,
+             "calibration_score": 0.76}  # fmt: skip
+    run = {
+        "model": "exits", "full": "full", "split": "validation", "metric": "accuracy",
+        "calibration_split": "calibration", "calibration_rows": 100, "rows": 200,
+        "timed_rows": 64, "layers": 2, "exits": [1, 2], "exit_scores": [0.6, 0.8],
+        "exit_milliseconds": [2.0, 4.2], "models": {"full": model, "half": short},
+        "rules": {
+            "patience": [
+                # Better on the evaluated rows, worse on those for the choice: not taken.
+                point("patience 1", 2.0, 0.82, 0.70, [1.0, 0.0]),
+                point("patience 2", 3.0, 0.79, 0.806, [0.5, 0.5]),
+            ],
+            "optimal_stopping": [optimal("price 0", 4.0, 0.8, 0.81, [0.0, 1.0]),
+                                 optimal("price 1", 2.5, 0.77, 0.808, [0.75, 0.25])],
+        },
+    }  # fmt: skip
+    numbers = {"seeds": {"0": {"validation": {"accuracy": full}}}}
+    return {
+        "experiment": "early_exit", "variant": corpus.lower(), "title": corpus, "command": "",
+        "seeds": [0], "models": {"full": numbers, "exits": numbers}, "primary": "accuracy",
+        "metrics": {
+            "accuracy": {"title": "accuracy", "unit": "%", "higher_is_better": True}
+        },
+        "data": {"corpus": corpus, "rows": {"train": 2, "validation": 200}},
+        "early_exit": {"stage": {"0": run}}, "report": {"labels": {"full": "the whole model"}},
+        "where": {}, "stages": {},
+    }  # fmt: skip
+
+
+def test_settings_are_chosen_on_the_calibration_rows():
+    run = early_exit.measured(results(), "stage")[0]
+    assert early_exit.at_equal_score(run, "patience")["setting"] == "patience 2"
+    assert early_exit.at_equal_score(run, "optimal_stopping")["setting"] == "price 1"
+    assert early_exit.at_equal_time(run, "patience")["setting"] == "patience 1"  # of 2.8 ms
+    run["models"]["full"]["calibration_score"] = 0.99
+    assert early_exit.at_equal_score(run, "patience") is None
+
+
+def test_the_table_has_scores_times_and_speeds_in_their_units():
+    every = results()
+    runs = early_exit.measured(every, "stage")
+    table = early_exit.settings_table(every, runs, early_exit.at_equal_score, "")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["the whole model"] == ("–", "80.00", "2", "4.000", "2.000", "1.000", "1.000")
+    assert rows["patience"] == ("patience 2", "79.00", "1.500", "3.000", "1.500", "1.333", "1.333")
+    assert rows["half"][-1] == "2.000"
+
+
+def test_the_area_is_that_of_the_best_so_far():
+    points = results()["early_exit"]["stage"]["0"]["rules"]["patience"]
+    # From 2 to 4 ms patience 1 stays the best, 0.82; patience 2 does not lower it.
+    assert early_exit.area(points, "1", 2.0, 4.0) == pytest.approx(0.82)
+    assert early_exit.area(points, "1", 1.0, 4.0) is None  # nothing is as fast as 1 ms
+
+
+def test_a_report_and_a_collection_show_it(tmp_path):
+    heading = [section.heading for section in sections(results())]
+    assert heading[1] == "Early exit: exits"
+    write(results(), tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "(stage-score-over-time.png)" in report and "64 of them" in report
+    assert "| price 1 | 0.900 | 0.890 | 0.880 | 2.000 | 2.500 | 2.500 |" in report
+    collection.write([results(), results("MRPC", 0.9)], tmp_path / "both", "Two")
+    both = (tmp_path / "both" / "report.md").read_text()
+    assert "Early exit: times as fast" in both
+    assert "| mean |  | 85.00 | 79.00 | 77.00 | 75.00 |" in both
+    assert "| mean |  | 1.000 | 1.333 | 1.600 | 2.000 |" in both
