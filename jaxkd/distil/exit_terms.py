@@ -45,6 +45,12 @@ class AtExits:
                 f"{name}.term is {type(self.term).__name__}; exits learn terms over predictions: "
                 "HardLabels, SoftTargets, Divergence, SquaredError."
             )
+        if self.term.ramps or self.term.weight != 1.0:
+            raise ValueError(
+                f"{name}.term has the weight {self.term.weight} and ramps of "
+                f"{sorted(self.term.ramps)}, which would not be used. Set {name}.weight and "
+                f"{name}.ramps instead; at exits a temperature stays what it is."
+            )
         if self.target == "head" and not self.term.needs_teacher:
             raise ValueError(
                 f"{name}.target is 'head', and {type(self.term).__name__} learns labels alone. "

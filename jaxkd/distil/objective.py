@@ -71,6 +71,8 @@ def check_stored(terms: Terms, kind: str = "") -> None:
                 "CtcLabels."
             )
         return
+    # What is applied at early exits is a term over predictions too.
+    terms = {name: getattr(term, "term", term) for name, term in terms.items()}
     layered = [name for name, term in terms.items() if not hasattr(term, "values")]
     if layered:
         raise ValueError(

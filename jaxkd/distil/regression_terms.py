@@ -27,6 +27,10 @@ class SquaredError:
 
     unit: ClassVar[str] = ""  # the label's unit squared, which nobody states
 
+    @property
+    def needs_teacher(self) -> bool:
+        return self.target == "teacher"
+
     def check(self, name: str) -> None:
         check_ramps(self, name)
         if self.target not in TARGETS:

@@ -226,7 +226,7 @@ class OptimalStopping(Rule):
 
     table: Bool[np.ndarray, "N states"]  # True: stop
     edges: Float[np.ndarray, "N edges"]  # between the bins of an exit, ascending
-    tolerance: float = 0.1  # regression: exits agree below this difference
+    tolerance: float = field(0.1, above=0)  # regression: exits agree below this difference
 
     def check(self, labels: int, exits: int) -> None:
         super().check(labels, exits)
@@ -234,6 +234,11 @@ class OptimalStopping(Rule):
             raise ValueError(
                 f"the table is of {len(self.table)} exits, and the model has {exits}, the head "
                 "included. Calibrate this model."
+            )
+        if self.table.shape[1] != 2 * (self.edges.shape[1] + 1):
+            raise ValueError(
+                f"the table has {self.table.shape[1]} states an exit, and the edges are of "
+                f"{self.edges.shape[1] + 1} bins, which have two states each."
             )
 
     def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:

@@ -7,13 +7,13 @@ that is best for that chain: V_i(s) = max(A_i(s), E[V_i+1 | s] - price * t_i+1).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxkd.exits.rules import OptimalStopping, measured, states
+from jaxkd.exits.rules import OptimalStopping, Rule, exits_under, measured, states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,21 @@ class Chain:
     share: Float[np.ndarray, "N S"]
 
 
+PRIOR_ROWS = 5.0  # rows of the exit's average that each state is counted with
+FOLDS = 5  # parts of the calibration rows, each scored by a table of the others
+
+
 def count_chain(
-    states: Int[np.ndarray, "rows N"], quality: Float[np.ndarray, "rows N"], size: int
+    states: Int[np.ndarray, "rows N"],
+    quality: Float[np.ndarray, "rows N"],
+    size: int,
+    prior: float = 0.0,
 ) -> Chain:
     """The chain that rows of a calibration split show.
 
     A state that no row was in has the exit's mean quality and the moves of all rows: what is best
-    on the whole decides what is best there.
+    on the whole decides what is best there. With `prior` every state is counted as if it had that
+    many rows more, of the exit's mean quality and moves: few rows say little.
 
     Args:
       states: each row's state at each exit, 0 to size - 1.
@@ -49,13 +57,17 @@ def count_chain(
     for i in range(exits):
         sums = np.bincount(states[:, i], weights=quality[:, i], minlength=size)
         seen = counts[i] > 0
-        means[i] = np.where(seen, sums / np.maximum(counts[i], 1), quality[:, i].mean())
+        known = np.maximum(counts[i] + prior, 1e-9)
+        mean = quality[:, i].mean()
+        means[i] = np.where(seen | (prior > 0), (sums + prior * mean) / known, mean)
         if i + 1 < exits:
             pairs = np.zeros((size, size))
             np.add.at(pairs, (states[:, i], states[:, i + 1]), 1.0)
             everywhere = np.broadcast_to(share[i + 1], (size, size))
             moves[i] = np.where(
-                seen[:, None], pairs / np.maximum(counts[i], 1)[:, None], everywhere
+                (seen | (prior > 0))[:, None],
+                (pairs + prior * everywhere) / known[:, None],
+                everywhere,
             )
     return Chain(means, moves, share)
 
@@ -76,23 +88,26 @@ def solve(
     price: float,
     *,
     deadline: float = float("inf"),
+    slowest: Float[np.ndarray, " N"] | None = None,
 ) -> Policy:
     """The best policy of a chain: it maximises expected quality minus price times time.
 
     Args:
       milliseconds: of each exit's block and head; the first with the embedding.
       price: quality that a millisecond is worth.
-      deadline: milliseconds that no row exceeds.
+      deadline: milliseconds in which every row must be answered.
+      slowest: the longest time until each exit has answered, for the deadline; None: the sum of
+        `milliseconds`.
     Raises:
       ValueError: for a negative price, or a deadline before the first exit.
     """
     exits, size = chain.quality.shape
     if not price >= 0:
         raise ValueError(f"price is {price}; it is 0 or more: quality that a millisecond is worth.")
-    spent = np.cumsum(milliseconds)
+    spent = np.cumsum(milliseconds) if slowest is None else slowest
     if spent[0] > deadline:
         raise ValueError(
-            f"deadline is {deadline:g} ms; the first exit answers after {spent[0]:.3g} ms."
+            f"deadline is {deadline:g} ms; the first exit may take {spent[0]:.3g} ms to answer."
         )
     stop = np.ones((exits, size), bool)
     value = chain.quality[-1].copy()
@@ -153,6 +168,7 @@ def calibrate(
     *,
     bins: int = 8,
     tolerance: float = 0.1,
+    prior: float = PRIOR_ROWS,
 ) -> Calibration:
     """Bins and a chain from what every exit predicts for the rows of a calibration split.
 
@@ -161,11 +177,11 @@ def calibrate(
     error for a regression.
 
     Raises:
-      ValueError: if there are fewer than ten rows for each of an exit's states.
+      ValueError: as `check_rows`.
     """
     rows, exits, _ = logits.shape
     size = 2 * bins  # each bin, agreeing with the exit before or not
-    check_rows(rows, bins)
+    check_rows(rows, bins, parts=1)
     shares = np.linspace(0, 1, bins + 1)[1:-1]
     edges = np.zeros((exits, bins - 1))
     numbers = np.zeros((rows, exits), np.int64)
@@ -177,7 +193,7 @@ def calibrate(
             jnp.asarray(now), jnp.asarray(previous), jnp.asarray(edges[i]), i, tolerance
         )
         previous = now
-    chain = count_chain(numbers, qualities(logits, labels), size)
+    chain = count_chain(numbers, qualities(logits, labels), size, prior)
     return Calibration(edges, chain, tolerance)
 
 
@@ -191,11 +207,41 @@ def qualities(
     return (logits.argmax(2) == labels[:, None]).astype(float)
 
 
-def check_rows(rows: int, bins: int) -> None:
-    """Raise ValueError unless there are ten rows for each state of an exit: two a bin."""
-    needed = 20 * max(bins, 1)
+def check_rows(rows: int, bins: int, parts: int = FOLDS) -> None:
+    """Raise ValueError unless there are twenty rows for each bin, when one of `parts` is left out.
+
+    A bin has two states, so that these are ten a state on average.
+    """
+    needed = 20 * max(bins, 1) * parts // max(parts - 1, 1)
     if bins < 1 or rows < needed:
+        possible = bins * rows // max(needed, 1)
         raise ValueError(
             f"{rows} rows to calibrate {bins} bins: at least {needed} are needed for {bins}"
-            + (f", or at most {rows // 20} bins." if rows >= 20 else ".")
+            + (f", or at most {possible} bins." if possible else ".")
         )
+
+
+def cross_fitted(
+    logits: Float[np.ndarray, "rows N C"],
+    labels: Float[np.ndarray, " rows"] | Int[np.ndarray, " rows"],
+    calibrated: Calibration,
+    rule_of: Callable[[Calibration], Rule],
+) -> Int[np.ndarray, " rows"]:
+    """Each row's exit under the rule of a calibration that has not seen it.
+
+    Every FOLDS-th row is left out in turn. On the rows that a table was made of it looks better
+    than elsewhere.
+
+    Args:
+      calibrated: of all rows; its number of bins and its tolerance are used.
+    """
+    exits = np.zeros(len(logits), np.int64)
+    number = np.arange(len(logits)) % FOLDS
+    for fold in range(FOLDS):
+        others, own = number != fold, number == fold
+        made = calibrate(
+            logits[others], labels[others],
+            bins=calibrated.edges.shape[1] + 1, tolerance=calibrated.tolerance,
+        )  # fmt: skip
+        exits[own] = exits_under(rule_of(made), logits[own])
+    return exits

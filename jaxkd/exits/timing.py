@@ -1,4 +1,4 @@
-"""Milliseconds of models with exits; functions are timed in turns: a busy moment meets them all."""
+"""Milliseconds of models with exits. Functions are timed in turns: other load affects all alike."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ TimedFunction = Callable[[Batch], Any]
 
 def interleaved(
     functions: Mapping[str, TimedFunction], batches: Sequence[Batch], rounds: int
-) -> dict[str, Float[np.ndarray, " rounds"]]:
-    """Seconds that each function takes for all batches, in each round.
+) -> dict[str, Float[np.ndarray, "rounds batches"]]:
+    """Seconds that each function takes for each batch, in each round.
 
-    The round before the first compiles, and is not counted. Within a round the functions take
-    turns batch by batch, in an order that turns as well.
+    The round before the first compiles, and is not counted. Within a round the functions take turns
+    batch by batch, in an order that turns as well.
     """
     names = list(functions)
-    seconds = {name: np.zeros(rounds) for name in names}
+    seconds = {name: np.zeros((rounds, len(batches))) for name in names}
     for number in range(-1, rounds):
         for i, batch in enumerate(batches):
             first = (i + number) % len(names)
@@ -33,8 +33,16 @@ def interleaved(
                 start = time.perf_counter()
                 functions[name](batch)
                 if number >= 0:
-                    seconds[name][number] += time.perf_counter() - start
+                    seconds[name][number, i] = time.perf_counter() - start
     return seconds
+
+
+def milliseconds_a_row(
+    seconds: Float[np.ndarray, "rounds batches"], batches: Sequence[Batch]
+) -> float:
+    """The median round's mean over rows; rows that only fill a batch up do not count."""
+    rows = sum(int(np.asarray(batch.mask).any(1).sum()) for batch in batches)
+    return 1000 * float(np.median(seconds.sum(1))) / rows
 
 
 def whole(model: Model, params: Params) -> TimedFunction:
@@ -50,14 +58,26 @@ def exit_milliseconds(
 
     Embedding, blocks, and the heads of all exits up to this one are in it, as early exit runs them.
     """
-    functions = {
-        str(i): _with_params(run.with_rule(AtExit(i)), params) for i in range(run.number_of_exits)
-    }
-    seconds = interleaved(functions, batches, rounds)
-    rows = sum(int(np.asarray(batch.mask).any(1).sum()) for batch in batches)
-    medians = [float(np.median(each)) for each in seconds.values()]
-    return np.maximum.accumulate(np.array(medians)) * 1000 / rows
+    seconds = interleaved(_until_each_exit(run, params), batches, rounds)
+    return np.maximum.accumulate(
+        np.array([milliseconds_a_row(each, batches) for each in seconds.values()])
+    )
 
 
-def _with_params(run: EarlyExit, params: Params) -> TimedFunction:
-    return lambda batch: run(params, batch)
+def slowest_milliseconds(
+    run: EarlyExit, params: Params, batch: Batch, rounds: int
+) -> Float[np.ndarray, " N"]:
+    """Milliseconds until each exit has answered this batch, in the slowest round.
+
+    Of a batch as long as any can be, that is what a deadline has to allow for.
+    """
+    seconds = interleaved(_until_each_exit(run, params), [batch], rounds)
+    return np.maximum.accumulate(1000 * np.array([each.max() for each in seconds.values()]))
+
+
+def _until_each_exit(run: EarlyExit, params: Params) -> dict[str, TimedFunction]:
+    def until(i: int) -> TimedFunction:
+        stopping = run.with_rule(AtExit(i))
+        return lambda batch: stopping(params, batch)
+
+    return {str(i): until(i) for i in range(run.number_of_exits)}

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxkd.report import early_exit, markup, spread, tables
+from jaxkd.report import early_exit_tables, markup, spread, tables
 from jaxkd.report.described import column_title, label, values
 from jaxkd.report.markup import Table, escape_markdown
 from jaxkd.report.spread import at, mean_std
@@ -116,7 +116,7 @@ def write(every: Sequence[Mapping], folder: pathlib.Path, title: str) -> list[pa
     parts = [("Results", table(every, title)), ("What ran where", conditions(every))]
     if (originals := references(every)).rows:
         parts.insert(1, ("Beside the originals", originals))
-    for i, each in enumerate(early_exit.summary_tables(every)):
+    for i, each in enumerate(early_exit_tables.summary_tables(every)):
         parts.insert(1 + i, (("Early exit: scores", "Early exit: times as fast",
                               "Early exit: mean score over time")[i], each))  # fmt: skip
     body = [f"# {escape_markdown(title)}"]

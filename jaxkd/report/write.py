@@ -1,6 +1,7 @@
 """Writes a results file's report: report.md, report.html that needs no other file, and plots."""
 
 import base64
+import functools
 import html as escaping
 import json
 import os
@@ -9,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.report import early_exit, markup, plots, provenance, tables
+from jaxkd.report import early_exit, early_exit_tables, markup, plots, provenance, tables
 from jaxkd.report.described import embedded, is_expected, label
 from jaxkd.report.markup import Plot, Section, Table, escape_markdown
 from jaxkd.report.sentences import banner, findings, headline, originals, seeds_note, title
@@ -103,20 +104,28 @@ def _early_exits(results: Mapping, taken: set[str]) -> list[Section]:
         heading = f"Early exit: {label(results, runs[0]['model'])}"
         plot = Plot(_slug(f"{stage}-score-over-time", taken), "Score over wall-clock time",
                     plots.score_over_time(results, stage))  # fmt: skip
-        equal_score = early_exit.settings_table(
+        equal_score = early_exit_tables.settings_table(
             results, runs, early_exit.at_equal_score,
             "The fastest setting whose score on the calibration split is at most half a point "
             "below the whole model's.",
         )  # fmt: skip
-        equal_time = early_exit.settings_table(
-            results, runs, early_exit.at_equal_time,
-            "The best setting that takes at most two thirds of the time of all blocks and heads, "
-            "by the calibration split.",
-        )  # fmt: skip
-        parts = [early_exit.introduction(results, runs), plot, "At equal score:", equal_score,
-                 "At equal time:", equal_time, early_exit.areas_table(results, runs)]  # fmt: skip
-        expected = early_exit.expectations_table(results, runs)
-        parts += [early_exit.exits_table(results, runs), *([expected] if expected else [])]
+        parts = [
+            early_exit_tables.introduction(results, runs),
+            plot,
+            "At equal score:",
+            equal_score,
+        ]
+        for size in early_exit.batch_sizes(runs):
+            choose = functools.partial(early_exit.at_equal_time, size=size)
+            caption = (
+                f"The best setting at least {early_exit.TIMES_AS_FAST} times as fast as the whole "
+                f"model at batch {size}, by the calibration split."
+            )
+            parts.append(f"At equal time, batch {size}:")
+            parts.append(early_exit_tables.settings_table(results, runs, choose, caption, (size,)))
+        parts.append(early_exit_tables.areas_table(results, runs))
+        expected = early_exit_tables.expectations_table(results, runs)
+        parts += [early_exit_tables.exits_table(results, runs), *([expected] if expected else [])]
         made.append(Section(heading, tuple(parts)))
     return made
 

@@ -106,7 +106,8 @@ def terms(experiment: Experiment) -> dict[str, dict[str, Any]]:
     described: dict[str, dict[str, Any]] = {}
     for name, stage in experiment.stages.items():
         for term_name, term in (getattr(stage, "terms", None) or {}).items():
-            unit = getattr(term, "unit", "nats" if hasattr(term, "values") else "")
+            own = getattr(term, "term", term)  # of a term that is applied at early exits
+            unit = getattr(own, "unit", "nats" if hasattr(own, "values") else "")
             about = {"title": term_name.replace("_", " "), "unit": unit}
             described.setdefault(name, {})[term_name] = about
     return described

@@ -1,22 +1,24 @@
 """Early exit measured: score and wall-clock under every rule, beside the whole model."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from jaxkd.core.batch import Batch
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import field
 from jaxkd.evaluate.exits import ExitPredictions, predict_exits, score
 from jaxkd.exits import rules, stopping
 from jaxkd.exits.run import EarlyExit
-from jaxkd.exits.timing import TimedFunction, interleaved, whole
+from jaxkd.exits.timing import TimedFunction, interleaved, milliseconds_a_row, whole
 from jaxkd.metrics.metric import Metric
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.evaluate import check_splits
-from jaxkd.stages.exits import Calibrate, check_exits, open_calibration
+from jaxkd.stages.exits import Calibrate, Calibrated, check_exits, open_calibration
 from jaxkd.stages.models import check_stage_model, load_model
 from jaxkd.stages.task import task_of
 
@@ -38,6 +40,7 @@ class Setting:
     rule: rules.Rule
     title: str
     policy: stopping.Policy | None = None  # what the chain expects of it
+    solve: Callable[[stopping.Calibration], stopping.Policy] | None = None  # it, of other rows
 
 
 @dataclasses.dataclass
@@ -45,7 +48,8 @@ class EvaluateExits:
     """Run a split under every rule over its thresholds, and time it.
 
     Scores are of the whole split; times are of `timed_rows` of its rows, all settings in turns.
-    Thresholds for the report's table are chosen on the calibration split.
+    Thresholds for the report's tables are chosen on the calibration split; there optimal stopping
+    is scored by tables made of other rows (`cross_fitted`).
     """
 
     model: str  # stage whose model has exits
@@ -71,7 +75,9 @@ class EvaluateExits:
     prices: tuple[float, ...] = field(
         (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6), at_least=0
     )
-    deadline_ms: float = field(0.0, at_least=0)  # optimal stopping: no row takes longer; 0: none
+    # Optimal stopping: exits that may be reached later are never used; 0: all may be. What counts
+    # is the slowest round that Calibrate saw, of a batch as long as any can be.
+    deadline_ms: float = field(0.0, at_least=0)
 
     reads_text: ClassVar[bool] = True
 
@@ -119,27 +125,29 @@ class EvaluateExits:
         check_exits(self.model, config)
         rows, metric = workspace.rows.for_model(config), primary_metric(workspace)
         model = families.build(config)
-        params = model.arrange(params)
-        calibration, milliseconds = open_calibration(workspace.stage_folder(self.calibration))
-        split = workspace.stages[self.calibration].split
+        arranged = model.arrange(params)
+        stage = workspace.stages[self.calibration]
+        calibrated = open_calibration(workspace.stage_folder(self.calibration))
+        milliseconds = calibrated.milliseconds
         predicted = {
-            name: predict_exits(model, params, list(rows.batches(name, 32)))
-            for name in (split, self.split)
+            name: predict_exits(model, arranged, list(rows.batches(name, 32)))
+            for name in (stage.split, self.split)
         }
-        labels, exits = predicted[split].logits.shape[2], predicted[split].logits.shape[1]
-        settings = self._fixed_settings(labels, exits)
-        settings["optimal_stopping"] = self._optimal_stopping(calibration, milliseconds)
+        labels, exits = predicted[self.split].logits.shape[2], len(milliseconds)
+        settings = self._fixed_settings(labels, exits, stage.tolerance)
+        settings["optimal_stopping"] = self._optimal_stopping(calibrated)
         settings = {k: v for k, v in settings.items() if v and k not in self.skip}
         points = {
             rule: [
-                self._point(each, predicted[split], predicted[self.split], metric, milliseconds)
+                self._point(each, predicted[stage.split], predicted[self.split], metric, calibrated)
                 for each in of_rule
             ]
             for rule, of_rule in settings.items()
         }
+        # Blocks as a list: it runs them one by one.
         run = EarlyExit(model, rules.AtExit(), labels)
         functions: dict[str, TimedFunction] = {
-            f"{rule} {i}": _under(run.with_rule(each.rule), params)
+            f"{rule} {i}": _Recorded(run.with_rule(each.rule), params)
             for rule, of_rule in settings.items()
             for i, each in enumerate(of_rule)
         }
@@ -149,23 +157,31 @@ class EvaluateExits:
                 workspace.stage_folder(name), workspace.display.say
             )
             other = families.build(other_config)
-            arranged = other.arrange(other_params)
-            functions[f"model {name}"] = whole(other, arranged)
-            others[name] = self._of_model(other, arranged, rows, metric, split)
-        timed = self._time(workspace, functions, rows)
-        for size, times in timed.items():
+            other_params = other.arrange(other_params)
+            functions[f"model {name}"] = whole(other, other_params)
+            others[name] = self._of_model(other, other_params, rows, metric, stage.split)
+        for size in self.batch_sizes:
+            batches = list(rows.batches(self.split, size, self.timed_rows))
+            workspace.display.say(
+                f"{workspace.name}: timing {len(functions)} settings at batch size {size}"
+            )
+            seconds = interleaved(functions, batches, self.rounds)
+            at_exits = predict_exits(model, arranged, batches)
             for rule, of_rule in points.items():
-                for i, point in enumerate(of_rule):
-                    point["milliseconds"][size] = times[f"{rule} {i}"]
+                for i, (point, setting) in enumerate(zip(of_rule, settings[rule], strict=True)):
+                    name = f"{rule} {i}"
+                    expected = rules.exits_under(setting.rule, at_exits.logits)
+                    functions[name].check(setting.title, expected, batches)
+                    _add_times(point, str(size), seconds[name], batches)
             for name, other in others.items():
-                other["milliseconds"][size] = times[f"model {name}"]
+                _add_times(other, str(size), seconds[f"model {name}"], batches)
         last = predicted[self.split]
         return {
             "early_exit": {
                 "model": self.model,
                 "split": self.split,
-                "calibration_split": split,
-                "calibration_rows": int(predicted[split].labelled.sum()),
+                "calibration_split": stage.split,
+                "calibration_rows": int(predicted[stage.split].labelled.sum()),
                 "rows": int(last.labelled.sum()),
                 "timed_rows": min(self.timed_rows or len(last.labels), len(last.labels)),
                 "metric": metric.name,
@@ -176,6 +192,7 @@ class EvaluateExits:
                     for i in range(exits)
                 ],
                 "exit_milliseconds": milliseconds.tolist(),
+                "exit_slowest_milliseconds": calibrated.slowest.tolist(),
                 "full": self.full,
                 "models": others,
                 "rules": points,
@@ -183,11 +200,13 @@ class EvaluateExits:
             "metrics": task_of(workspace).describe(),
         }
 
-    def _fixed_settings(self, labels: int, exits: int) -> dict[str, list[Setting]]:
-        """Rules whose numbers are fields of this stage."""
+    def _fixed_settings(
+        self, labels: int, exits: int, tolerance: float = 0.1
+    ) -> dict[str, list[Setting]]:
+        """Rules whose numbers are fields of this stage; `tolerance` as in Calibrate."""
         patience = self.patience or tuple(range(1, exits))
         made = {
-            "patience": [Setting(rules.Patience(n), f"patience {n}") for n in patience],
+            "patience": [Setting(rules.Patience(n, tolerance), f"patience {n}") for n in patience],
             "entropy": [Setting(rules.Entropy(t), f"entropy < {t:g}") for t in self.entropy],
             "confidence": [
                 Setting(rules.Confidence(t), f"probability >= {t:g}") for t in self.confidence
@@ -206,18 +225,26 @@ class EvaluateExits:
             if name not in self.skip and not (labels == 1 and RULES[name].classes_only)
         }
 
-    def _optimal_stopping(
-        self, calibration: stopping.Calibration, milliseconds: np.ndarray
-    ) -> list[Setting]:
-        each = np.diff(milliseconds, prepend=0.0)
-        deadline = self.deadline_ms or float("inf")
+    def _optimal_stopping(self, calibrated: Calibrated) -> list[Setting]:
         made = []
         for price in self.prices:
-            policy = stopping.solve(
-                calibration.chain, each, price / float(milliseconds[-1]), deadline=deadline
-            )
-            made.append(Setting(calibration.rule(policy), f"price {price:g}", policy))
+            solve = functools.partial(self._solve, price=price, calibrated=calibrated)
+            policy = solve(calibrated.calibration)
+            rule = calibrated.calibration.rule(policy)
+            made.append(Setting(rule, f"price {price:g}", policy, solve))
         return made
+
+    def _solve(
+        self, calibration: stopping.Calibration, price: float, calibrated: Calibrated
+    ) -> stopping.Policy:
+        """The best policy of a calibration (of all rows, or of some) at the measured times."""
+        return stopping.solve(
+            calibration.chain,
+            np.diff(calibrated.milliseconds, prepend=0.0),
+            price / float(calibrated.milliseconds[-1]),
+            deadline=self.deadline_ms or float("inf"),
+            slowest=calibrated.slowest,
+        )
 
     def _point(
         self,
@@ -225,25 +252,24 @@ class EvaluateExits:
         calibration: ExitPredictions,
         evaluation: ExitPredictions,
         metric: Metric,
-        milliseconds: np.ndarray,
+        calibrated: Calibrated,
     ) -> dict[str, Any]:
         """A setting's score and exits on the evaluated split, and on the calibration split."""
-        made: dict[str, Any] = {"setting": setting.title, "milliseconds": {}}
+        exits = {
+            "": rules.exits_under(setting.rule, evaluation.logits),
+            "calibration_": _exits_on_calibration_rows(setting, calibration, calibrated),
+        }
+        made: dict[str, Any] = {"setting": setting.title, "milliseconds": {}, "slowest_batch": {}}
         for prefix, predicted in (("", evaluation), ("calibration_", calibration)):
-            at = rules.exits_under(setting.rule, predicted.logits)
-            made[f"{prefix}score"] = score(
-                metric, predicted.of(at), predicted.labels, predicted.labelled
+            answers = predicted.of(exits[prefix])
+            made[f"{prefix}score"] = score(metric, answers, predicted.labels, predicted.labelled)
+            made[f"{prefix}expected_milliseconds"] = float(
+                calibrated.milliseconds[exits[prefix]].mean()
             )
-            made[f"{prefix}expected_milliseconds"] = float(milliseconds[at].mean())
-            if setting.policy is not None:
-                answers = predicted.of(at)
-                made[f"{prefix}quality"] = float(
-                    stopping.qualities(answers[:, None], predicted.labels)[
-                        predicted.labelled
-                    ].mean()
-                )
-        at = rules.exits_under(setting.rule, evaluation.logits)
-        made["share"] = (np.bincount(at, minlength=len(milliseconds)) / len(at)).tolist()
+            quality = stopping.qualities(answers[:, None], predicted.labels)
+            made[f"{prefix}quality"] = float(quality[predicted.labelled].mean())
+        share = np.bincount(exits[""], minlength=len(calibrated.milliseconds))
+        made["share"] = (share / share.sum()).tolist()
         if setting.policy is not None:
             made["policy_quality"] = setting.policy.quality
             made["policy_milliseconds"] = setting.policy.milliseconds
@@ -253,30 +279,15 @@ class EvaluateExits:
         self, model: Any, params: Any, rows: Any, metric: Metric, calibration_split: str
     ) -> dict[str, Any]:
         """Score of a model without early exit, on both splits."""
-        made: dict[str, Any] = {"layers": model.layers, "milliseconds": {}}
+        made: dict[str, Any] = {
+            "layers": model.layers, "milliseconds": {}, "slowest_batch": {}
+        }  # fmt: skip
         for prefix, split in (("", self.split), ("calibration_", calibration_split)):
             predicted = predict_exits(model, params, list(rows.batches(split, 32)))
             made[f"{prefix}score"] = score(
                 metric, predicted.logits[:, -1], predicted.labels, predicted.labelled
             )
         return made
-
-    def _time(
-        self, workspace: Workspace, functions: Mapping[str, TimedFunction], rows: Any
-    ) -> dict[str, dict[str, float]]:
-        """Milliseconds a row of each function, by batch size."""
-        timed: dict[str, dict[str, float]] = {}
-        for size in self.batch_sizes:
-            workspace.display.say(
-                f"{workspace.name}: timing {len(functions)} settings at batch size {size}"
-            )
-            batches = list(rows.batches(self.split, size, self.timed_rows))
-            count = sum(int(np.asarray(batch.mask).any(1).sum()) for batch in batches)
-            seconds = interleaved(functions, batches, self.rounds)
-            timed[str(size)] = {
-                name: 1000 * float(np.median(each)) / count for name, each in seconds.items()
-            }
-        return timed
 
 
 def primary_metric(workspace: Workspace) -> Metric:
@@ -285,5 +296,50 @@ def primary_metric(workspace: Workspace) -> Metric:
     return task.metric(task.primary)
 
 
-def _under(run: EarlyExit, params: Any) -> TimedFunction:
-    return lambda batch: run(params, batch)
+class _Recorded:
+    """Early exit as a timed function that keeps the exits of its first pass."""
+
+    def __init__(self, run: EarlyExit, params: Any):
+        self._run, self._params = run, params
+        self._exits: list[np.ndarray] = []
+
+    def __call__(self, batch: Batch) -> None:
+        self._exits.append(self._run(self._params, batch).exits)
+
+    def check(self, title: str, expected: np.ndarray, batches: Sequence[Batch]) -> None:
+        """Compare the exits of a pass with those of logits recorded at all exits; forget them.
+
+        Raises:
+          RuntimeError: if more rows differ than rounding at a threshold explains.
+        """
+        rows = [np.asarray(batch.mask).any(1) for batch in batches]
+        first = self._exits[: len(batches)]
+        exits = np.concatenate([each[r] for each, r in zip(first, rows, strict=True)])
+        self._exits = []
+        different = int((exits != expected).sum())
+        if different > max(1, 0.01 * len(exits)):
+            raise RuntimeError(
+                f"{title}: {different} of {len(exits)} rows stopped at other exits than their "
+                "logits say. The scores would not be those of what was timed."
+            )
+
+
+def _exits_on_calibration_rows(
+    setting: Setting, predicted: ExitPredictions, calibrated: Calibrated
+) -> np.ndarray:
+    """The exits of the calibration rows under a rule that was not fitted to them."""
+    if setting.solve is None:
+        return rules.exits_under(setting.rule, predicted.logits)
+    return stopping.cross_fitted(
+        predicted.logits,
+        predicted.labels,
+        calibrated.calibration,
+        lambda made: made.rule(setting.solve(made)),
+    )
+
+
+def _add_times(
+    point: dict[str, Any], size: str, seconds: np.ndarray, batches: Sequence[Batch]
+) -> None:
+    point["milliseconds"][size] = milliseconds_a_row(seconds, batches)
+    point["slowest_batch"][size] = 1000 * float(np.median(seconds, 0).max())

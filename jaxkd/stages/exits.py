@@ -5,14 +5,16 @@ import pathlib
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
+from jaxkd.core.batch import Batch
 from jaxkd.core.ranges import field
 from jaxkd.data.rows.base import Rows
 from jaxkd.evaluate.exits import predict_exits
 from jaxkd.exits.rules import AtExit
 from jaxkd.exits.run import EarlyExit
 from jaxkd.exits.stopping import Calibration, calibrate, check_rows
-from jaxkd.exits.timing import exit_milliseconds
+from jaxkd.exits.timing import exit_milliseconds, slowest_milliseconds
 from jaxkd.models import families
 from jaxkd.models.config import EXIT_POOLERS
 from jaxkd.models.parts import exit_blocks
@@ -70,8 +72,9 @@ class AddExits:
 class Calibrate:
     """How right each exit is, how rows move between exits, and what each exit costs here.
 
-    Writes calibration.npz (bins and chain of exits/stopping.py) and returns milliseconds a row. The
-    split is held out from training (`data.calibration`), and is not the one that is evaluated.
+    Writes calibration.npz (bins and chain of exits/stopping.py) and returns milliseconds a row: the
+    mean, and the slowest round of a batch as long as any can be. The split is held out from
+    training (`data.calibration`), and is not the one that is evaluated.
     """
 
     source: str  # stage whose model has exits
@@ -102,6 +105,8 @@ class Calibrate:
                 "--config.data.calibration=10 (percent of the training rows)."
             )
         check_splits((self.split,), rows)
+        if self.split in getattr(rows, "unlabelled", ()):
+            raise ValueError(f"split is {self.split!r}, whose rows have no labels.")
         check_rows(len(rows.splits[self.split]), self.bins)
         check_exits(self.source, configs.get(self.source))
 
@@ -120,21 +125,46 @@ class Calibrate:
         run = EarlyExit(model, AtExit(), predicted.logits.shape[2])
         timed = list(rows.batches(self.split, self.batch_size, self.timed_rows))
         milliseconds = exit_milliseconds(run, params, timed, self.rounds)
+        longest = lengthened(timed[0], rows.describe()["length"])
+        slowest = slowest_milliseconds(run, params, longest, self.rounds)
         file = workspace.folder / "calibration.npz"
-        np.savez(file, milliseconds=milliseconds, **calibration.arrays())
+        np.savez(file, milliseconds=milliseconds, slowest=slowest, **calibration.arrays())
         chain = calibration.chain
         return {
             "rows": int(known.sum()),
             "exits": list(run.names),
             "milliseconds": milliseconds.tolist(),
+            "slowest_milliseconds": slowest.tolist(),
             "quality": (chain.share * chain.quality).sum(1).tolist(),
         }
 
 
-def open_calibration(folder: pathlib.Path) -> tuple[Calibration, np.ndarray]:
-    """What a Calibrate stage left: bins and chain, and milliseconds a row until each exit."""
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """What a Calibrate stage left."""
+
+    calibration: Calibration
+    milliseconds: Float[np.ndarray, " N"]  # a row until each exit
+    slowest: Float[np.ndarray, " N"]  # until each exit, of a batch as long as any can be
+
+
+def open_calibration(folder: pathlib.Path) -> Calibrated:
+    """What the Calibrate stage of that folder left."""
     with np.load(folder / "calibration.npz") as arrays:
-        return Calibration.from_arrays(arrays), arrays["milliseconds"]
+        calibration = Calibration.from_arrays(arrays)
+        return Calibrated(calibration, arrays["milliseconds"], arrays["slowest"])
+
+
+def lengthened(batch: Batch, length: int) -> Batch:
+    """The same rows, padded to that many tokens."""
+
+    def pad(array: Any) -> Any:
+        return None if array is None else np.pad(array, ((0, 0), (0, length - array.shape[1])))
+
+    # Padding has the mask's False; which token stands there does not matter.
+    return dataclasses.replace(
+        batch, tokens=pad(batch.tokens), mask=pad(batch.mask), segments=pad(batch.segments)
+    )
 
 
 def check_exits(stage: str, config: families.Config | None) -> None:

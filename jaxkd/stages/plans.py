@@ -59,13 +59,25 @@ def check_models(names: tuple[str, ...], configs: dict[str, Any], rows: Any) -> 
 
 
 def check_exits_learn(
-    name: str, config: families.Config, terms: objective.Terms, freeze: Sequence[str]
+    name: str,
+    config: families.Config,
+    terms: objective.Terms,
+    freeze: Sequence[str],
+    patience: int = 0,
 ) -> None:
-    """Raise ValueError if a model has early exits, and nothing trains them."""
-    frozen = all(
-        any(fnmatch.fnmatch(f"{exit_name(block)}/classify/kernel", pattern) for pattern in freeze)
-        for block in config.exits
-    )
+    """Raise ValueError if a model has early exits that nothing trains, or nothing stops."""
+
+    def is_frozen(part: str) -> bool:
+        return any(fnmatch.fnmatch(f"{part}/classify/kernel", pattern) for pattern in freeze)
+
+    if not config.exits:
+        return
+    if patience and is_frozen("head"):
+        raise ValueError(
+            f"patience is {patience}, and the head of {name!r} is frozen: the validation loss, "
+            "which is the head's, would never change. Set patience to 0."
+        )
+    frozen = all(is_frozen(exit_name(block)) for block in config.exits)
     if not frozen and not any(isinstance(term, AtExits) for term in terms.values()):
         raise ValueError(
             f"stage {name!r} has early exits after blocks {config.exits}, and no term trains them. "

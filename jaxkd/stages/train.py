@@ -190,7 +190,7 @@ class Train:
                 "teacher (Prune), or give both one tokenizer."
             )
         if student is not None:
-            check_exits_learn(self.source, student, self.terms, self.freeze)
+            check_exits_learn(self.source, student, self.terms, self.freeze, self.patience)
         if student is not None and (teacher is not None or not self.teacher):
             check_objective(self, student, None if self.labels else teacher, rows)
 

@@ -56,7 +56,7 @@ def test_a_deadline_bounds_the_worst_row_and_is_best_among_those_that_keep_it():
         quality, _ = simulated(known, np.array([first, (True, True), (True, True)]))
         values.append(quality)
     np.testing.assert_allclose(policy.quality, max(values))
-    with pytest.raises(ValueError, match="the first exit answers after 1.5 ms"):
+    with pytest.raises(ValueError, match="the first exit may take 1.5 ms"):
         stopping.solve(known, TIMES, 0.0, deadline=1.0)
 
 
@@ -79,8 +79,8 @@ def test_a_chain_is_counted_from_rows():
     np.testing.assert_allclose(known.moves[0, 2], [0.25, 0.75, 0])
 
 
-def spoken(rows, seed):
-    """Logits and labels of exits that get surer and righter with depth, and keep their minds."""
+def with_depth(rows, seed):
+    """Logits and labels of exits that are surer and more often right the deeper they are."""
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, 3, rows)
     evidence = np.cumsum(draw.normal(0.5, 1.0, (rows, 4)), 1)
@@ -120,27 +120,62 @@ def first(rows):
 
 
 def test_a_higher_price_never_takes_longer():
-    known = stopping.calibrate(*spoken(4_000, 0), bins=8)
+    known = stopping.calibrate(*with_depth(4_000, 0), bins=8)
     spent = [stopping.solve(known.chain, np.ones(4), p).milliseconds for p in (0.5, 0.1, 0.02, 0.0)]
     assert spent == sorted(spent) and spent[0] == 1.0 and spent[-1] > 2
 
 
 def test_bins_hold_equally_many_rows_and_few_rows_are_refused():
-    known = stopping.calibrate(*spoken(800, 0), bins=4)
+    known = stopping.calibrate(*with_depth(800, 0), bins=4)
     share = known.chain.share.reshape(4, 2, 4).sum(1)  # agreeing or not
     np.testing.assert_allclose(share, 0.25, atol=0.01)
     with pytest.raises(ValueError, match="at most 5 bins"):
-        stopping.calibrate(*spoken(100, 0), bins=8)
+        stopping.calibrate(*with_depth(100, 0), bins=8)
 
 
 def test_a_regressions_answers_are_as_good_as_they_are_near():
     draw = np.random.default_rng(0)
     labels = draw.normal(size=400)
     logits = (labels[:, None] + draw.normal(size=(400, 3)) / [1, 2, 4])[..., None]
-    known = stopping.calibrate(logits.astype(np.float32), labels, bins=2, tolerance=0.2)
+    known = stopping.calibrate(logits.astype(np.float32), labels, bins=2, tolerance=0.2, prior=0.0)
     policy = stopping.solve(known.chain, np.ones(3), 0.0)
     assert policy.exits[2] > 0.5
     np.testing.assert_allclose(
         (known.chain.share * known.chain.quality).sum(1),
         -np.abs(logits[..., 0] - labels[:, None]).mean(0),
     )
+
+
+def test_a_prior_draws_rare_states_to_the_average():
+    states = np.array([[0, 0], [0, 1], [0, 1], [1, 1]])
+    quality = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    known = stopping.count_chain(states, quality, 3, prior=2.0)
+    # One row of quality 1 and two of the mean 0.5; no row and two of the mean.
+    np.testing.assert_allclose(known.quality[0], [(1 + 2 * 0.5) / 5, (1 + 2 * 0.5) / 3, 0.5])
+    # From state 1: one row to state 1, and two as all rows moved (a quarter to 0).
+    np.testing.assert_allclose(known.moves[0, 1], [0.5 / 3, 2.5 / 3, 0])
+    np.testing.assert_allclose(known.moves.sum(-1), 1)
+
+
+def test_a_row_is_judged_by_a_table_that_has_not_seen_it():
+    logits, labels = with_depth(400, 0)
+    known = stopping.calibrate(logits, labels, bins=2)
+
+    def rule_of(made):
+        return made.rule(stopping.solve(made.chain, np.ones(4), 0.05))
+
+    exits = stopping.cross_fitted(logits, labels, known, rule_of)
+    own = np.arange(400) % stopping.FOLDS == 0
+    other_labels = np.where(own, (labels + 1) % 3, labels)
+    again = stopping.cross_fitted(logits, other_labels, known, rule_of)
+    np.testing.assert_array_equal(exits[own], again[own])
+    assert (exits[~own] != again[~own]).any()
+
+
+def test_a_deadline_goes_by_the_slowest_times():
+    known = stopping.calibrate(*with_depth(800, 0), bins=2)
+    slowest = np.array([2.0, 4.0, 8.0, 9.0])
+    policy = stopping.solve(known.chain, np.ones(4), 0.0, deadline=5.0, slowest=slowest)
+    assert policy.stop[1].all() and policy.exits[2:].sum() == 0
+    with pytest.raises(ValueError, match="deadline is 1 ms; the first exit may take 2 ms"):
+        stopping.solve(known.chain, np.ones(4), 0.0, deadline=1.0, slowest=slowest)

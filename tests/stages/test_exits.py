@@ -64,7 +64,7 @@ def experiment(file, **more):
             "calibrate": Calibrate(source="exits", bins=2, timed_rows=2, rounds=1),
             "early_exit": EvaluateExits(
                 model="exits", calibration="calibrate", full="full", timed_rows=4, rounds=1,
-                batch_sizes=(1, 4), skip=("distance", "confident_patience"), entropy=(0.5, 0.69),
+                batch_sizes=(1, 4), skip=("distance", "confident_patience", "entropy"),
                 confidence=(0.6,), prices=(0.0, 100.0),
             ),
         } | more,
@@ -115,7 +115,7 @@ def test_what_a_setting_scores_is_what_its_exits_answer(ran):
     free, dear = measured["rules"]["optimal_stopping"]
     assert dear["share"] == [1, 0, 0]  # nothing is worth another block
     assert dear["score"] == pytest.approx(measured["exit_scores"][0])
-    assert free["policy_quality"] >= dear["policy_quality"]
+    assert free["policy_quality"] >= dear["policy_quality"] - 1e-9
     report = (ran / "report.md").read_text()
     assert "Early exit: exits" in report and "calibrated on 54 rows" in report
     assert (ran / "early-exit-score-over-time.png").stat().st_size > 10_000
@@ -145,10 +145,11 @@ REFUSED = [
     (dict(stage="early_exit", skip=("patients",)), "mean 'patience'"),
     (dict(stage="early_exit", model="full"), "is no Calibrate stage of 'full'"),
     (dict(stage="calibrate", split="train"), "--config.data.calibration=10"),
-    (dict(stage="calibrate", bins=40), "rows to calibrate 40 bins: at least 800"),
+    (dict(stage="calibrate", bins=40), "54 rows .* at least 1000 are needed .* at most 2 bins"),
     (dict(stage="exits_init", blocks=(2,)), "ascending blocks from 0 to 1"),
     (dict(stage="exits_init", source="exits"), "comes later"),
     (dict(stage="exits", terms={}), "no term trains them"),
+    (dict(stage="exits", patience=2), "the head of 'exits_init' is frozen"),
 ]  # fmt: skip
 
 
@@ -192,7 +193,8 @@ def test_terms_can_take_turns():
 def test_the_experiment_takes_a_backbone_a_task_or_a_table_of_ones_own():
     made = get_config("bert-stsb")
     made.resolve()
-    assert made.task.primary == "pearson" and made.stages["half_init"].keep == "evenly 6"
+    assert made.task.primary == "pearson" and made.stages["student_short_init"].keep == "evenly 6"
+    assert made.report.labels["student_short"] == "student of 6 blocks, distilled"
     kinds = {type(term.term).__name__ for term in made.stages["exits"].terms.values()}
     assert kinds == {"SquaredError"}
     own = get_config("mini")
@@ -206,8 +208,10 @@ def test_the_experiment_takes_a_backbone_a_task_or_a_table_of_ones_own():
 
 
 def test_a_stored_calibration_gives_the_same_rule(ran):
-    calibration, milliseconds = open_calibration(ran / "0" / "calibrate")
-    assert calibration.chain.quality.shape == (3, 4) and (np.diff(milliseconds) >= 0).all()
+    calibrated = open_calibration(ran / "0" / "calibrate")
+    calibration = calibrated.calibration
+    assert calibration.chain.quality.shape == (3, 4)
+    assert calibrated.slowest.shape == (3,) and (np.diff(calibrated.slowest) >= 0).all()
     rule = calibration.rule(stopping.solve(calibration.chain, np.ones(3), 1e9))
     assert isinstance(rule, rules.OptimalStopping) and rule.edges.shape == (3, 1)
     assert rule.table.all()
