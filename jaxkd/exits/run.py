@@ -61,7 +61,7 @@ class EarlyExit:
         self.names = (*blocks, "head")
         self._exit_of = np.full(model.layers, -1)
         self._exit_of[[*blocks.values(), model.layers - 1]] = np.arange(len(self.names))
-        self._embed = jax.jit(self._embedded)
+        self._first = jax.jit(self._from_tokens)  # one call for a batch that nothing leaves early
         self._blocks = jax.jit(self._run_blocks)
         self._gather = jax.jit(_gathered)
 
@@ -83,11 +83,8 @@ class EarlyExit:
         exits = np.zeros(rows, np.int32)
         numbers = np.arange(rows)  # of the rows that are still in the batch
         tokens, mask = batch.tokens, batch.mask
-        state, block_inputs = self._embed(params, batch)
-        block = jnp.int32(0)
+        block, state, block_inputs = self._first(self.rule, params, batch)
         while True:
-            small = Batch(tokens=tokens, mask=mask)
-            block, state = self._blocks(self.rule, params, small, state, block_inputs, block)
             results = jax.device_get((state.running, state.logits, state.exits))
             running, answers, at = (np.asarray(each)[: len(numbers)] for each in results)
             logits[numbers[~running]], exits[numbers[~running]] = answers[~running], at[~running]
@@ -99,6 +96,16 @@ class EarlyExit:
             chosen = np.concatenate([left, np.full(size - len(left), left[0])]).astype(np.int32)
             numbers = numbers[left]
             state, tokens, mask = self._gather(chosen, len(left), (state, tokens, mask))
+            small = Batch(tokens=tokens, mask=mask)
+            block, state = self._blocks(self.rule, params, small, state, block_inputs, block)
+
+    def _from_tokens(
+        self, rule: Rule, params: Params, batch: Batch
+    ) -> tuple[Any, _Running, dict[str, Any]]:
+        """Embedding, and the blocks that all rows of a batch go through together."""
+        state, block_inputs = self._embedded(params, batch)
+        block, state = self._run_blocks(rule, params, batch, state, block_inputs, jnp.int32(0))
+        return block, state, block_inputs
 
     def _embedded(self, params: Params, batch: Batch) -> tuple[_Running, dict[str, Any]]:
         hidden, block_inputs = self.model.embed.apply(
