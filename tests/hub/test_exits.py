@@ -12,8 +12,10 @@ from jaxkd.models.model import forward
 from tests.models.test_exits import FAMILIES, batch_of_rows, config
 
 
-@pytest.mark.parametrize("pooler", ["own", "shared"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family, pooler",
+    [*((each, "own") for each in FAMILIES), ("bert", "shared"), ("llama", "shared")],
+)
 def test_exits_survive_a_folder_and_transformers_opens_it(family, pooler, tmp_path):
     settings = config(family, exit_pooler=pooler)
     model = families.build(settings)

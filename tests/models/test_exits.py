@@ -32,8 +32,10 @@ def batch_of_rows():
     return dataclasses.replace(batch, tokens=tokens, target_positions=None, segments=None)
 
 
-@pytest.mark.parametrize("pooler", ["own", "shared"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family, pooler",
+    [*((each, "own") for each in FAMILIES), ("bert", "shared"), ("llama", "shared")],
+)
 def test_an_exit_is_the_head_of_the_model_that_ends_at_its_block(family, pooler):
     settings = config(family, exit_pooler=pooler)
     params, batch = families.build(settings).init(0), batch_of_rows()
