@@ -65,7 +65,7 @@ def depth(options: Any) -> None:
 
     from jaxkd.exits import rules
     from jaxkd.exits.run import EarlyExit
-    from jaxkd.exits.timing import interleaved, whole
+    from jaxkd.exits.timing import interleaved, milliseconds_a_row, whole
     from jaxkd.models import families
 
     @dataclasses.dataclass(frozen=True)
@@ -97,8 +97,8 @@ def depth(options: Any) -> None:
             functions[str(probability)] = lambda batch, early=early: early(params, batch)
         seconds = interleaved(functions, parts, options.rounds)
         for probability, share in depths.items():
-            ratios = seconds[str(probability)] / seconds["whole"]
-            milliseconds = 1e3 * float(np.median(seconds[str(probability)])) / len(rows)
+            ratios = seconds[str(probability)].sum(1) / seconds["whole"].sum(1)
+            milliseconds = milliseconds_a_row(seconds[str(probability)], parts)
             print(
                 f"| {size} | {probability:g} | {share:.3f} | {milliseconds:.3f} | "
                 f"{np.median(ratios):.3f} ({ratios.min():.3f} .. {ratios.max():.3f}) | "

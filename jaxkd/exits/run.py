@@ -1,8 +1,8 @@
 """A batch through a model with early exits: rows leave where their rule stops them.
 
 The blocks run in a `lax.while_loop` until the rows that are left fit into a smaller batch. Then
-those that stopped are taken out, and the rest goes on: sizes are powers of two and the halves
-between, and each is compiled once. Every row gets the answer it would get alone.
+those that stopped are taken out, and the rest goes on: sizes are powers of two and three between
+each two, and each is compiled once. Every row gets the answer it would get alone.
 """
 
 import copy
@@ -185,10 +185,10 @@ def _gathered(
 
 
 def batch_size(rows: int) -> int:
-    """The least size of a batch that holds so many rows: a power of two, or half way between two.
+    """The least size of a batch that holds so many rows: four sizes between powers of two.
 
     >>> [batch_size(rows) for rows in (0, 1, 3, 5, 9, 13, 17, 25)]
-    [0, 1, 3, 6, 12, 16, 24, 32]
+    [0, 1, 3, 5, 10, 14, 20, 28]
     """
-    step = max(1, (1 << max(rows - 1, 0).bit_length()) // 4)
+    step = max(1, (1 << max(rows - 1, 0).bit_length()) // 8)
     return -(-rows // step) * step

@@ -21,15 +21,16 @@ def interleaved(
 ) -> dict[str, Float[np.ndarray, "rounds batches"]]:
     """Seconds that each function takes for each batch, in each round.
 
-    The round before the first compiles, and is not counted. Within a round the functions take turns
-    batch by batch, in an order that turns as well.
+    The round before the first compiles, and is not counted. Within a round the functions take
+    turns, in an order that turns as well. Each goes over all batches at its turn, as in service:
+    after another model every batch would find the processor's caches empty.
     """
     names = list(functions)
     seconds = {name: np.zeros((rounds, len(batches))) for name in names}
     for number in range(-1, rounds):
-        for i, batch in enumerate(batches):
-            first = (i + number) % len(names)
-            for name in names[first:] + names[:first]:
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            for i, batch in enumerate(batches):
                 start = time.perf_counter()
                 functions[name](batch)
                 if number >= 0:
