@@ -1,19 +1,15 @@
 """Eight simulated devices, no network, and a place of its own for every cache."""
 
 import atexit
-import importlib.metadata
 import os
 import shutil
 import tempfile
 
-# Level 0 and the older emitters compile in a third of the time and call the same matrix kernels;
-# programs started by a test (the experiments, the killed runs) are compiled as they are for users.
+from tests.xla import FAST_COMPILATION
+
+# Runs that are killed and runs on several processes are compiled as they are for users.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    # A flag that newer ones do not know ends them.
-    + " --xla_cpu_use_fusion_emitters=false"
-    * importlib.metadata.version("jaxlib").startswith("0.10.")
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {FAST_COMPILATION}"
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

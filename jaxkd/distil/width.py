@@ -56,7 +56,7 @@ def narrowed(config: families.Config, heads: int, feed_forward: int, width: int)
       ValueError: for a family or a size that cannot be cut so.
     """
     model = families.build(config)
-    names = named(jax.eval_shape(lambda: model.init(0)))
+    names = named(model.shapes)
     letters = {
         letter for name, leaf in names.items() for letter in axes.axes(name, len(leaf.shape))
     }

@@ -174,7 +174,7 @@ def load(
     names = dict(other_heads=bool(head), extra=extra, exits=config.exits)
     params = family.table(config.head, **names).load(
         tensors,
-        jax.eval_shape(lambda: model.init(0)),
+        model.shapes,
         origin=str(folder),
         family=kind,
         fresh=fresh,

@@ -1,10 +1,10 @@
 """Every model family by name: from a stored description to a model that can run."""
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import jax
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
@@ -100,12 +100,25 @@ def from_description(description: dict[str, Any]) -> Config:
     known = {field.name for field in dataclasses.fields(kind)}
     for name in stored.keys() - known:
         raise ValueError(f"{family} has no field {name!r}. {did_you_mean(name, known)}")
+    return _from_fields(kind, stored)
+
+
+def _from_fields(kind: type[Config], stored: Mapping[str, Any]) -> Config:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
 
 
 def build(config: Config) -> Model:
     """The model of a config; raises ValueError for a shape that cannot be built."""
-    model = FAMILIES[describe(config)["family"]][1](config)
+    description = describe(config)
+    builder = FAMILIES[description["family"]][1]
+    return _build(builder, type(config), json.dumps(description["config"]))
+
+
+@functools.lru_cache(maxsize=64)  # with a model its shapes are kept, which take long to trace
+def _build(builder: Callable[[Any], Model], kind: type[Config], stored: str) -> Model:
+    # A config of its own: the caller's may change later.
+    config = _from_fields(kind, json.loads(stored))
+    model = builder(config)
     return add_exits(model, config) if config.exits else model
 
 
@@ -120,7 +133,7 @@ def with_layers(config: Config, layers: int) -> Config:
 
 def check_shapes(model: Model, params: Params, origin: str) -> None:
     """Raise ValueError, naming parameters, if `params` are not those of `model`."""
-    needed = {k: v.shape for k, v in named(jax.eval_shape(lambda: model.init(0))).items()}
+    needed = {k: v.shape for k, v in named(model.shapes).items()}
     shapes = {k: v.shape for k, v in named(params).items()}
     wrong = [
         f"{name}: found {shapes.get(name, 'nothing')}, needed {needed.get(name, 'nothing')}"

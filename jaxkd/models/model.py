@@ -1,6 +1,7 @@
 """A model is an embedding, a list of blocks and heads; pure functions string them together."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,11 @@ class Model:
         """
         return stack(params) if self.scan and not self.shared else params
 
+    @functools.cached_property
+    def shapes(self) -> Params:
+        """What `init` returns, as jax.ShapeDtypeStruct."""
+        return jax.eval_shape(lambda: self.init(0))
+
     def init(self, seed: int, name: str = "init") -> Params:
         """Random float32 parameters, every module from its own stream of `seed`."""
 
@@ -107,8 +113,12 @@ class Model:
     def _draw_blocks(
         self, seed: int, name: str, hidden: Array, mask: Array, **inputs: Any
     ) -> list[Params]:
+        def draw(kind: int, key: Array) -> Params:
+            return self.blocks[kind].init(key, hidden, mask, **inputs)["params"]
+
+        draw = jax.jit(draw, static_argnums=0)  # equal blocks are traced once
         return [
-            block.init(stream(seed, f"{name}/block", i), hidden, mask, **inputs)["params"]
+            draw(self.blocks.index(block), stream(seed, f"{name}/block", i))
             for i, block in enumerate(self.blocks[: 1 if self.shared else None])
         ]
 

@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
-
 from jaxkd.core.tree import parameter_count
 from jaxkd.models import families
 from jaxkd.report.markup import Table
@@ -56,5 +54,4 @@ def parameters(stage: Any, opened: Any = None) -> int | None:
         fields = {field.name for field in dataclasses.fields(config)}
         changes = {name: value for name, value in opened.config_overrides.items() if name in fields}
         config = dataclasses.replace(config, **changes)
-    model = families.build(config)
-    return parameter_count(jax.eval_shape(lambda: model.init(0)))
+    return parameter_count(families.build(config).shapes)

@@ -97,7 +97,7 @@ def check_objective(
       ValueError: as terms and optimiser say.
     """
     model = families.build(student)
-    params = jax.eval_shape(lambda: model.arrange(model.init(0)))
+    params = jax.eval_shape(model.arrange, model.shapes)
     if stage.labels:
         stage.optimiser.build(params, stage.steps, stage.freeze)
         return
@@ -106,7 +106,7 @@ def check_objective(
     teacher_outputs = None
     if teacher is not None:
         teaching = families.build(teacher)
-        teacher_params = jax.eval_shape(lambda: teaching.arrange(teaching.init(0)))
+        teacher_params = jax.eval_shape(teaching.arrange, teaching.shapes)
         run = functools.partial(forward, teaching)
         teacher_outputs = jax.eval_shape(run, teacher_params, batch)
     try:

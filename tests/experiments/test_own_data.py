@@ -13,6 +13,7 @@ import transformers
 from experiments import classify, translate
 from jaxkd.data.rows.pairs import Pairs
 from tests.experiments import folders
+from tests.xla import FAST_COMPILATION
 
 ROOT = pathlib.Path(__file__).parents[2]
 slow = pytest.mark.slow  # a minute each
@@ -22,7 +23,7 @@ FEW = 6  # steps
 def run(folder: pathlib.Path, name: str, *options: str) -> subprocess.CompletedProcess:
     env = os.environ | {
         "JAXKD_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles in a third of the time
+        "XLA_FLAGS": FAST_COMPILATION,
     }  # fmt: skip
     env.pop("JAXKD_DATA", None)
     words = [sys.executable, str(ROOT / "run.py"), "--config", str(ROOT / f"experiments/{name}.py")]

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from jaxkd.data.sources.find import MADE
+from tests.xla import FAST_COMPILATION
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENTS = [
@@ -19,9 +20,7 @@ EXPERIMENTS = [
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_smoke(name, tmp_path):
-    # Nearly all of a smoke run is compilation, which takes a third of the time at this level.
-    flags = "--xla_backend_optimization_level=0"
-    env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": flags}
+    env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": FAST_COMPILATION}
     env.pop("JAXKD_DATA", None)
     done = subprocess.run(
         [sys.executable, "run.py", "--config", f"experiments/{name}.py:smoke"]
