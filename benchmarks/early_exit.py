@@ -95,10 +95,10 @@ def depth(options: Any) -> None:
             exits = np.concatenate([early(params, part).exits for part in parts])
             depths[probability] = float((exits + 1).mean()) / LAYERS
             functions[str(probability)] = lambda batch, early=early: early(params, batch)
-        seconds = interleaved(functions, parts, options.rounds)
+        measured = interleaved(functions, parts, options.rounds)
         for probability, share in depths.items():
-            ratios = seconds[str(probability)].sum(1) / seconds["whole"].sum(1)
-            milliseconds = milliseconds_a_row(seconds[str(probability)], parts)
+            ratios = measured[str(probability)].seconds.sum(1) / measured["whole"].seconds.sum(1)
+            milliseconds = milliseconds_a_row(measured[str(probability)], parts)
             print(
                 f"| {size} | {probability:g} | {share:.3f} | {milliseconds:.3f} | "
                 f"{np.median(ratios):.3f} ({ratios.min():.3f} .. {ratios.max():.3f}) | "

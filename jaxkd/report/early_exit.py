@@ -22,6 +22,10 @@ def batch_sizes(runs: Sequence[Mapping]) -> list[str]:
     return list(whole_model(runs)["milliseconds"])
 
 
+def has_energy(runs: Sequence[Mapping]) -> bool:
+    return not any(run["no_energy"] for run in runs)
+
+
 def scale(results: Mapping, run: Mapping) -> float:
     """What a score is multiplied by to be shown."""
     return factor(about(results, run["metric"])["unit"])

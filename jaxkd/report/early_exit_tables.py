@@ -35,7 +35,8 @@ def settings_table(
         chosen = [(run, choose(run, rule)) for run in runs]
         known = [(run, point) for run, point in chosen if point is not None]
         if not known:
-            rows.append([early_exit.title(rule), "none", *[ABSENT] * (2 + 2 * len(sizes))])
+            kinds = 3 if early_exit.has_energy(runs) else 2
+            rows.append([early_exit.title(rule), "none", *[ABSENT] * (2 + kinds * len(sizes))])
             continue
         named = ", ".join(dict.fromkeys(point["setting"] for _, point in known))
         depth = mean_std(
@@ -54,6 +55,7 @@ def settings_table(
         "blocks a row",
         *(f"ms a row, batch {size}" for size in sizes),
         *(f"times as fast, batch {size}" for size in sizes),
+        *(f"mJ a row, batch {size}" for size in sizes if early_exit.has_energy(runs)),
     )
     return make_table(results, header, rows, f"{caption} {over_seeds(results)}")
 
@@ -80,7 +82,12 @@ def _cells(
         )
         for size in sizes
     ]
-    return [mean_std(scores, of=count), blocks, *times, *faster]
+    energy = [
+        mean_std((point["millijoules"][size] for point in points), of=count)
+        for size in sizes
+        if early_exit.has_energy(runs)
+    ]
+    return [mean_std(scores, of=count), blocks, *times, *faster, *energy]
 
 
 def areas_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
@@ -288,4 +295,9 @@ def introduction(results: Mapping, runs: Sequence[Mapping]) -> str:
             for size, ms in early_exit.whole_model([first])["milliseconds"].items()
         )
         + f" in seed {spread.seeds(results)[0]}."
+        + (
+            " Energy is the processor package's, other programs included."
+            if early_exit.has_energy(runs)
+            else f" Energy was not measured: {first['no_energy']}."
+        )
     )

@@ -12,8 +12,16 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import field
 from jaxkd.evaluate.exits import ExitPredictions, predict_exits, score
 from jaxkd.exits import rules, stopping
+from jaxkd.exits.energy import Counters
 from jaxkd.exits.run import EarlyExit
-from jaxkd.exits.timing import TimedFunction, interleaved, milliseconds_a_row, whole
+from jaxkd.exits.timing import (
+    Measured,
+    TimedFunction,
+    interleaved,
+    millijoules_a_row,
+    milliseconds_a_row,
+    whole,
+)
 from jaxkd.metrics.metric import Metric
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
@@ -160,21 +168,22 @@ class EvaluateExits:
             other_params = other.arrange(other_params)
             functions[f"model {name}"] = whole(other, other_params)
             others[name] = self._of_model(other, other_params, rows, metric, stage.split)
+        counters = Counters()
         for size in self.batch_sizes:
             batches = list(rows.batches(self.split, size, self.timed_rows))
             workspace.display.say(
                 f"{workspace.name}: timing {len(functions)} settings at batch size {size}"
             )
-            seconds = interleaved(functions, batches, self.rounds)
+            measured = interleaved(functions, batches, self.rounds, counters)
             at_exits = predict_exits(model, arranged, batches)
             for rule, of_rule in points.items():
                 for i, (point, setting) in enumerate(zip(of_rule, settings[rule], strict=True)):
                     name = f"{rule} {i}"
                     expected = rules.exits_under(setting.rule, at_exits.logits)
                     functions[name].check(setting.title, expected, batches)
-                    _add_times(point, str(size), seconds[name], batches)
+                    _add_costs(point, str(size), measured[name], batches)
             for name, other in others.items():
-                _add_times(other, str(size), seconds[f"model {name}"], batches)
+                _add_costs(other, str(size), measured[f"model {name}"], batches)
         last = predicted[self.split]
         return {
             "early_exit": {
@@ -185,6 +194,7 @@ class EvaluateExits:
                 "rows": int(last.labelled.sum()),
                 "timed_rows": min(self.timed_rows or len(last.labels), len(last.labels)),
                 "metric": metric.name,
+                "no_energy": counters.missing,
                 "exits": [config.layers if n == "head" else int(n[5:]) + 1 for n in run.names],
                 "layers": config.layers,
                 "exit_scores": [
@@ -259,7 +269,7 @@ class EvaluateExits:
             "": rules.exits_under(setting.rule, evaluation.logits),
             "calibration_": _exits_on_calibration_rows(setting, calibration, calibrated),
         }
-        made: dict[str, Any] = {"setting": setting.title, "milliseconds": {}, "slowest_batch": {}}
+        made: dict[str, Any] = {"setting": setting.title} | _no_costs()
         for prefix, predicted in (("", evaluation), ("calibration_", calibration)):
             answers = predicted.of(exits[prefix])
             made[f"{prefix}score"] = score(metric, answers, predicted.labels, predicted.labelled)
@@ -279,9 +289,7 @@ class EvaluateExits:
         self, model: Any, params: Any, rows: Any, metric: Metric, calibration_split: str
     ) -> dict[str, Any]:
         """Score of a model without early exit, on both splits."""
-        made: dict[str, Any] = {
-            "layers": model.layers, "milliseconds": {}, "slowest_batch": {}
-        }  # fmt: skip
+        made: dict[str, Any] = {"layers": model.layers} | _no_costs()
         for prefix, split in (("", self.split), ("calibration_", calibration_split)):
             predicted = predict_exits(model, params, list(rows.batches(split, 32)))
             made[f"{prefix}score"] = score(
@@ -338,8 +346,14 @@ def _exits_on_calibration_rows(
     )
 
 
-def _add_times(
-    point: dict[str, Any], size: str, seconds: np.ndarray, batches: Sequence[Batch]
+def _no_costs() -> dict[str, Any]:
+    """By batch size, to be filled by `_add_costs`."""
+    return {"milliseconds": {}, "millijoules": {}, "slowest_batch": {}}
+
+
+def _add_costs(
+    point: dict[str, Any], size: str, measured: Measured, batches: Sequence[Batch]
 ) -> None:
-    point["milliseconds"][size] = milliseconds_a_row(seconds, batches)
-    point["slowest_batch"][size] = 1000 * float(np.median(seconds, 0).max())
+    point["milliseconds"][size] = milliseconds_a_row(measured, batches)
+    point["millijoules"][size] = millijoules_a_row(measured, batches)
+    point["slowest_batch"][size] = 1000 * float(np.median(measured.seconds, 0).max())

@@ -148,9 +148,11 @@ def test_the_time_until_an_exit_never_falls_and_the_first_round_is_not_counted()
     model, params = made()
     calls = []
     functions = {name: lambda batch, name=name: calls.append(name) for name in "abc"}
-    seconds = interleaved(functions, [ragged(), ragged()], rounds=2)
-    assert {name: each.shape for name, each in seconds.items()} == dict.fromkeys("abc", (2, 2))
-    assert len(calls) == 3 * 2 * 3 and calls[:3] != calls[3:6]  # functions take turns
+    measured = interleaved(functions, [ragged(), ragged()], rounds=2)
+    assert {name: m.seconds.shape for name, m in measured.items()} == dict.fromkeys("abc", (2, 2))
+    assert all(each.joules is None for each in measured.values())  # no counters were given
+    # Functions take turns, each with all batches, and another one begins each round.
+    assert "".join(calls) == "ccaabb" + "aabbcc" + "bbccaa"
     run = EarlyExit(model, rules.AtExit(), 3)
     milliseconds = exit_milliseconds(run, params, [ragged()], rounds=1)
     assert milliseconds.shape == (5,) and (np.diff(milliseconds) >= 0).all()

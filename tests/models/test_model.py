@@ -137,6 +137,29 @@ def test_a_checkpoint_of_another_shape_is_named():
         families.check_shapes(MODEL, other, "the checkpoint")
 
 
+def test_equal_configs_are_built_once_and_a_later_change_builds_another():
+    settings = tiny.config()
+    model = families.build(settings)
+    assert families.build(tiny.config()) is model
+    assert model.shapes is model.shapes  # traced once
+    settings.width = 16
+    assert model.blocks[0].config.width == 32
+    assert families.build(settings).shapes["embed"]["token"].shape[1] == 16
+
+
+def test_equal_blocks_are_traced_once_and_drawn_apart(monkeypatch):
+    traced = []
+    block = type(families.build(tiny.config()).blocks[0])
+    init = block.init
+    monkeypatch.setattr(
+        block, "init", lambda self, *a, **k: traced.append(1) or init(self, *a, **k)
+    )
+    blocks = families.build(tiny.config(layers=5)).init(0)["blocks"]
+    assert len(traced) == 1
+    kernels = [np.asarray(each["attention"]["key"]["kernel"]) for each in blocks]
+    assert len({kernel.tobytes() for kernel in kernels}) == 5
+
+
 def test_a_config_survives_its_description():
     assert families.from_description(families.describe(CONFIG)) == CONFIG
     with pytest.raises(ValueError, match="Did you mean 'bert'"):

@@ -9,6 +9,7 @@ from jaxkd.report.write import sections, write
 def point(setting, milliseconds, score, calibration_score, share):
     return {
         "setting": setting, "milliseconds": {"1": milliseconds, "32": milliseconds / 2},
+        "millijoules": {"1": 10 * milliseconds, "32": 5 * milliseconds},
         "score": score, "calibration_score": calibration_score,
         "calibration_expected_milliseconds": milliseconds, "expected_milliseconds": milliseconds,
         "share": share, "slowest_batch": {"1": 2 * milliseconds, "32": milliseconds},
@@ -23,11 +24,12 @@ def optimal(*numbers):
 
 def results(corpus="RTE", full=0.80):
     model = {"layers": 2, "milliseconds": {"1": 4.0, "32": 2.0}, "score": full,
-             "calibration_score": 0.81}  # fmt: skip
+             "millijoules": {"1": 40.0, "32": 20.0}, "calibration_score": 0.81}  # fmt: skip
     short = {"layers": 1, "milliseconds": {"1": 2.0, "32": 1.0}, "score": 0.75,
-             "calibration_score": 0.76}  # fmt: skip
+             "millijoules": {"1": 20.0, "32": 10.0}, "calibration_score": 0.76}  # fmt: skip
     run = {
         "model": "exits", "full": "full", "split": "validation", "metric": "accuracy",
+        "no_energy": "this system has no energy counters",
         "calibration_split": "calibration", "calibration_rows": 100, "rows": 200,
         "timed_rows": 64, "layers": 2, "exits": [1, 2], "exit_scores": [0.6, 0.8],
         "exit_milliseconds": [2.0, 4.2], "models": {"full": model, "half": short},
@@ -72,6 +74,23 @@ def test_the_table_has_scores_times_and_speeds_in_their_units():
     assert rows["the whole model"] == ("–", "80.00", "2", "4.000", "2.000", "1.000", "1.000")
     assert rows["patience"] == ("patience 2", "79.00", "1.500", "3.000", "1.500", "1.333", "1.333")
     assert rows["half"][-1] == "2.000"
+
+
+def test_energy_is_in_the_table_or_the_report_says_why_not():
+    every = results()
+    runs = early_exit.measured(every, "stage")
+    why = "Energy was not measured: this system has no energy counters."
+    assert why in early_exit_tables.introduction(every, runs)
+    runs[0]["no_energy"] = ""
+    table = early_exit_tables.settings_table(every, runs, early_exit.at_equal_score, "", ("32",))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert table.header[-1] == "mJ a row, batch 32"
+    assert rows["the whole model"][-1] == "20.00" and rows["patience"][-1] == "15.00"
+    assert "not measured" not in early_exit_tables.introduction(every, runs)
+    whole = runs[0]["models"]["full"]
+    whole["calibration_score"] = 0.99  # no setting is left: a row of dashes
+    table = early_exit_tables.settings_table(every, runs, early_exit.at_equal_score, "")
+    assert {len(row) for row in table.rows} == {len(table.header)}
 
 
 def test_the_area_is_that_of_the_setting_the_calibration_rows_prefer():
