@@ -185,7 +185,7 @@ def _gathered(
 
 
 def batch_size(rows: int) -> int:
-    """The least size of a batch that holds so many rows: four sizes between powers of two.
+    """The least size of a batch that holds that many rows: four sizes between powers of two.
 
     >>> [batch_size(rows) for rows in (0, 1, 3, 5, 9, 13, 17, 25)]
     [0, 1, 3, 5, 10, 14, 20, 28]

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import math
 import pathlib
+import typing
 
 import pytest
 
@@ -33,6 +34,9 @@ REQUIRED = {  # what has no default
     "Initialise": dict(model=Config()),
     "Load": dict(name="somewhere"),
     "Choose": dict(source="a"),
+    "AddExits": dict(source="a"),
+    "Calibrate": dict(source="a"),
+    "EvaluateExits": dict(model="a", calibration="calibrated", full="b"),
     "Evaluate": dict(models=("a",)),
     "Decode": dict(models=("a",)),
     "Export": dict(model="a"),
@@ -69,9 +73,11 @@ def data_of(name: str):
 
 
 def check(name: str, stage) -> None:
+    from jaxkd.stages.exits import Calibrate
     from jaxkd.stages.generate import Generate
 
     earlier = {source: Generate(teacher="a") for source in SOURCES}
+    earlier["calibrated"] = Calibrate(source="a")
     check_stage("it", stage, earlier, data_of(name))
 
 
@@ -145,7 +151,8 @@ def test_a_value_outside_the_declared_range_is_refused_by_the_fields_name(name, 
     if not limits or not (limits.one_of or str(limits)):
         pytest.skip("no range is declared")
     several = isinstance(value, tuple)  # each of its elements has the range
-    number = type(value[0]) if several and not limits.one_of else type(value)
+    # An empty tuple has its elements' type in the annotation only.
+    number = typing.get_args(field.type)[0] if several and not limits.one_of else type(value)
     step = 1 if number is int else 1e-6
     outside = [
         *([limits.at_least - step] if limits.at_least is not None else []),
