@@ -7,7 +7,7 @@ import tempfile
 
 from tests.xla import FAST_COMPILATION
 
-# Runs that are killed and runs on several processes are compiled as they are for users.
+# Runs that tests/stages/test_killed.py kills are compiled as they are for users.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {FAST_COMPILATION}"
 )

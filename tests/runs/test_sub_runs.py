@@ -18,6 +18,7 @@ from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.models import load_model
 from tests.runs import nested
 from tests.stages import small
+from tests.xla import FAST_COMPILATION
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -131,7 +132,7 @@ def test_killed_inside_a_sub_run_it_ends_in_the_same_bits(corpus, tmp_path, mome
             sys.executable, "run.py", "--config", "tests/runs/nested.py",
             f"--config.data.dir={corpus}", f"--workdir={tmp_path / workdir}",
         ]  # fmt: skip
-        env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+        env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": FAST_COMPILATION}
         return subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

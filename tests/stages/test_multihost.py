@@ -17,6 +17,7 @@ from jaxkd.checkpoint.teacher_store import Store
 from jaxkd.data.rows.masking import Masking
 from jaxkd.stages.models import load_model
 from tests.stages import small, written
+from tests.xla import FAST_COMPILATION
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.slow  # each is a whole run or two, by two processes
@@ -43,7 +44,7 @@ def start(
     env = os.environ | {
         "JAXKD_CACHE": str(workspace / "cache"),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FAST_COMPILATION}",
     }
     return subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
