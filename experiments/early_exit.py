@@ -9,7 +9,7 @@ Variants: a backbone (mini, distilbert, albert, bert; by hub id, or --config.tea
 task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb); without a task your own table is read, as in
 experiments/classify.py. The backbone is fine-tuned: its score and its time are what early exit is
 compared with. (A backbone that has seen the task's training rows before would look surer on the
-rows held out here than elsewhere.) Then a classifier is added after each block and all learn
+rows held out here than elsewhere.) Then a copy of its head is added after each block, and all learn
 jointly, weighted by depth (PABEE), from the labels and from the fine-tuned backbone. A tenth of the
 training rows is held out to calibrate optimal stopping and to choose thresholds. Two students
 pruned from the backbone and distilled as long are the rivals: another way to the same speed.

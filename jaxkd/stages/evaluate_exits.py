@@ -81,7 +81,7 @@ class EvaluateExits:
     distance: tuple[float, ...] = field((0.001, 0.01, 0.05, 0.1, 0.5, 1.0), at_least=0)
     # Quality that the time of the whole model is worth: lambda times that time.
     prices: tuple[float, ...] = field(
-        (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6), at_least=0
+        (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.4), at_least=0
     )
     # Optimal stopping: exits that may be reached later are never used; 0: all may be. What counts
     # is the slowest round that Calibrate saw, of a batch as long as any can be.

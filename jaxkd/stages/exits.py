@@ -28,11 +28,16 @@ CALIBRATION = "calibration"
 
 @dataclasses.dataclass
 class AddExits:
-    """A model with a new classifier after each of some blocks; all else stays as it was."""
+    """A model with a new classifier after each of some blocks; all else stays as it was.
+
+    A trained head knows the labels, and their mean in a regression: exits that start from it need
+    fewer steps. DeeBERT and PABEE draw theirs at random.
+    """
 
     source: str  # stage whose model gets exits
     blocks: tuple[int, ...] = field((), at_least=0)  # from 0; empty: after all but the last
     pooler: str = field("own", one_of=EXIT_POOLERS)  # of an exit, or the head's shared by all
+    start: str = field("head", one_of=("head", "random"))  # an exit's weights before training
 
     def inputs(self) -> tuple[str, ...]:
         return (self.source,)
@@ -65,6 +70,8 @@ class AddExits:
         drawn = families.build(config).init(workspace.seed, workspace.name)
         tokenizer.keep(folder, workspace.folder)
         new = {name: drawn[name] for name in exit_blocks(drawn)}
+        if self.start == "head":
+            new = {name: {part: params["head"][part] for part in new[name]} for name in new}
         return {"exits": list(config.exits)} | save_model(workspace, config, params | new)
 
 

@@ -56,6 +56,8 @@ def experiment(file, **more):
         stages={
             "full": Initialise(model=shape),
             "exits_init": AddExits(source="full"),
+            "shared": AddExits(source="full", pooler="shared"),
+            "random": AddExits(source="full", start="random"),
             # Only the exits learn: the second stage of DeeBERT.
             "exits": Train(
                 source="exits_init", terms=terms, steps=20,
@@ -87,8 +89,19 @@ def test_exits_are_added_and_nothing_else_changes(ran):
     (_, before), (config, after) = (load_model(ran / "0" / n) for n in ("full", "exits_init"))
     assert config.exits == (0, 1) and set(after) - set(before) == {"exit_00", "exit_01"}
     jax.tree.map(np.testing.assert_array_equal, before, {name: after[name] for name in before})
-    changed = after["exit_00"]["classify"]["kernel"] != after["exit_01"]["classify"]["kernel"]
-    assert np.asarray(changed).any()  # each is drawn from a stream of its own
+    for name in ("exit_00", "exit_01"):
+        jax.tree.map(np.testing.assert_array_equal, after[name], before["head"])
+
+
+def test_exits_can_share_the_heads_pooler_and_be_drawn_at_random(ran):
+    head = load_model(ran / "0/full")[1]["head"]
+    _, shared = load_model(ran / "0/shared")
+    assert set(shared["exit_00"]) == {"classify"}
+    jax.tree.map(np.testing.assert_array_equal, shared["exit_00"]["classify"], head["classify"])
+    _, drawn = load_model(ran / "0/random")
+    kernels = [drawn[name]["classify"]["kernel"] for name in ("exit_00", "exit_01", "head")]
+    kernels = [np.asarray(kernel).tobytes() for kernel in kernels]
+    assert len(set(kernels)) == 3  # each from a stream of its own
 
 
 def test_exits_alone_learn_on_frozen_blocks(ran):
