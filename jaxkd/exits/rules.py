@@ -73,6 +73,7 @@ class Rule:
         return history.count
 
     def stops(self, count: Any, history: History, logits: Any, number: Any) -> Bool[Array, " B"]:
+        """Which rows stop at this exit; every rule has its own."""
         raise NotImplementedError
 
 
@@ -112,7 +113,7 @@ class Patience(Rule):
     """Stop once `patience` exits in a row agreed with the exit before each.
 
     Exits agree if they predict the same class; in a regression, if their numbers differ by less
-    than `tolerance`. A patience of the number of exits or more never stops.
+    than `tolerance`. A patience that no row could reach is refused by `check`.
     Source: Zhou et al. (2020), BERT Loses Patience, arXiv:2006.04152.
 
     >>> rule = Patience(patience=1)
