@@ -6,7 +6,7 @@ from jaxkd.data.rows.alfred_steps import StepRows
 from jaxkd.data.rows.labelled_rows import LabelledRows
 from jaxkd.data.rows.pair_rows import PairRows
 from jaxkd.data.rows.text import CausalRows, MaskedRows
-from jaxkd.export.torch_encoder import can_export
+from jaxkd.export.emit.whole import can_export
 from jaxkd.hub.folder import HUB
 from jaxkd.models import families
 

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from jaxkd.export.onnx_model import OPSETS, check_size, export_onnx, extra
+from jaxkd.export.emit.whole import check_encoder
+from jaxkd.export.extra import extra
+from jaxkd.export.onnx_model import check_size, export_onnx
 from jaxkd.export.verify import verify_folder, verify_onnx
 from jaxkd.hub import folder as hub
-from jaxkd.models import families
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
 
@@ -78,18 +79,11 @@ class HuggingFace:
 class Onnx:
     """`model.onnx`, whose inputs are what the model's tokenizer gives; encoders only."""
 
-    opset: int = 13  # 13 or 14: old enough for onnxruntime 1.6
-
     def check(self, config: Config | None = None) -> None:
-        for library in ("torch", "onnx", "onnxruntime"):
+        for library in ("onnx", "onnxruntime"):
             extra(library)
-        if self.opset not in OPSETS:
-            raise ValueError(f"opset={self.opset}; allowed are {', '.join(map(str, OPSETS))}.")
         if config is not None:
-            from jaxkd.export.torch_encoder import check_export
-
-            check_export(config)
-            families.build(config)
+            check_encoder(config)
             check_size(config)
 
     def write(
@@ -100,7 +94,7 @@ class Onnx:
         save_tokenizer: SaveTokenizer | None = None,
     ) -> dict[str, Any]:
         file = folder / "model.onnx"
-        export_onnx(config, params, file, opset=self.opset)
+        export_onnx(config, params, file)
         return {"megabytes": file.stat().st_size / 1e6}
 
     def verify(

@@ -1,8 +1,6 @@
-"""BERT, DistilBERT, RoBERTa and ALBERT in torch, with our parameters' names, for ONNX.
+"""BERT, DistilBERT, RoBERTa and ALBERT in torch, with our parameters' names.
 
-Written for inference and for the tracing ONNX exporter at opset 13: attention by hand (its fused
-form needs opset 14), no dropout, nothing that depends on the traced batch or length.
-Shapes stand in comments: checking them in tests would be recorded in the traced graph.
+For inference in torch, and to check exported files against: attention by hand, no dropout.
 """
 
 from collections.abc import Callable, Mapping
@@ -129,15 +127,10 @@ class MaskedLmHead(nn.Module):
         self.norm = nn.LayerNorm(config.embedding, config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.activation = ACTIVATIONS[config.head_activation or config.activation]
-        self.vocabulary = config.vocabulary
 
     def forward(self, hidden: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
         hidden = self.norm(self.activation(self.transform(hidden)))
-        # On two axes this becomes Gemm(transB=1), which shares the embedding's tensor; on three
-        # it would be a MatMul with a second, transposed copy of it in the file. onnx_model.py makes
-        # Transpose and MatMul of the Gemm.
-        logits = functional.linear(hidden.flatten(0, 1), token, self.bias)
-        return logits.reshape(*hidden.shape[:2], self.vocabulary)
+        return functional.linear(hidden, token, self.bias)
 
 
 class SequenceHead(nn.Module):
@@ -197,18 +190,13 @@ class Encoder(nn.Module):
         return self.head(hidden, self.embed.token.weight)
 
 
-def can_export(config: families.Config) -> bool:
-    """Whether the bridge has that family, and that head of it."""
-    return families.describe(config)["family"] in FAMILIES and config.head in HEADS
-
-
-def check_export(config: families.Config) -> None:
+def check_torch(config: families.Config) -> None:
     """Raise ValueError unless the bridge has that family and that head of it."""
-    if not can_export(config):
+    if families.describe(config)["family"] not in FAMILIES or config.head not in HEADS:
         raise ValueError(
-            f"ONNX export writes encoders ({', '.join(FAMILIES)}) with one of the heads "
+            f"the torch bridge has encoders ({', '.join(FAMILIES)}) with one of the heads "
             f"{', '.join(HEADS)}; found {config.family} with the head {config.head}. Save it as a "
-            "HuggingFace folder instead: --config.stages.export.skip=\"('onnx',)\"."
+            "HuggingFace folder instead, and open that with transformers."
         )
 
 
@@ -219,7 +207,7 @@ def to_torch(config: families.Config, params: Params) -> Encoder:
       ValueError: if the config cannot be built, the parameters are not of its shapes, or it is
         none of FAMILIES with one of HEADS.
     """
-    check_export(config)
+    check_torch(config)
     families.check_shapes(families.build(config), params, "params")
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         model = Encoder(config)

@@ -14,7 +14,8 @@ from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
 from jaxkd.data.tokenizers.open_folder import VOCABULARIES
 from jaxkd.data.tokenizers.tokenizer import folder_tokenizer
-from jaxkd.export.onnx_model import extra, input_names
+from jaxkd.export.emit.whole import input_names, output_of
+from jaxkd.export.extra import extra
 from jaxkd.export.texts import CLASSIFIES, WRITES, TextModel, decoder
 from jaxkd.models import bert, families, seq2seq
 from jaxkd.models.families import Config
@@ -67,7 +68,7 @@ def verify_onnx(
     )
 
     def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return session.run(["logits"], inputs)[0]
+        return session.run(None, inputs)[0]
 
     compared = _compare(run, config, params, tolerance, seed, origin=f"{file} in onnxruntime")
     header = onnx.load(file)
@@ -145,6 +146,8 @@ def _compare(
             inputs["token_type_ids"] = segments.astype(np.int64)
             batch = dataclasses.replace(batch, segments=segments.astype(np.int32))
         compared = mask
+        if config.head == "multi_task":  # [B, K, C], of all tasks
+            compared = np.ones((len(mask), output_of(config)[1][1]), bool)
         if isinstance(config, seq2seq.Config):
             written = _decoder_tokens(tokens)
             compared = np.ones(written.shape, bool)

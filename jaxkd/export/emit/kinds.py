@@ -1,0 +1,147 @@
+"""Kinds of weights in an exported file: what is stored of a matrix, and how it is multiplied."""
+
+import dataclasses
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxkd.export.emit.graph import Graph
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """How matrices are stored and multiplied; everything else stays float32."""
+
+    name: ClassVar[str]
+
+    def products(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    ) -> list[str]:
+        """hidden @ kernel for each [in, out] kernel; `names` are those of its weights.
+
+        hidden is [..., in]; in a streamed graph [rows, in].
+        """
+
+    def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
+        """Rows of an embedding [V, E] by their ids: [..., E]."""
+
+    def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
+        """hidden @ table.T for the embedding that `rows` stored under this name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Float32:
+    """As they are."""
+
+    name: ClassVar[str] = "float32"
+
+    def products(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    ) -> list[str]:
+        if not graph.streamed:
+            # A MatMul each and not one for all: onnxruntime makes one of them, with the attention.
+            return [
+                graph.add("MatMul", hidden, graph.weight(name, kernel))
+                for name, kernel in zip(names, kernels, strict=True)
+            ]
+        # As [out, in]: the fastest that onnxruntime has for a matrix it sees for the first time.
+        stacked = np.ascontiguousarray(np.concatenate(kernels, axis=1).T)
+        matrix = graph.weight(joined(names), stacked)
+        return split(graph, graph.add("Gemm", hidden, matrix, transB=1), kernels)
+
+    def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
+        return graph.add("Gather", graph.weight(name, table), ids)
+
+    def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
+        matrix = graph.weight(name, table)
+        # Not Gemm(transB=1): quantize_dynamic would transpose the matrix in place, and the
+        # embedding's Gather would read the transpose.
+        return graph.add("MatMul", hidden, graph.once("Transpose", matrix, perm=[1, 0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8:
+    """Signed bytes, a scale for each output; activations are made bytes as they come.
+
+    Products are sums of bytes in int32, exact. Activations get one scale and zero point a tensor
+    (`DynamicQuantizeLinear`), so that rows of a batch share them.
+
+    Args:
+      bits: of the weights; 7 where a processor adds products of bytes in 16 bits (x86 without
+        VNNI), which 8 bits overflow.
+    """
+
+    bits: int = 8
+    name: ClassVar[str] = "int8"
+
+    def products(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    ) -> list[str]:
+        stored, scale = quantise(np.concatenate(kernels, axis=1), axis=0, bits=self.bits)
+        product = self._product(graph, joined(names), hidden, stored, scale)
+        return split(graph, product, kernels)
+
+    def _product(
+        self, graph: Graph, name: str, hidden: str, stored: np.ndarray, scale: np.ndarray
+    ) -> str:
+        matrix, factors = graph.weight(name, stored), graph.weight(f"{name}_scale", scale)
+        return self._scaled(graph, hidden, matrix, factors)
+
+    def _scaled(self, graph: Graph, hidden: str, matrix: str, factors: str) -> str:
+        quantised, own_scale, zero = graph.once("DynamicQuantizeLinear", hidden, outputs=3)
+        summed = graph.add("MatMulInteger", quantised, matrix, zero)
+        both = graph.add("Mul", own_scale, factors)
+        return graph.add("Mul", graph.add("Cast", summed, to=_FLOAT), both)
+
+    def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
+        stored, scale = quantise(table, axis=1, bits=self.bits)
+        chosen = graph.add("Gather", graph.weight(name, stored), ids)
+        factors = graph.add("Gather", graph.weight(f"{name}_scale", scale[:, None]), ids)
+        return graph.add("Mul", graph.add("Cast", chosen, to=_FLOAT), factors)
+
+    def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
+        stored, scale = quantise(table, axis=1, bits=self.bits)
+        matrix = graph.once("Transpose", graph.weight(name, stored), perm=[1, 0])
+        factors = graph.once(
+            "Reshape", graph.weight(f"{name}_scale", scale[:, None]), np.array([-1], np.int64)
+        )
+        return self._scaled(graph, hidden, matrix, factors)
+
+
+_FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+def quantise(array: np.ndarray, *, axis: int, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """int8 values and float32 scales, with array ~ values * scale; `axis` is summed over.
+
+    Symmetric: the largest magnitude of each row or column is 2^(bits - 1) - 1 and 0 stays 0.
+
+    >>> values, scale = quantise(np.array([[1.0, -254.0], [-127.0, 2.0]]), axis=0)
+    >>> values.tolist(), scale.tolist()
+    ([[1, -127], [-127, 1]], [1.0, 2.0])
+    """
+    largest = 2 ** (bits - 1) - 1
+    magnitude = np.abs(array).max(axis)
+    scale = np.where(magnitude > 0, magnitude / largest, 1.0).astype(np.float32)
+    values = np.round(array / np.expand_dims(scale, axis))
+    return np.clip(values, -largest, largest).astype(np.int8), scale
+
+
+def joined(names: tuple[str, ...]) -> str:
+    """One name for matrices side by side: attention/query+key+value/kernel."""
+    if len(names) == 1:
+        return names[0]
+    parts = [name.split("/") for name in names]
+    return "/".join("+".join(dict.fromkeys(each)) for each in zip(*parts, strict=True))
+
+
+def split(graph: Graph, product: str, kernels: tuple[Any, ...]) -> list[str]:
+    """Products of matrices side by side, apart again."""
+    if len(kernels) == 1:
+        return [product]
+    sizes = np.array([kernel.shape[1] for kernel in kernels], np.int64)
+    return list(graph.add("Split", product, sizes, outputs=len(kernels), axis=-1))
+
+
+KINDS: dict[str, Any] = {kind.name: kind for kind in (Float32, Int8)}
+FLOAT32 = Float32()
