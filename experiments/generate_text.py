@@ -24,7 +24,6 @@ import dataclasses
 from configs.own_data import OwnData, decoder_stages, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.text import CausalText
-from jaxkd.export.formats import HuggingFace
 from jaxkd.runs.experiment import Comparison, Curve, Report
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.export import Export
@@ -61,7 +60,7 @@ def get_config(variant: str = "mini") -> GenerateText:
         teacher, student = training(5e-5, 1, 16, chunk=256), training(2e-4, 3, 16, chunk=256)
     stages = decoder_stages(smoke, teacher, student) | {
         "evaluate": Evaluate(models=tuple(LABELS), splits=(), batch_size=16, chunk=256),
-        "export": Export(model="student", formats={"huggingface": HuggingFace()}),
+        "export": Export(model="student"),
     }
     students = ("student", "alone")
     return GenerateText(

@@ -24,7 +24,6 @@ from configs.own_data import OwnData, decoder_stages, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.pairs import Instructions
 from jaxkd.decode.beam import Beam
-from jaxkd.export.formats import HuggingFace
 from jaxkd.runs.experiment import Comparison, Curve, Report
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.evaluate import Evaluate
@@ -72,7 +71,7 @@ def get_config(variant: str = "mini") -> Instruct:
             batch_size=16,
             rows=32 if smoke else 256,
         ),
-        "export": Export(model="student", formats={"huggingface": HuggingFace()}),
+        "export": Export(model="student"),
     }
     students = ("student", "alone")
     return Instruct(

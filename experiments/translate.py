@@ -29,7 +29,6 @@ from configs.own_data import OwnData, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.pairs import Pairs
 from jaxkd.decode.beam import Beam
-from jaxkd.export.formats import HuggingFace
 from jaxkd.runs.experiment import Comparison, Curve, Report
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
@@ -129,7 +128,7 @@ def get_config(variant: str = "mini") -> Translate:
             models=tuple(LABELS), metrics=("bleu", "exact"),
             beam=Beam(width=width, max_tokens=room), rows=32 if smoke else 1000,
         ),
-        "export": Export(model="student", formats={"huggingface": HuggingFace()}),
+        "export": Export(model="student"),
     }  # fmt: skip
     students = ("student", "alone")
     return Translate(

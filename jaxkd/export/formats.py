@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from jaxkd.export.emit.whole import check_encoder
+from jaxkd.export.emit.whole import check_export
 from jaxkd.export.extra import extra
 from jaxkd.export.onnx_model import check_size, export_onnx
 from jaxkd.export.verify import verify_folder, verify_onnx
@@ -77,13 +77,13 @@ class HuggingFace:
 
 @dataclasses.dataclass
 class Onnx:
-    """`model.onnx`, whose inputs are what the model's tokenizer gives; encoders only."""
+    """ONNX files that take what the model's tokenizer gives: see `export_onnx`."""
 
     def check(self, config: Config | None = None) -> None:
         for library in ("onnx", "onnxruntime"):
             extra(library)
         if config is not None:
-            check_encoder(config)
+            check_export(config)
             check_size(config)
 
     def write(
@@ -93,11 +93,10 @@ class Onnx:
         params: Params,
         save_tokenizer: SaveTokenizer | None = None,
     ) -> dict[str, Any]:
-        file = folder / "model.onnx"
-        export_onnx(config, params, file)
-        return {"megabytes": file.stat().st_size / 1e6}
+        files = export_onnx(config, params, folder)
+        return {"megabytes": sum(file.stat().st_size for file in files) / 1e6}
 
     def verify(
         self, folder: pathlib.Path, config: Config, params: Params, *, tolerance: float
     ) -> dict[str, Any]:
-        return verify_onnx(folder / "model.onnx", config, params, tolerance=tolerance)
+        return verify_onnx(folder, config, params, tolerance=tolerance)

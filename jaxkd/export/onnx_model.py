@@ -1,4 +1,4 @@
-"""A whole model as one ONNX file, opset 13 and IR 7, old enough for onnxruntime 1.6 (2020)."""
+"""Whole models as ONNX files, opset 13 and IR 7, old enough for onnxruntime 1.6 (2020)."""
 
 import os
 import pathlib
@@ -6,8 +6,9 @@ import pathlib
 import jax
 import numpy as np
 
+from jaxkd.export.emit.graph import Graph
 from jaxkd.export.emit.kinds import FLOAT32, Weights
-from jaxkd.export.emit.whole import encoder_graph
+from jaxkd.export.emit.whole import graphs
 from jaxkd.export.extra import extra
 from jaxkd.models import families
 from jaxkd.models.families import Config
@@ -18,16 +19,18 @@ _SLACK = 2**24  # for the graph itself, generously
 
 
 def export_onnx(
-    config: Config, params: Params, file: pathlib.Path, weights: Weights = FLOAT32
-) -> None:
-    """Write the model: `input_ids`, `attention_mask` -> `logits`; activations are float32.
+    config: Config, params: Params, folder: pathlib.Path, weights: Weights = FLOAT32
+) -> list[pathlib.Path]:
+    """Write the model into a folder; returns its files. Activations are float32.
 
-    Inputs are int64 [batch, length], as the model's tokenizer gives them; a family with two
-    segments has `token_type_ids` too. Logits are [batch, length, V or C], of a classifier of
-    sequences [batch, C], of several tasks [batch, K, C]; a bare model has `last_hidden_state`
-    instead. Batch and length are free, up to `config.max_length`. Weights have the names of our
-    parameters. The file appears whole or not at all. Whether the numbers are right is not checked
-    here; see `verify.verify_onnx`.
+    `model.onnx` has the inputs that the model's tokenizer gives, int64 [batch, length]:
+    `input_ids`, `attention_mask` and for a family with two segments `token_type_ids`. Logits are
+    [batch, length, V or C], of a classifier of sequences [batch, C], of several tasks
+    [batch, K, C]; a bare model has `last_hidden_state` instead. A causal_lm has a cache as well,
+    and an encoder-decoder two files, `encoder_model.onnx` and `decoder_model.onnx`: emit/whole.py
+    lists their inputs. Batch and lengths are free, up to `config.max_length`. Weights have the
+    names of our parameters. A file appears whole or not at all. Whether the numbers are right is
+    not checked here; see `verify.verify_onnx`.
 
     Raises:
       ModuleNotFoundError: without the extra `export`.
@@ -35,9 +38,19 @@ def export_onnx(
         message can be.
     """
     check_size(config)
+    extra("onnx")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, graph in graphs(config, params, weights):
+        write_graph(graph, folder / name)
+        files.append(folder / name)
+    return files
+
+
+def write_graph(graph: Graph, file: pathlib.Path) -> None:
+    """Check a graph and write it; the file appears whole or not at all."""
     onnx = extra("onnx")
-    model = encoder_graph(config, params, weights).model()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    model = graph.model()
     unfinished = file.with_name(f".{file.name}.tmp")
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -54,6 +67,7 @@ def check_size(config: Config) -> None:
     if size + _SLACK > _LIMIT:
         raise ValueError(
             f"the parameters take {size / 2**30:.2f} GiB in float32, and an ONNX file is one "
-            "protobuf message, of less than 2 GiB. Export a smaller student, or keep the "
-            "HuggingFace folder (jaxkd.hub.folder.save), which has no such limit."
+            "protobuf message, of less than 2 GiB. Export a smaller student, or only a "
+            "HuggingFace folder, which has no such limit: "
+            "--config.stages.export.skip=\"('onnx',)\"."
         )

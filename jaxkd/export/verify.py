@@ -16,6 +16,7 @@ from jaxkd.data.tokenizers.open_folder import VOCABULARIES
 from jaxkd.data.tokenizers.tokenizer import folder_tokenizer
 from jaxkd.export.emit.whole import input_names, output_of
 from jaxkd.export.extra import extra
+from jaxkd.export.onnx_files import OnnxFiles
 from jaxkd.export.texts import CLASSIFIES, WRITES, TextModel, decoder
 from jaxkd.models import bert, families, seq2seq
 from jaxkd.models.families import Config
@@ -46,32 +47,27 @@ class ExportMismatch(RuntimeError):
 
 
 def verify_onnx(
-    file: pathlib.Path, config: Config, params: Params, *, tolerance: float = 1e-4, seed: int = 0
+    folder: pathlib.Path, config: Config, params: Params, *, tolerance: float = 1e-4, seed: int = 0
 ) -> dict[str, Any]:
-    """Run an ONNX file in onnxruntime on the CPU and compare its logits with ours.
+    """Run a folder's ONNX files in onnxruntime on the CPU and compare their logits with ours.
 
     Ours is the float32 model whatever `config.compute` says, its products in full precision on
     accelerators too. Compared are two batch sizes by two lengths (the longest the model takes is
     one, up to LONGEST and what fits into memory), rows of different lengths, and only where the
     mask is True; `tolerance` is absolute. Tokens are random, segments too where there are two, and
-    the padding id is among them inside a row, unless the model counts positions by it.
+    the padding id is among them inside a row, unless the model counts positions by it. A model
+    with a cache is run in two parts, the second on the first one's cache.
 
     Raises:
       ExportMismatch: says at which shape, row, position and token they differ, and by how much.
       ModuleNotFoundError: without the extra `export`.
     """
     onnx, onnxruntime = extra("onnx"), extra("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about the machine
-    session = onnxruntime.InferenceSession(
-        file.read_bytes(), options, providers=["CPUExecutionProvider"]
+    files = OnnxFiles(folder, config)
+    compared = _compare(
+        files.logits, config, params, tolerance, seed, origin=f"{folder} in onnxruntime"
     )
-
-    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return session.run(None, inputs)[0]
-
-    compared = _compare(run, config, params, tolerance, seed, origin=f"{file} in onnxruntime")
-    header = onnx.load(file)
+    header = onnx.load(files.files[0])
     opset = {entry.domain: entry.version for entry in header.opset_import}[""]
     versions = {"onnxruntime": onnxruntime.__version__, "opset": opset, "ir": header.ir_version}
     return compared | versions
@@ -108,8 +104,6 @@ def verify_folder(
     def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
         with torch.no_grad():
             tensors = {name: torch.tensor(array) for name, array in inputs.items()}
-            if isinstance(config, seq2seq.Config):
-                tensors["decoder_input_ids"] = torch.tensor(_decoder_tokens(inputs["input_ids"]))
             outputs = model(**tensors)
         logits = outputs.logits if hasattr(outputs, "logits") else outputs.last_hidden_state
         return logits.float().numpy()
@@ -149,7 +143,7 @@ def _compare(
         if config.head == "multi_task":  # [B, K, C], of all tasks
             compared = np.ones((len(mask), output_of(config)[1][1]), bool)
         if isinstance(config, seq2seq.Config):
-            written = _decoder_tokens(tokens)
+            written = inputs["decoder_input_ids"] = _decoder_tokens(tokens)
             compared = np.ones(written.shape, bool)
             batch = dataclasses.replace(
                 batch, decoder_tokens=written.astype(np.int32), decoder_mask=compared
@@ -173,7 +167,9 @@ def _compare(
 
 def _tokens(config: Config, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random tokens, int64, of which one inside each row is padding where that is legal."""
-    ids = np.delete(np.arange(config.vocabulary), [config.pad] if config.pad >= 0 else [])
+    # Both sides of an encoder-decoder with two vocabularies know these.
+    known = min(config.vocabulary, getattr(config, "source_vocabulary", 0) or config.vocabulary)
+    ids = np.delete(np.arange(known), [config.pad] if 0 <= config.pad < known else [])
     tokens = rng.choice(ids, size=mask.shape)
     # RoBERTa counts positions by the padding id, in transformers; ours counts by the mask.
     by_padding = bool(getattr(config, "position_offset", 0))

@@ -72,6 +72,19 @@ class RotaryTables:
         return add("Concat", *halves, axis=-1)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockInputs:
+    """What a block gets besides hidden states."""
+
+    bias: str = ""  # added to the scores of its self-attention
+    lengths: str = ""  # int32 [B]: tokens of each row, for a recurrent layer
+    rotary: RotaryTables | None = None
+    layout: Layout = Layout()
+    past: tuple[str, ...] = ()  # the block's cache of earlier positions
+    memory: KeyValue | None = None  # of the encoder's states, in a block that attends to them
+    memory_bias: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Attention:
     """The attention `name` of a block's parameters."""

@@ -1,27 +1,17 @@
 """Encoders as ONNX operators: BERT and what shares its block, and ModernBERT."""
 
 import collections
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxkd.export.emit.attention import Attention, Heads, Layout, RotaryTables, band
+from jaxkd.export.emit.attention import Attention, BlockInputs, Heads, RotaryTables, band
 from jaxkd.export.emit.layers import Emitter, Layer, integers, number
 from jaxkd.models import bert, heads, modernbert
 from jaxkd.models.rotary import Rotary
 
 NEVER = -1e9  # the score of a class that a task does not have, as models/heads.py gives it
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockInputs:
-    """What a block gets besides hidden states."""
-
-    bias: str  # added to the scores of its attention
-    rotary: RotaryTables | None = None
-    layout: Layout = Layout()
 
 
 def bert_embed(
@@ -110,20 +100,28 @@ def block_inputs(e: Emitter, config: Any, ids: str, counts: str) -> Callable[[An
             bias = windows[window]
         theta = getattr(block, "rope_theta", None)
         if theta is None:
-            return BlockInputs(bias)
+            return BlockInputs(bias=bias)
         if theta not in tables:
-            tables[theta] = rotary_tables(e, Rotary(block.key_width, theta), counts)
-        return BlockInputs(bias, tables[theta])
+            tables[theta] = rotary_tables(
+                e, Rotary(block.key_width, theta), token_positions(e, counts)
+            )
+        return BlockInputs(bias=bias, rotary=tables[theta])
 
     return inputs_of
 
 
-def rotary_tables(e: Emitter, rotary: Rotary, counts: str) -> RotaryTables:
-    """Of the positions counted over tokens, not padding."""
+def token_positions(e: Emitter, counts: str) -> str:
+    """0, 1, 2 ... counted over tokens, not padding: int64 [B, L]."""
+    add, one = e.graph.once, np.array(1, np.int64)
+    counted = add("Sub", add("CumSum", counts, one), one)
+    return add("Max", counted, np.array(0, np.int64))
+
+
+def rotary_tables(e: Emitter, rotary: Rotary, positions: str) -> RotaryTables:
+    """Cosines and sines of positions [B, L]."""
     add = e.graph.add
-    counted = add("Sub", add("CumSum", counts, np.array(1, np.int64)), np.array(1, np.int64))
-    rows = add("Cast", add("Max", counted, np.array(0, np.int64)), to=1)
-    angle = add("Mul", add("Unsqueeze", rows, integers(1, 3)), rotary.frequencies())
+    rows = add("Cast", add("Unsqueeze", positions, integers(1, 3)), to=1)
+    angle = add("Mul", rows, rotary.frequencies())
     return RotaryTables(add("Cos", angle), add("Sin", angle))
 
 

@@ -25,6 +25,9 @@ class Weights(Protocol):
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
         """Rows of an embedding [V, E] by their ids: [..., E]."""
 
+    def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
+        """An array in float32, for operators that take no bytes; products sum over `axis`."""
+
     def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
         """hidden @ table.T for the embedding that `rows` stored under this name."""
 
@@ -51,6 +54,9 @@ class Float32:
 
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
         return graph.add("Gather", graph.weight(name, table), ids)
+
+    def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
+        return graph.weight(name, array)
 
     def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
         matrix = graph.weight(name, table)
@@ -98,6 +104,11 @@ class Int8:
         chosen = graph.add("Gather", graph.weight(name, stored), ids)
         factors = graph.add("Gather", graph.weight(f"{name}_scale", scale[:, None]), ids)
         return graph.add("Mul", graph.add("Cast", chosen, to=_FLOAT), factors)
+
+    def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
+        stored, scale = quantise(array, axis=axis, bits=self.bits)
+        factors = graph.weight(f"{name}_scale", np.expand_dims(scale, axis))
+        return graph.add("Mul", graph.add("Cast", graph.weight(name, stored), to=_FLOAT), factors)
 
     def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
         stored, scale = quantise(table, axis=1, bits=self.bits)

@@ -1,22 +1,29 @@
-"""A whole encoder as one ONNX graph: token ids and mask to logits."""
+"""Whole models as ONNX graphs: encoders, decoders with a cache, and encoder-decoders in two."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxkd.export.emit import encoder
+from jaxkd.export.emit import decoder, encoder, seq2seq
+from jaxkd.export.emit.attention import BlockInputs, KeyValue
 from jaxkd.export.emit.graph import Graph
 from jaxkd.export.emit.kinds import FLOAT32, Weights
-from jaxkd.export.emit.layers import Emitter
+from jaxkd.export.emit.layers import Emitter, integers
 from jaxkd.models import families
+from jaxkd.models import seq2seq as seq2seq_models
 from jaxkd.models.families import Config
-from jaxkd.models.model import Params
-from jaxkd.models.stack import listed_blocks
+from jaxkd.models.model import Model, Params
+from jaxkd.models.stack import unstack
 
 ROW = ("batch", "length")
+MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 
 
 def input_names(config: Config) -> tuple[str, ...]:
-    """The inputs of a config's ONNX file, by the names tokenizers of transformers use.
+    """The inputs besides a cache, by the names tokenizers of transformers use.
 
     >>> input_names(families.FAMILIES["bert"][0]())
     ('input_ids', 'attention_mask', 'token_type_ids')
@@ -27,37 +34,67 @@ def input_names(config: Config) -> tuple[str, ...]:
 
 def output_of(config: Config) -> tuple[str, tuple[int | str, ...]]:
     """The name and shape of the output: logits, or of a bare model its last states."""
+    classes = len(config.labels)
+    tasks = [label.split(":")[0] for label in config.labels]
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "sequence_classification": ("batch", classes),
+        "token_classification": (*ROW, classes),
+        "multi_task": ("batch", len(set(tasks)), max(map(tasks.count, tasks))),
+    }
     if config.head == "bare":
         return "last_hidden_state", (*ROW, config.width)
-    if config.head == "masked_lm":
-        return "logits", (*ROW, config.vocabulary)
-    if config.head == "multi_task":
-        tasks = [label.split(":")[0] for label in config.labels]
-        return "logits", ("batch", len(set(tasks)), max(map(tasks.count, tasks)))
-    classes = len(config.labels)
-    return "logits", (
-        ("batch", classes) if config.head != "token_classification" else (*ROW, classes)
-    )
+    return "logits", shapes.get(config.head, (*ROW, config.vocabulary))
 
 
-def check_encoder(config: Config) -> None:
-    """Raise ValueError unless there are emitters of the model's embedding, blocks and head."""
+def cache_names(config: Config, *, memory: bool = False) -> tuple[str, ...]:
+    """The arrays of one block's cache, as optimum names them; of an LSTM layer its state.
+
+    Args:
+      memory: of the encoder's states, which a step reads and does not change.
+    """
+    if memory:
+        return ("encoder.key", "encoder.value")
+    if isinstance(config, seq2seq_models.Config):
+        own = ("hidden", "cell") if _is_recurrent(config) else ("key", "value")
+        return tuple(f"decoder.{name}" for name in own)
+    return ("key", "value")
+
+
+def _is_recurrent(config: Config) -> bool:
+    return config.family == "lstm"
+
+
+def has_cache(config: Config) -> bool:
+    """Whether the file of a decoder takes and returns a cache: it predicts the next token."""
+    return config.head in ("causal_lm", "seq2seq_lm")
+
+
+def check_export(config: Config) -> None:
+    """Raise ValueError unless there are emitters of all the model's modules."""
     model = families.build(config)
-    known = (encoder.EMBEDS, encoder.BLOCKS, encoder.HEADS)
-    modules = (model.embed, model.blocks[0], model.head)
-    if all(type(module) in table for module, table in zip(modules, known, strict=True)):
+    known = _tables(model)
+    if type(model.head) in known[1] and all(type(block) in known[0] for block in model.blocks):
         return
     raise ValueError(
-        f"ONNX export writes encoders ({', '.join(exportable_families())}); found {config.family} "
-        f"with the head {config.head}. Save it as a HuggingFace folder instead: "
+        f"ONNX export writes {', '.join(exportable_families())}; found {config.family} with the "
+        f"head {config.head}. Save it as a HuggingFace folder instead: "
         "--config.stages.export.skip=\"('onnx',)\"."
     )
+
+
+def _tables(model: Model) -> tuple[Mapping[type, Any], Mapping[type, Any]]:
+    """The emitters of a model's blocks and heads."""
+    if model.encoder is not None:
+        return seq2seq.BLOCKS, seq2seq.HEADS
+    if type(model.blocks[0]) in decoder.BLOCKS:
+        return decoder.BLOCKS, decoder.HEADS
+    return encoder.BLOCKS, encoder.HEADS
 
 
 def can_export(config: Config) -> bool:
     """Whether a whole model of this family and head can be written."""
     try:
-        check_encoder(config)
+        check_export(config)
     except ValueError:
         return False
     return True
@@ -65,41 +102,194 @@ def can_export(config: Config) -> bool:
 
 def exportable_families() -> list[str]:
     """Families of which some head can be written."""
+    known = {*encoder.HEADS, *decoder.HEADS, *seq2seq.HEADS}
     return [
         name
         for name, (kind, _) in families.FAMILIES.items()
-        if set(kind.known_heads.values()) & set(encoder.HEADS)
+        if set(kind.known_heads.values()) & known
     ]
 
 
-def encoder_graph(config: Config, params: Params, weights: Weights = FLOAT32) -> Graph:
-    """`input_ids`, `attention_mask` (and `token_type_ids`) [B, L] int64 -> the head's output.
+def graphs(
+    config: Config, params: Params, weights: Weights = FLOAT32
+) -> Iterator[tuple[str, Graph]]:
+    """The model's files by name, one at a time.
 
-    Early exits are no part of it: the file predicts with the head, as the whole model does.
+    Early exits are no part of them: a file predicts with the head, as the whole model does.
 
     Raises:
       ValueError: for a family or head without an emitter, or parameters of another shape.
     """
-    check_encoder(config)
+    check_export(config)
     model = families.build(config)
-    listed = params | {"blocks": listed_blocks(params["blocks"])}
+    listed = unstack(params)
     families.check_shapes(model, listed, "params")
     listed = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), listed)
+    if model.encoder is not None:
+        yield ENCODER, encoder_side_graph(config, model, listed, weights)
+        yield DECODER, decoder_side_graph(config, model, listed, weights)
+    elif type(model.blocks[0]) in decoder.BLOCKS:
+        yield MODEL, decoder_graph(config, model, listed, weights)
+    else:
+        yield MODEL, encoder_graph(config, model, listed, weights)
+
+
+def encoder_graph(config: Config, model: Model, params: Params, weights: Weights) -> Graph:
+    """`input_ids`, `attention_mask` (and `token_type_ids`), int64 -> the head's output."""
     graph = Graph()
     e = Emitter(graph, weights)
     values = {name: graph.input(name, np.int64, ROW) for name in input_names(config)}
     ids, counts = values["input_ids"], values["attention_mask"]
     emit = encoder.EMBEDS[type(model.embed)]
-    hidden = emit(e, config, listed, ids, counts, values.get("token_type_ids"))
+    hidden = emit(e, config, params, ids, counts, values.get("token_type_ids"))
     inputs_of = encoder.block_inputs(e, config, ids, counts)
     for i, block in enumerate(model.blocks):
         number = 0 if model.shared else i
         with graph.scope(f"block_{number:02d}"):
-            own = listed["blocks"][number]
-            inputs = inputs_of(block.config)
+            own, inputs = params["blocks"][number], inputs_of(block.config)
             hidden = encoder.BLOCKS[type(block)](e, block.config, own, hidden, inputs)
     head = encoder.HEADS[type(model.head)]
-    logits = head(e, config, listed["head"], hidden, counts, listed["embed"]["token"])
+    logits = head(e, config, params["head"], hidden, counts, params["embed"]["token"])
     name, shape = output_of(config)
     graph.output(name, logits, np.float32, shape)
+    return graph
+
+
+def decoder_graph(config: Config, model: Model, params: Params, weights: Weights) -> Graph:
+    """`input_ids` [B, L], `attention_mask` [B, P + L] and the cache of P positions -> the same.
+
+    The cache is `past_key_values.I.key` and `.value` [B, G, P, K]; P may be 0. Returned are
+    logits and `present.I.key` and `.value`. A model without the head causal_lm has no cache.
+    """
+    graph, cached = Graph(), has_cache(config)
+    e = Emitter(graph, weights)
+    ids = graph.input("input_ids", np.int64, ROW)
+    counts = graph.input("attention_mask", np.int64, ("batch", "total" if cached else "length"))
+    positions = decoder.last_columns(e, ids, encoder.token_positions(e, counts))
+    hidden = decoder.embed(e, config, params, ids, positions)
+    bias = decoder.causal_bias(e, ids, counts)
+    shared = decoder.block_inputs(e, config, positions, bias)
+    state: dict[str, tuple[str, tuple[int | str, ...]]] = {}
+    groups = getattr(config, "kv_heads", 0) or config.heads
+    shape = ("batch", groups, "past", config.key_width)
+    for i, block in enumerate(model.blocks):
+        past = _past(graph, i, cache_names(config), shape) if cached else ()
+        inputs = dataclasses.replace(shared, past=past)
+        with graph.scope(f"block_{i:02d}"):
+            emit = decoder.BLOCKS[type(block)]
+            hidden, present = emit(e, block.config, params["blocks"][i], hidden, inputs)
+        for name, value in zip(cache_names(config), present, strict=True):
+            state[f"present.{i}.{name}"] = (value, ("batch", groups, "total", config.key_width))
+    head = decoder.HEADS[type(model.head)]
+    logits = head(e, config, params["head"], hidden, counts, params["embed"]["token"])
+    name, logits_shape = output_of(config)
+    graph.output(name, logits, np.float32, logits_shape)
+    for name, (value, shape) in state.items() if cached else ():
+        graph.output(name, value, np.float32, shape)
+    return graph
+
+
+def _past(graph: Graph, i: int, names: tuple[str, ...], shape: Any) -> tuple[str, ...]:
+    return tuple(graph.input(f"past_key_values.{i}.{name}", np.float32, shape) for name in names)
+
+
+def encoder_side_graph(config: Any, model: Model, params: Params, weights: Weights) -> Graph:
+    """`input_ids`, `attention_mask` -> what the decoder attends to.
+
+    Returned are `last_hidden_state` [B, L, D] and, computed once for all steps, each decoder
+    block's keys and values of it: `present.I.encoder.key` and `.value` [B, H, L, K].
+    """
+    graph, inner = Graph(), config.encoder()
+    e = Emitter(graph, weights)
+    ids, counts = (graph.input(name, np.int64, ROW) for name in input_names(config))
+    own, length = params["encoder"], encoder.length_of(e, ids)
+    name, token = "embed/token", params["embed"]["token"]
+    if config.source_vocabulary:
+        name, token = "encoder_embed/token", own["embed"]["token"]
+    rows = e.weights.rows(graph, name, token, ids)
+    start = graph.constant(np.array(0, np.int64))
+    hidden = embed_of(config)(e, inner, own["embed"], "encoder_embed", rows, start, length)
+    inputs = _encoder_inputs(e, config, own["embed"], counts, length)
+    for i, block in enumerate(model.encoder.blocks):
+        with graph.scope(f"encoder_block_{i:02d}"):
+            emit = seq2seq.BLOCKS[type(block)]
+            hidden, _ = emit(e, block.config, own["blocks"][i], hidden, inputs)
+    if model.encoder.head is not None:
+        with graph.scope("encoder_head"):
+            hidden = e.rms_norm("norm", own["head"], hidden, config.norm_epsilon)
+    memories = []
+    for i, block in enumerate(model.blocks):
+        with graph.scope(f"block_{i:02d}"):
+            memories.append(seq2seq.memory_of(e, block.config, params["blocks"][i], hidden))
+    graph.output("last_hidden_state", hidden, np.float32, (*ROW, config.width))
+    shape = ("batch", config.heads, "length", config.key_width)
+    for i, memory in enumerate(memories):
+        names = cache_names(config, memory=True)
+        for name, value in zip(names, (memory.key, memory.value), strict=True):
+            graph.output(f"present.{i}.{name}", value, np.float32, shape)
+    return graph
+
+
+def embed_of(config: Config) -> Callable[..., str]:
+    """The emitter of an encoder-decoder's embedding behind the tokens' vectors."""
+    return seq2seq.t5_embed if "buckets" in vars(config) else seq2seq.embed
+
+
+def _encoder_inputs(e: Emitter, config: Any, params: Any, counts: str, length: str) -> BlockInputs:
+    if _is_recurrent(config):
+        total = e.graph.add("ReduceSum", counts, integers(1), keepdims=0)
+        return BlockInputs(lengths=e.graph.add("Cast", total, to=6))
+    bias = e.bias_of(decoder.columns(e, counts))
+    if "relative" in params:
+        relative = seq2seq.t5_score_bias(
+            e, config, params["relative"], "encoder_embed/relative", length, length, encodes=True
+        )
+        bias = e.graph.add("Add", relative, bias)
+    return BlockInputs(bias=bias)
+
+
+def decoder_side_graph(config: Any, model: Model, params: Params, weights: Weights) -> Graph:
+    """`input_ids` [B, L] of the decoder, `encoder_attention_mask` [B, M], both caches -> logits.
+
+    The caches are `past_key_values.I.decoder.*` of P earlier tokens (P may be 0; an LSTM's are its
+    states, zeros at first) and `past_key_values.I.encoder.*`, which the encoder's file returned.
+    Also returned is `present.I.decoder.*`.
+    """
+    graph = Graph()
+    e = Emitter(graph, weights)
+    ids = graph.input("input_ids", np.int64, ROW)
+    memory_counts = graph.input("encoder_attention_mask", np.int64, ("batch", "source"))
+    recurrent, length = _is_recurrent(config), encoder.length_of(e, ids)
+    cache = (
+        ("batch", config.width) if recurrent else ("batch", config.heads, "past", config.key_width)
+    )
+    pasts = [_past(graph, i, cache_names(config), cache) for i in range(config.layers)]
+    source = ("batch", config.heads, "source", config.key_width)
+    memories = [
+        KeyValue(*_past(graph, i, cache_names(config, memory=True), source))
+        for i in range(config.layers)
+    ]
+    embed, bias = params["embed"], ""
+    before = graph.constant(np.array(0, np.int64))
+    if not recurrent:
+        before = graph.add("Gather", graph.add("Shape", pasts[0][0]), np.array(2, np.int64))
+        room = graph.add("Add", before, length)
+        bias = seq2seq.seq2seq_bias(e, config, embed, length, room)
+    rows = e.weights.rows(graph, "embed/token", embed["token"], ids)
+    hidden = embed_of(config)(e, config, embed, "embed", rows, before, length)
+    memory_bias = e.bias_of(decoder.columns(e, memory_counts))
+    presents = []
+    for i, block in enumerate(model.blocks):
+        inputs = BlockInputs(bias=bias, past=pasts[i], memory=memories[i], memory_bias=memory_bias)
+        with graph.scope(f"block_{i:02d}"):
+            emit = seq2seq.BLOCKS[type(block)]
+            hidden, present = emit(e, block.config, params["blocks"][i], hidden, inputs)
+        presents.append(present)
+    head = seq2seq.HEADS[type(model.head)]
+    logits = head(e, config, params["head"], hidden, "", embed["token"])
+    graph.output("logits", logits, np.float32, output_of(config)[1])
+    after = cache if recurrent else ("batch", config.heads, "total", config.key_width)
+    for i, present in enumerate(presents):
+        for name, value in zip(cache_names(config), present, strict=True):
+            graph.output(f"present.{i}.{name}", value, np.float32, after)
     return graph

@@ -10,8 +10,10 @@ import pytest
 from jaxkd.export.emit.graph import Graph
 from jaxkd.export.emit.kinds import FLOAT32, KINDS, Int8, Weights, joined, quantise
 from jaxkd.export.emit.layers import Emitter
+from jaxkd.export.onnx_files import OnnxFiles
 from jaxkd.export.onnx_model import export_onnx
 from jaxkd.models import bert
+from tests.export.test_onnx_model import config_of
 from tests.models.tiny import random_params
 
 RANDOM = np.random.default_rng(0)
@@ -98,20 +100,18 @@ def params():
 
 
 def test_an_int8_file_is_about_a_quarter_as_large_and_near_in_its_logits(tmp_path, params):
-    export_onnx(CONFIG, params, tmp_path / "float32.onnx")
-    export_onnx(CONFIG, params, tmp_path / "int8.onnx", Int8())
-    sizes = [(tmp_path / name).stat().st_size for name in ("int8.onnx", "float32.onnx")]
+    (int8,) = export_onnx(CONFIG, params, tmp_path / "int8", Int8())
+    (float32,) = export_onnx(CONFIG, params, tmp_path / "float32")
+    sizes = [file.stat().st_size for file in (int8, float32)]
     assert sizes[0] <= 0.27 * sizes[1]
     ids = RANDOM.integers(5, 600, (3, 20))
     inputs = dict(input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=0 * ids)
     small, whole = (
-        onnxruntime.InferenceSession(
-            tmp_path / name, providers=["CPUExecutionProvider"]
-        ).run(None, inputs)[0]
-        for name in ("int8.onnx", "float32.onnx")
-    )  # fmt: skip
+        onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+        for file in (int8, float32)
+    )
     assert 0 < np.abs(small - whole).max() < 0.1 * np.abs(whole).max()
-    matrices = [t for t in onnx.load(tmp_path / "int8.onnx").graph.initializer if len(t.dims) == 2]
+    matrices = [t for t in onnx.load(int8).graph.initializer if len(t.dims) == 2]
     assert {t.data_type for t in matrices if t.dims[1] > 1} == {onnx.TensorProto.INT8}
     # the embedding and the head tied to it are one tensor
     assert sum(t.dims[:] == [600, 256] for t in matrices) == 1
@@ -143,3 +143,29 @@ def test_matrices_side_by_side_are_named_after_all():
 
 def test_a_kind_is_a_value():
     assert Int8() == Int8(8) != Int8(7) and dataclasses.is_dataclass(FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "family, head",
+    [
+        ("modernbert", "bare"),
+        ("qwen2_moe", "causal_lm"),
+        ("t5", "seq2seq_lm"),
+        ("lstm", "seq2seq_lm"),
+    ],
+)
+def test_int8_is_near_in_families_with_other_products(tmp_path, family, head):
+    config = config_of(family, head)
+    params = random_params(config)
+    inputs = {
+        "input_ids": RANDOM.integers(3, 37, (2, 8)),
+        "attention_mask": (np.arange(8) < [[8], [5]]).astype(np.int64),
+    }
+    if head == "seq2seq_lm":
+        inputs["decoder_input_ids"] = RANDOM.integers(3, 37, (2, 5))
+    results = []
+    for kind in (FLOAT32, Int8()):
+        export_onnx(config, params, tmp_path, kind)
+        results.append(OnnxFiles(tmp_path, config).logits(inputs)[0])
+    whole, small = results
+    assert 0 < np.abs(small - whole).max() < 0.25 * np.abs(whole).max()
