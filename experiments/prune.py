@@ -32,6 +32,6 @@ def get_config(variant: str = "default") -> Experiment:
         stages={
             "source": Load() if variant == "default" else Initialise(model=models.bert("tiny")),
             "pruned": Prune(source="source"),
-            "saved": Export(model="pruned", skip=("onnx",)),
+            "saved": Export(model="pruned", skip=("onnx", "onnx_int8")),
         },
     )

@@ -9,6 +9,7 @@ import jax
 from jaxkd import losses
 from jaxkd.core.batch import Batch
 from jaxkd.core.mean import Mean
+from jaxkd.core.outputs import Outputs
 from jaxkd.distil.teacher import teacher_outputs
 from jaxkd.metrics.metric import Metric, PerTarget
 from jaxkd.metrics.states import on_host
@@ -75,6 +76,31 @@ def make_evaluate(
         return {name: float(metric.finish(merged[name])) for name, metric in chosen.items()}
 
     return evaluate
+
+
+def score_logits(
+    predict: Callable[[Batch], Any], metrics: Sequence[Metric], batches: Iterable[Batch]
+) -> dict[str, float]:
+    """Metrics of logits that another program computes; those beside a teacher are left out.
+
+    Args:
+      predict: from a batch to the logits at its targets.
+    Raises:
+      ValueError: if there are no batches.
+    """
+    chosen, merged = [m for m in metrics if not m.of_teacher], {}
+
+    @jax.jit
+    def measure(logits: Any, batch: Batch) -> dict[str, Any]:
+        outputs = Outputs(logits=logits, hidden=())
+        return {metric.name: metric.state(outputs, None, batch) for metric in chosen}
+
+    for batch in batches:
+        for name, state in on_host(measure(predict(batch), batch)).items():
+            merged[name] = merged[name] + state if name in merged else state
+    if not merged:
+        raise ValueError("there are no batches to evaluate on: the split is empty.")
+    return {metric.name: float(metric.finish(merged[metric.name])) for metric in chosen}
 
 
 def _fused(

@@ -5,7 +5,15 @@ import pathlib
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxkd.export.emit.whole import DECODER, ENCODER, MODEL, cache_names, has_cache
+from jaxkd.core.batch import Batch
+from jaxkd.export.emit.whole import (
+    DECODER,
+    ENCODER,
+    MODEL,
+    cache_names,
+    has_cache,
+    input_names,
+)
 from jaxkd.export.extra import extra
 from jaxkd.models import seq2seq
 from jaxkd.models.families import Config
@@ -42,6 +50,22 @@ class OnnxFiles:
         if has_cache(self.config):
             return self._of_decoder(inputs)
         return self._sessions[0].run(None, inputs)[0]
+
+    def predict(self, batch: Batch) -> Float[np.ndarray, "..."]:
+        """Logits at the batch's target positions, of all positions where it names none."""
+        inputs = {
+            "input_ids": np.asarray(batch.tokens, np.int64),
+            "attention_mask": np.asarray(batch.mask, np.int64),
+        }
+        if "token_type_ids" in input_names(self.config):
+            segments = np.zeros_like(batch.tokens) if batch.segments is None else batch.segments
+            inputs["token_type_ids"] = np.asarray(segments, np.int64)
+        if batch.decoder_tokens is not None:
+            inputs["decoder_input_ids"] = np.asarray(batch.decoder_tokens, np.int64)
+        logits = self.logits(inputs)
+        if batch.target_positions is None:
+            return logits
+        return np.take_along_axis(logits, np.asarray(batch.target_positions)[..., None], axis=1)
 
     def _of_decoder(self, inputs: Inputs) -> np.ndarray:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]

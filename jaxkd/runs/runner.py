@@ -33,7 +33,16 @@ from jaxkd.tasks.task import task_for
 from jaxkd.train.log import last_of_splits
 
 # Names that stages use in their folders.
-RESERVED = (REPLACED, "checkpoint", "best", "tokenizer", "store", "huggingface", "onnx")
+RESERVED = (
+    REPLACED,
+    "checkpoint",
+    "best",
+    "tokenizer",
+    "store",
+    "huggingface",
+    "onnx",
+    "onnx_int8",
+)
 
 
 def run(

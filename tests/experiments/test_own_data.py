@@ -57,7 +57,7 @@ def test_classify_a_table(tmp_path):
     assert results["data"]["rows"] == {"train": 108, "validation": 12}  # a tenth of each class
     assert "held out" in report
     for checked in results["exports"]["export"]["0"].values():
-        assert checked["max_abs_difference"] < 1e-4
+        assert checked["max_abs_difference"] < 1e-4 or "bits" in checked  # int8 is scored
     exported = tmp_path / "runs/classify-mini/0/export/huggingface"
     message = subprocess.run(
         [sys.executable, "-m", "jaxkd.predict", str(exported), "--text", "the film was good"],

@@ -36,4 +36,4 @@ def test_smoke(name, tmp_path):
         assert f"not {results['data']['expected_corpus']}".lower() in report.lower()
     for export in results["exports"].values():
         for checked in export["0"].values():
-            assert checked["max_abs_difference"] < 1e-4
+            assert checked["max_abs_difference"] < 1e-4 or "bits" in checked  # int8 is scored

@@ -201,11 +201,16 @@ def test_exported_files_stand_with_who_opened_them_and_the_worst_difference(resu
     one = {"max_abs_difference": 2e-6, "shapes": [[3, 16], [1, 16]], "megabytes": 8.0}
     opened = {"huggingface": one | {"transformers": "5.1", "torch": "2.13"}}
     again = {"huggingface": one | {"transformers": "5.1", "max_abs_difference": 7e-6}}
-    results["exports"] = {"saved": {"0": opened, "1": again, "2": opened}}
+    int8 = one | {"onnxruntime": "1.31", "metric": "accuracy", "ours": 0.75, "milliseconds": 2.0}
+    for seed, (score, kept) in enumerate([(0.75, True), (0.74, False), (0.76, True)]):
+        each = again if seed == 1 else opened
+        scored = each | {"onnx_int8": int8 | {"score": score, "kept": kept}}
+        results.setdefault("exports", {}).setdefault("saved", {})[str(seed)] = scored
     table = provenance.exports(results)
-    assert table.rows == (
-        ("saved", "huggingface", "transformers 5.1", "8.000 ± 0", "7.0e-06", "3 x 16, 1 x 16"),
-    )
+    compared = ("8.000 ± 0", "7.0e-06", "3 x 16, 1 x 16")
+    assert table.rows[0] == ("saved", "huggingface", "transformers 5.1", *compared, *"––––")
+    assert table.rows[1][2] == "onnxruntime 1.31"
+    assert table.rows[1][6:] == ("75.0 ± 1.0", "75.00 ± 0", "2.000 ± 0", "2 of 3")
     del results["models"]
     results["report"] = {}
     assert "| saved | huggingface |" in summary(results)
