@@ -9,8 +9,9 @@ Variants: a backbone (mini, distilbert, albert, bert; by hub id, or --config.tea
 task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb); without a task your own table is read, as in
 experiments/classify.py. The backbone is fine-tuned: its score and its time are what early exit is
 compared with. (A backbone that has seen the task's training rows before would look surer on the
-rows held out here than elsewhere.) Then a copy of its head is added after each block, and all learn
-jointly, weighted by depth (PABEE), from the labels and from the fine-tuned backbone. A tenth of the
+rows held out here than elsewhere.) Then a copy of its head is added after each block, which reads
+the mean of all tokens, and all learn jointly, weighted by depth (PABEE), from the labels and from
+the fine-tuned backbone. A tenth of the
 training rows is held out to calibrate optimal stopping and to choose thresholds. Two students
 pruned from the backbone and distilled as long are the rivals: another way to the same speed.
 
@@ -121,7 +122,8 @@ def get_config(variant: str = "mini") -> EarlyExit:
     settings = dict(freeze=frozen, teacher="full", **student)
     stages = first | {
         "full": Train(source="loaded", freeze=frozen, **full),
-        "exits_init": AddExits(source="full"),
+        # What one token knows after a block or two is little; the mean of all is more.
+        "exits_init": AddExits(source="full", reads="mean"),
         "exits": Train(source="exits_init", terms=exit_terms(), **settings),
         "student_long_init": Prune(source="full", keep=""),
         "student_long": Train(source="student_long_init", terms=terms(), **settings),

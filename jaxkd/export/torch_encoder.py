@@ -192,7 +192,8 @@ class Encoder(nn.Module):
 
 def check_torch(config: families.Config) -> None:
     """Raise ValueError unless the bridge has that family and that head of it."""
-    if families.describe(config)["family"] not in FAMILIES or config.head not in HEADS:
+    known = families.describe(config)["family"] in FAMILIES and config.head in HEADS
+    if not known or config.head_reads != "token":
         raise ValueError(
             f"the torch bridge has encoders ({', '.join(FAMILIES)}) with one of the heads "
             f"{', '.join(HEADS)}; found {config.family} with the head {config.head}. Save it as a "

@@ -176,11 +176,20 @@ class Family:
             fields |= _classes(stored)
         if changes.get("head") == "sequence_classification" and stored.get(EXITS):
             pooler = stored.get("exit_pooler", self.config.exit_pooler)
-            fields |= {"exits": tuple(stored[EXITS]), "exit_pooler": pooler}
+            reads = stored.get("exit_reads", self.config.exit_reads)
+            fields |= {
+                "exits": tuple(stored[EXITS]), "exit_pooler": pooler, "exit_reads": reads
+            }  # fmt: skip
         return self.config(**(fields | self.read(stored) | changes))
 
     def to_hub(self, config: Config) -> dict[str, Any]:
         """The config.json of a model of ours."""
+        if config.head_reads != "token":
+            raise ValueError(
+                f"the head of this {config.family} was an exit and reads the mean of all tokens; "
+                "transformers' classifiers read one. Add exits with reads='token', or leave the "
+                "folder out: --config.stages.export.skip=\"('huggingface',)\"."
+            )
         described = {key: getattr(config, field) for field, key in self.keys.items()}
         labels = dict(enumerate(config.labels))
         if config.head.endswith("classification"):
@@ -189,7 +198,8 @@ class Family:
             problem = config.problem_type or ("regression" if len(labels) == 1 else UNNAMED)
             described |= {"problem_type": problem} if problem != UNNAMED else {}
         if config.exits:  # keys of ours, which transformers keeps and does not read
-            described |= {EXITS: list(config.exits), "exit_pooler": config.exit_pooler}
+            own = ("exit_pooler", "exit_reads")
+            described |= {EXITS: list(config.exits)} | {name: getattr(config, name) for name in own}
         described["tie_word_embeddings"] = getattr(config, "tied", True)
         return (
             described

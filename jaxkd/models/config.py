@@ -13,6 +13,8 @@ from jaxkd.models.attention import KINDS as ATTENTIONS
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 EXIT_POOLERS = ("own", "shared")
+# What a classifier of sequences reads: the token its kind of head reads, or the mean of all tokens.
+READS = ("token", "mean")
 # Heads without a classifier, and so without dropout of their own.
 NO_CLASSIFIER = ("bare", "masked_lm", "causal_lm", "seq2seq_lm")
 
@@ -43,6 +45,8 @@ class Config:
     # Blocks after which one more classifier predicts (early exits); after the last the head does.
     exits: tuple[int, ...] = ()
     exit_pooler: str = "own"  # of an exit, or "shared": the head's layers before its classifier
+    exit_reads: str = "token"  # one of READS
+    head_reads: str = "token"  # "mean" where the head was such an exit, before pruning
     # What a HuggingFace folder says besides the shape, kept so that it can be written again.
     problem_type: str = ""  # of a classifier (see hub/family.py); empty: by its labels
     # Defaults of `generate` in transformers' words: token ids, beams (see hub/generation.py). No
@@ -84,7 +88,14 @@ class Config:
 
     def keep(self, blocks: Sequence[int]) -> "Config":
         """The shape of the model that has only these blocks, in this order."""
-        return dataclasses.replace(self, layers=len(blocks), exits=self.kept_exits(blocks))
+        before = list(range(len(blocks))) if self.shared_blocks else list(blocks)
+        was_exit = before[-1] in self.exits
+        return dataclasses.replace(
+            self,
+            layers=len(blocks),
+            exits=self.kept_exits(blocks),
+            head_reads=self.exit_reads if was_exit else self.head_reads,
+        )
 
     def kept_exits(self, blocks: Sequence[int]) -> tuple[int, ...]:
         """Exits of the model that has only these blocks: the last one's becomes the head."""
@@ -127,6 +138,13 @@ class Config:
 
     def _check_exits(self) -> None:
         self.one_of("exit_pooler", EXIT_POOLERS)
+        self.one_of("exit_reads", READS)
+        self.one_of("head_reads", READS)
+        if self.head_reads == "mean" and self.head != "sequence_classification":
+            raise ValueError(
+                f"{self.family}: head_reads='mean' is of classifiers of sequences, and the head is "
+                f"{self.head}. Set it to 'token'."
+            )
         if not self.exits:
             return
         if self.head != "sequence_classification":

@@ -16,8 +16,12 @@ def add_exits(model: Model, config: Any) -> Model:
     """
     kind = config.known_heads[config.head]
     exits = {exit_name(i): kind(config) for i in config.exits}
+    reads = dict.fromkeys(exits, config.exit_reads) | {"head": config.head_reads}
     return dataclasses.replace(
-        model, heads={**model.heads, **exits}, shared_head=config.exit_pooler == "shared"
+        model,
+        heads={**model.heads, **exits},
+        shared_head=bool(exits) and config.exit_pooler == "shared",
+        mean_readers=frozenset(name for name, what in reads.items() if what == "mean"),
     )
 
 

@@ -119,7 +119,7 @@ def _build(builder: Callable[[Any], Model], kind: type[Config], stored: str) -> 
     # A config of its own: the caller's may change later.
     config = _from_fields(kind, json.loads(stored))
     model = builder(config)
-    return add_exits(model, config) if config.exits else model
+    return add_exits(model, config) if config.exits or config.head_reads == "mean" else model
 
 
 def with_layers(config: Config, layers: int) -> Config:

@@ -33,6 +33,7 @@ class Model:
     scan: bool = False  # compile one block for all
     encoder: "Model | None" = None  # of an encoder-decoder
     shared_head: bool = False  # further heads are classifiers behind the other layers of "head"
+    mean_readers: frozenset[str] = frozenset()  # heads that read the mean of all tokens
 
     def __post_init__(self):
         odd = [i for i, block in enumerate(self.blocks) if block != self.blocks[0]]
@@ -186,6 +187,9 @@ def predict(
     if batch.target_positions is not None:
         hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
     module, token = model.heads[head], params["embed"]["token"]
+    mask = batch.last_mask
+    if head in model.mean_readers:  # a sequence of one, whichever token the head reads
+        hidden, mask = mean_of_tokens(hidden, mask)[:, None], jnp.any(mask, 1, keepdims=True)
     own = {"params": {**params["head"], **params[head]} if model.shared_head else params[head]}
     # Each head drops something else; the first has the number after the blocks'.
     number = model.layers + 1 + list(model.heads).index(head)
@@ -193,7 +197,14 @@ def predict(
     if hasattr(module, "project"):
         projection = module.apply(own, hidden, token, method="project", **train)
         return projection.logits(), projection
-    return module.apply(own, hidden, token, batch.last_mask, **train), None
+    return module.apply(own, hidden, token, mask, **train), None
+
+
+def mean_of_tokens(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """The mean over the positions where the mask is True; zeros for a row of padding alone."""
+    counted = mask[..., None]
+    total = jnp.sum(jnp.where(counted, hidden, 0), 1, dtype=jnp.float32)
+    return (total / jnp.maximum(jnp.sum(counted, 1), 1)).astype(hidden.dtype)
 
 
 def states(

@@ -20,7 +20,7 @@ from jaxkd.models.attention import Attention, BlockInternals
 from jaxkd.models.dense import Dense
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.heads import VocabularyHead
-from jaxkd.models.model import Model
+from jaxkd.models.model import Model, mean_of_tokens
 from jaxkd.models.norms import layer_norm
 from jaxkd.models.rotary import Rotary
 
@@ -72,9 +72,7 @@ class SequenceHead(Head):
         hidden = self.final(hidden)
         if self.config.classifier_pooling == "cls":
             return self.classify(hidden[:, 0], train)
-        counted = mask[..., None]
-        mean = jnp.sum(jnp.where(counted, hidden, 0), 1) / jnp.maximum(jnp.sum(counted, 1), 1)
-        return self.classify(mean, train)
+        return self.classify(mean_of_tokens(hidden, mask), train)
 
 
 class TokenHead(Head):

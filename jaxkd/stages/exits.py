@@ -16,7 +16,7 @@ from jaxkd.exits.run import EarlyExit
 from jaxkd.exits.stopping import Calibration, calibrate, check_rows
 from jaxkd.exits.timing import exit_milliseconds, slowest_milliseconds
 from jaxkd.models import families
-from jaxkd.models.config import EXIT_POOLERS
+from jaxkd.models.config import EXIT_POOLERS, READS
 from jaxkd.models.parts import exit_blocks
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
@@ -37,6 +37,7 @@ class AddExits:
     source: str  # stage whose model gets exits
     blocks: tuple[int, ...] = field((), at_least=0)  # from 0; empty: after all but the last
     pooler: str = field("own", one_of=EXIT_POOLERS)  # of an exit, or the head's shared by all
+    reads: str = field("token", one_of=READS)  # an exit: the head's token, or the mean of all
     start: str = field("head", one_of=("head", "random"))  # an exit's weights before training
 
     def inputs(self) -> tuple[str, ...]:
@@ -57,7 +58,9 @@ class AddExits:
                 "be drawn anew. Train it as it is, or name a stage without exits."
             )
         blocks = tuple(self.blocks) or tuple(range(config.layers - 1))
-        changed = dataclasses.replace(config, exits=blocks, exit_pooler=self.pooler)
+        changed = dataclasses.replace(
+            config, exits=blocks, exit_pooler=self.pooler, exit_reads=self.reads
+        )
         changed.check()
         if not blocks:
             raise ValueError(f"a model of {config.layers} block has no room for an earlier exit.")

@@ -64,7 +64,7 @@ def test_each_row_stops_where_it_stops_alone(name):
     [("distilbert", "own"), ("albert", "shared"), ("modernbert", "own"), ("llama", "shared")],
 )
 def test_all_families_answer_as_their_exits_do(family, pooler):
-    model, params = made(family, exit_pooler=pooler)
+    model, params = made(family, exit_pooler=pooler, exit_reads="mean")
     batch, rule = ragged(), rules.Patience(patience=1)
     together = EarlyExit(model, rule, 3)(params, batch)
     outputs = forward(model, params, batch)

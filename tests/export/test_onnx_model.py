@@ -152,6 +152,14 @@ def test_tokens_one_at_a_time_get_the_logits_of_all_at_once(tmp_path, family):
         np.testing.assert_allclose(logits[counted, 0], whole[counted, i], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["bert", "modernbert", "llama"])
+def test_a_head_that_reads_the_mean_of_all_tokens_is_the_same(tmp_path, family):
+    config = dataclasses.replace(config_of(family, "sequence_classification"), head_reads="mean")
+    params = random_params(config)
+    export_onnx(config, params, tmp_path)
+    assert verify_onnx(tmp_path, config, params, tolerance=2e-5)
+
+
 def test_a_decoders_prompt_may_be_padded_on_the_left(tmp_path):
     config = config_of("qwen2", "causal_lm")
     export_onnx(config, random_params(config), tmp_path)

@@ -17,7 +17,8 @@ from tests.models.test_exits import FAMILIES, batch_of_rows, config
     [*((each, "own") for each in FAMILIES), ("bert", "shared"), ("llama", "shared")],
 )
 def test_exits_survive_a_folder_and_transformers_opens_it(family, pooler, tmp_path):
-    settings = config(family, exit_pooler=pooler)
+    reads = "mean" if pooler == "own" else "token"
+    settings = config(family, exit_pooler=pooler, exit_reads=reads)
     model = families.build(settings)
     params, batch = model.init(0), batch_of_rows()
     folder.save(tmp_path, settings, params)
@@ -54,3 +55,9 @@ def test_exits_are_left_out_under_another_head_and_drawn_for_other_classes(tmp_p
     for part in ("head", "exit_00", "exit_02"):
         expected = np.asarray(before[part]["classify"]["kernel"])[:, ::-1]
         np.testing.assert_array_equal(params[part]["classify"]["kernel"], expected)
+
+
+def test_a_head_that_was_an_exit_of_means_has_no_folder_of_transformers(tmp_path):
+    settings = config(exit_reads="mean").keep([0, 1, 2])
+    with pytest.raises(ValueError, match="reads the mean of all tokens.*skip="):
+        folder.save(tmp_path, settings, families.build(settings).init(0))

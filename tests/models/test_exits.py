@@ -52,6 +52,55 @@ def test_an_exit_is_the_head_of_the_model_that_ends_at_its_block(family, pooler)
     assert set(params["exit_00"]) == ({"classify"} if pooler == "shared" else set(params["head"]))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_exit_that_reads_the_mean_is_the_head_at_the_mean_of_all_tokens(family):
+    settings = config(family, exit_reads="mean")
+    model, batch = families.build(settings), batch_of_rows()
+    params = model.init(0)
+    outputs = forward(model, params, batch)
+    first = families.build(dataclasses.replace(settings, exit_reads="token"))
+    by_token = forward(first, params, batch)
+    np.testing.assert_array_equal(outputs.logits, by_token.logits)  # the head is as it was
+    mask = np.asarray(batch.mask)
+    for name, i in (("exit_00", 1), ("exit_02", 3)):
+        states = np.asarray(outputs.hidden[i], np.float64)
+        mean = np.stack([row[counts].mean(0) for row, counts in zip(states, mask, strict=True)])
+        alone = mean[:, None].astype(np.float32)
+        head = model.heads[name].apply(
+            {"params": params[name]},
+            jnp.asarray(alone),
+            params["embed"]["token"],
+            jnp.asarray(mask[:, :1]),
+        )
+        np.testing.assert_allclose(outputs.exits[name], head, atol=1e-5)
+        assert np.abs(outputs.exits[name] - by_token.exits[name]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "family, blocks", [("bert", [0, 2]), ("albert", [0, 1, 2]), ("llama", [0, 2])]
+)
+def test_pruned_to_an_exit_that_reads_the_mean_a_model_predicts_what_the_exit_did(family, blocks):
+    settings = config(family, exit_reads="mean", exits=(0, 2) if family == "albert" else (2,))
+    params, batch = families.build(settings).init(0), batch_of_rows()
+    kept = settings.keep(blocks)
+    assert kept.head_reads == "mean"
+    if family != "albert":  # whose third turn always has that exit
+        assert settings.keep([0, 1, 3]).head_reads == "token"
+    pruned = prune(params, blocks) if family != "albert" else prune(params, [0, 1, 2])
+    logits = forward(families.build(kept), pruned, batch).logits
+    if family == "albert":  # the same block three times: the exit of the third turn
+        expected = forward(families.build(settings), params, batch).exits["exit_02"]
+    else:
+        cut = dataclasses.replace(settings, layers=2, exits=(), head_reads="mean")
+        alone = {
+            "embed": params["embed"],
+            "blocks": [params["blocks"][i] for i in blocks],
+            "head": params["exit_02"],
+        }
+        expected = forward(families.build(cut), alone, batch).logits
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("family", ["bert", "albert"])
 def test_a_scanned_model_has_the_same_exits(family):
     settings = config(family)
@@ -106,6 +155,8 @@ def test_exits_are_in_checkpoints(tmp_path):
         (dict(exits=(-1,)), "ascending"),
         (dict(head="masked_lm"), "the head is masked_lm"),
         (dict(exit_pooler="none"), "exit_pooler='none'"),
+        (dict(exit_reads="all"), "exit_reads='all'"),
+        (dict(head="masked_lm", exits=(), head_reads="mean"), "head_reads='mean' is of"),
     ],
 )
 def test_exits_that_cannot_be_are_refused(changes, message):

@@ -148,6 +148,7 @@ def encoder_graph(config: Config, model: Model, params: Params, weights: Weights
         with graph.scope(f"block_{number:02d}"):
             own, inputs = params["blocks"][number], inputs_of(block.config)
             hidden = encoder.BLOCKS[type(block)](e, block.config, own, hidden, inputs)
+    hidden, counts = _read_by_head(e, config, hidden, counts)
     head = encoder.HEADS[type(model.head)]
     logits = head(e, config, params["head"], hidden, counts, params["embed"]["token"])
     name, shape = output_of(config)
@@ -180,6 +181,7 @@ def decoder_graph(config: Config, model: Model, params: Params, weights: Weights
             hidden, present = emit(e, block.config, params["blocks"][i], hidden, inputs)
         for name, value in zip(cache_names(config), present, strict=True):
             state[f"present.{i}.{name}"] = (value, ("batch", groups, "total", config.key_width))
+    hidden, counts = _read_by_head(e, config, hidden, counts)
     head = decoder.HEADS[type(model.head)]
     logits = head(e, config, params["head"], hidden, counts, params["embed"]["token"])
     name, logits_shape = output_of(config)
@@ -187,6 +189,14 @@ def decoder_graph(config: Config, model: Model, params: Params, weights: Weights
     for name, (value, shape) in state.items() if cached else ():
         graph.output(name, value, np.float32, shape)
     return graph
+
+
+def _read_by_head(e: Emitter, config: Config, hidden: str, counts: str) -> tuple[str, str]:
+    """Hidden states and mask as the head gets them: where it reads the mean, of one position."""
+    if config.head_reads != "mean":
+        return hidden, counts
+    mean = e.graph.add("Unsqueeze", encoder.mean_of_tokens(e, hidden, counts), integers(1))
+    return mean, e.graph.add("ReduceMax", counts, axes=[1])
 
 
 def _past(graph: Graph, i: int, names: tuple[str, ...], shape: Any) -> tuple[str, ...]:
