@@ -131,6 +131,8 @@ def _speed(results: Mapping, stage: str, metric: str, scale: float) -> str:
 def exports(results: Mapping) -> Table:
     """Each exported file, who opened it, and how far its numbers were from ours."""
     rows = []
+    every = [one for by_seed in (results.get("exports") or {}).values() for one in by_seed.values()]
+    scored = any("score" in one for export in every for one in export.values())
     for name, by_seed in (results.get("exports") or {}).items():
         for kind in next(iter(by_seed.values()), {}):
             files = [export[kind] for export in by_seed.values() if kind in export]
@@ -146,18 +148,18 @@ def exports(results: Mapping) -> Table:
                     mean_std(sizes, of=len(spread.seeds(results))) if sizes else ABSENT,
                     f"{worst:.1e}",
                     shapes,
-                    *_measured(results, files),
+                    *(_measured(results, files) if scored else ()),
                 ]
             )
-    header = (
-        "stage", "format", "opened by", "MB", "largest difference", "rows x tokens compared",
-        "score", "ours", "ms a row", "kept",
-    )  # fmt: skip
-    caption = (
-        "Outputs of the written files against ours, the largest over all seeds. Scores: of the "
-        "task's primary metric, by the file and by our model on the same rows; ms: one row at a "
-        "time. int8 is kept where it loses no more than the stage allows, in each seed."
-    )
+    header = ("stage", "format", "opened by", "MB", "largest difference", "rows x tokens compared")
+    caption = "Outputs of the written files against ours, the largest over all seeds."
+    if scored:
+        header = (*header, "score", "ours", "ms a row", "kept")
+        caption += (
+            " Scores: of the task's primary metric, by the file and by our model on the same rows; "
+            "ms: one row at a time. int8 is kept where it loses no more than the stage allows, in "
+            "each seed."
+        )
     return make_table(results, header, rows, caption)
 
 
