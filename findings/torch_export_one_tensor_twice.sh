@@ -4,7 +4,8 @@
 # values for both; no warning, no error. A BERT exported with `ids = torch.ones(...)` for input_ids
 # and attention_mask thus looks its words up by the mask. With a copy of the tensor it is right, and
 # the tracing exporter (dynamo=False) is right with either.
-# Seen: "one tensor: 77.0", "a copy: 57.0" for 10 * 5 + 7. Exit status 1 if that changes.
+# Seen: "one tensor: 77.0", "a copy: 57.0" (10 * 5 + 7), each with two declared inputs. Exit status
+# 1 if that changes.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

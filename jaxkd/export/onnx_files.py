@@ -24,12 +24,10 @@ Inputs = dict[str, Int[np.ndarray, "B L"]]
 class OnnxFiles:
     """Opens a folder that `export_onnx` wrote for a config."""
 
-    def __init__(self, folder: pathlib.Path, config: Config, *, threads: int = 0) -> None:
-        """`threads` of one operator; 0: as many as onnxruntime chooses."""
+    def __init__(self, folder: pathlib.Path, config: Config) -> None:
         onnxruntime = extra("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors: its warnings are about the machine
-        options.intra_op_num_threads = threads
         both = isinstance(config, seq2seq.Config)
         self.config = config
         self.files = [folder / name for name in ((ENCODER, DECODER) if both else (MODEL,))]
@@ -40,15 +38,16 @@ class OnnxFiles:
             for file in self.files
         ]
 
-    def logits(self, inputs: Inputs) -> Float[np.ndarray, "..."]:
+    def logits(self, inputs: Inputs, *, parts: int = 2) -> Float[np.ndarray, "..."]:
         """Logits of all positions; of an encoder-decoder at `decoder_input_ids`.
 
-        A model with a cache gets its tokens in two parts.
+        Args:
+          parts: 1 or 2, in which a model with a cache gets its tokens.
         """
         if isinstance(self.config, seq2seq.Config):
-            return self._of_encoder_decoder(inputs)
+            return self._of_encoder_decoder(inputs, parts)
         if has_cache(self.config):
-            return self._of_decoder(inputs)
+            return self._of_decoder(inputs, parts)
         return self._sessions[0].run(None, inputs)[0]
 
     def predict(self, batch: Batch) -> Float[np.ndarray, "..."]:
@@ -62,29 +61,29 @@ class OnnxFiles:
             inputs["token_type_ids"] = np.asarray(segments, np.int64)
         if batch.decoder_tokens is not None:
             inputs["decoder_input_ids"] = np.asarray(batch.decoder_tokens, np.int64)
-        logits = self.logits(inputs)
+        logits = self.logits(inputs, parts=1)
         if batch.target_positions is None:
             return logits
         return np.take_along_axis(logits, np.asarray(batch.target_positions)[..., None], axis=1)
 
-    def _of_decoder(self, inputs: Inputs) -> np.ndarray:
+    def _of_decoder(self, inputs: Inputs, parts: int) -> np.ndarray:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        cache, parts = self.empty_cache(len(ids)), []
-        for start, end in _two_parts(ids.shape[1]):
+        cache, results = self.empty_cache(len(ids)), []
+        for start, end in _cut(ids.shape[1], parts):
             feed = {"input_ids": ids[:, start:end], "attention_mask": mask[:, :end]} | cache
             logits, cache = self.step(feed)
-            parts.append(logits)
-        return np.concatenate(parts, axis=1)
+            results.append(logits)
+        return np.concatenate(results, axis=1)
 
-    def _of_encoder_decoder(self, inputs: Inputs) -> np.ndarray:
+    def _of_encoder_decoder(self, inputs: Inputs, parts: int) -> np.ndarray:
         ids, mask = inputs["decoder_input_ids"], inputs["attention_mask"]
         encoded = self.encode({name: inputs[name] for name in ("input_ids", "attention_mask")})
-        cache, parts = self.empty_cache(len(ids)), []
-        for start, end in _two_parts(ids.shape[1]):
+        cache, results = self.empty_cache(len(ids)), []
+        for start, end in _cut(ids.shape[1], parts):
             feed = {"input_ids": ids[:, start:end], "encoder_attention_mask": mask}
             logits, cache = self.step(feed | encoded | cache)
-            parts.append(logits)
-        return np.concatenate(parts, axis=1)
+            results.append(logits)
+        return np.concatenate(results, axis=1)
 
     def encode(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """What the decoder's file takes of the encoder's."""
@@ -119,7 +118,7 @@ class OnnxFiles:
         }
 
 
-def _two_parts(length: int) -> list[tuple[int, int]]:
-    """Both with tokens, unless there is one token."""
+def _cut(length: int, parts: int) -> list[tuple[int, int]]:
+    """The bounds of one part, or of two that both have tokens where there are two tokens."""
     half = (length + 1) // 2
-    return [(0, half), (half, length)] if half < length else [(0, length)]
+    return [(0, half), (half, length)] if parts == 2 and half < length else [(0, length)]
