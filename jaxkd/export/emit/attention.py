@@ -33,6 +33,19 @@ class Layout:
 
     lead: str | None = None  # int64 [2]
 
+    def by_position(self, graph: Graph, flat: str, width: int) -> str:
+        """Hidden states of `width` -> [B, L, width]."""
+        if self.lead is None:
+            return flat
+        shape = graph.once("Concat", self.lead, integers(width), axis=0)
+        return graph.add("Reshape", flat, shape)
+
+    def flat(self, graph: Graph, hidden: str, width: int) -> str:
+        """[B, L, width] -> hidden states as the graph lays them out."""
+        if self.lead is None:
+            return hidden
+        return graph.add("Reshape", hidden, integers(-1, width))
+
     def split_heads(self, graph: Graph, flat: str, count: int, width: int) -> str:
         """Hidden states of count x width -> [B, L, count, width]."""
         if self.lead is None:
@@ -44,6 +57,9 @@ class Layout:
         """[B, L, H, K] -> hidden states of `width`."""
         shape = integers(0, 0, width) if self.lead is None else integers(-1, width)
         return graph.add("Reshape", split, shape)
+
+
+PLAIN = Layout()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +95,7 @@ class BlockInputs:
     bias: str = ""  # added to the scores of its self-attention
     lengths: str = ""  # int32 [B]: tokens of each row, for a recurrent layer
     rotary: RotaryTables | None = None
-    layout: Layout = Layout()
+    layout: Layout = PLAIN
     past: tuple[str, ...] = ()  # the block's cache of earlier positions
     memory: KeyValue | None = None  # of the encoder's states, in a block that attends to them
     memory_bias: str = ""
@@ -93,7 +109,7 @@ class Attention:
     name: str
     params: Layer
     heads: Heads
-    layout: Layout = Layout()
+    layout: Layout = PLAIN
 
     def __call__(self, hidden: str, bias: str, rotary: RotaryTables | None = None) -> str:
         """Self-attention; `bias` is added to the scores: [B or 1, 1 or H, 1 or L, S]."""

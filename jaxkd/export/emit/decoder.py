@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.export.emit.attention import Attention, BlockInputs, Heads, KeyValue
+from jaxkd.export.emit.attention import Attention, BlockInputs, Heads, KeyValue, Layout
 from jaxkd.export.emit.encoder import length_of, rotary_tables
 from jaxkd.export.emit.layers import Emitter, Layer, integers, layer_of
 from jaxkd.models import decoder, heads
@@ -37,13 +37,13 @@ def block(
     hidden = add("Add", hidden, out)
     normed = norm(e, config, "norm", params, hidden)
     if config.experts:
-        out = experts(e, config, "experts", params, normed)
+        out = experts(e, config, "experts", params, normed, inputs.layout)
     else:
         out = e.feed_forward("feed_forward", params, normed, config.activation, gated=config.gated)
     return add("Add", hidden, out), (present.key, present.value)
 
 
-def experts(e: Emitter, config: Any, name: str, params: Layer, hidden: str) -> str:
+def experts(e: Emitter, config: Any, name: str, params: Layer, hidden: str, layout: Layout) -> str:
     """The chosen experts' answers by their probabilities, and the shared expert's.
 
     Every expert sees every token and those that are not chosen count 0: opset 13 has no grouped
@@ -51,7 +51,8 @@ def experts(e: Emitter, config: Any, name: str, params: Layer, hidden: str) -> s
     whatever they are stored as.
     """
     add, graph, layer = e.graph.add, e.graph, layer_of(params, name)
-    probs = add("Softmax", e.dense(f"{name}/router", params, hidden), axis=-1)
+    chances = e.dense(f"{name}/router", params, hidden)
+    probs = add("Softmax", layout.by_position(graph, chances, config.experts), axis=-1)
     share, chosen = add("TopK", probs, integers(config.experts_per_token), outputs=2, axis=-1)
     if config.normalise_experts:
         share = add("Div", share, add("ReduceSum", share, integers(-1)))
@@ -60,7 +61,8 @@ def experts(e: Emitter, config: Any, name: str, params: Layer, hidden: str) -> s
     )  # [B, L, chosen, E]
     weighted = add("Mul", which, add("Unsqueeze", share, integers(-1)))
     share = add("ReduceSum", weighted, integers(-2), keepdims=0)  # [B, L, E]
-    tokens = add("Unsqueeze", hidden, integers(-3))  # [B, 1, L, D] by [E, D, F]
+    rows = layout.by_position(graph, hidden, config.width)
+    tokens = add("Unsqueeze", rows, integers(-3))  # [B, 1, L, D] by [E, D, F]
     gate, inner = (
         add("MatMul", tokens, e.weights.whole(graph, f"{name}/{kind}", layer[kind], axis=-2))
         for kind in ("gate", "expand")
@@ -70,6 +72,7 @@ def experts(e: Emitter, config: Any, name: str, params: Layer, hidden: str) -> s
     answers = add("MatMul", inner, contract)
     by_expert = add("Unsqueeze", add("Transpose", share, perm=[0, 2, 1]), integers(-1))
     out = add("ReduceSum", add("Mul", answers, by_expert), integers(1), keepdims=0)
+    out = layout.flat(graph, out, config.width)
     common = e.feed_forward(f"{name}/shared", params, hidden, config.activation, gated=True)
     gate = add("Sigmoid", e.dense(f"{name}/shared_gate", params, hidden))
     return add("Add", out, add("Mul", gate, common))
@@ -134,15 +137,10 @@ def last_columns(e: Emitter, ids: str, values: str) -> str:
     return add("Slice", values, start, integers(2**31 - 1), integers(1))
 
 
-def causal_lm_head(
-    e: Emitter, config: Any, params: Layer, hidden: str, counts: str, table: np.ndarray
-) -> str:
-    """Final norm, then the token embedding or a matrix of its own: [B, L, V]."""
+def causal_lm_states(e: Emitter, config: Any, params: Layer, hidden: str) -> str:
+    """The final norm, before the vocabulary."""
     with e.graph.scope("head"):
-        normed = norm(e, config, "norm", params, hidden)
-    if config.tied:
-        return e.weights.tied(e.graph, "embed/token", table, normed)
-    return e.weights.tied(e.graph, "head/output", params["output"], normed)
+        return norm(e, config, "norm", params, hidden)
 
 
 def last_token_head(
@@ -151,7 +149,8 @@ def last_token_head(
     """Scores of a whole sequence from its last token that is not padding: [B, C]."""
     add = e.graph.add
     numbered = add("Mul", counts, add("Range", np.array(0, np.int64), length_of(e, counts), _ONE))
-    last = add("ArgMax", numbered, axis=1)  # [B, 1]
+    # Of floats: onnxruntime 1.10 has no ArgMax of int64.
+    last = add("ArgMax", add("Cast", numbered, to=1), axis=1)  # [B, 1]
     width = config.width
     shape = add("Concat", add("Shape", last), integers(width), axis=0)
     index = add("Expand", add("Unsqueeze", last, integers(2)), shape)
@@ -171,7 +170,7 @@ def norm_head(
 
 BLOCKS: Mapping[type, Any] = {decoder.Block: block}
 HEADS: Mapping[type, Any] = {
-    heads.CausalLmHead: causal_lm_head,
     heads.LastTokenHead: last_token_head,
     heads.NormHead: norm_head,
 }
+STATES: Mapping[type, Any] = {heads.CausalLmHead: causal_lm_states}

@@ -130,22 +130,12 @@ def first_token(e: Emitter, hidden: str) -> str:
     return e.graph.add("Gather", hidden, np.array(0, np.int64), axis=1)
 
 
-def masked_lm_head(
-    e: Emitter, config: Any, params: Layer, hidden: str, counts: str, table: np.ndarray
-) -> str:
-    """Transform, norm, and the transposed token embedding plus a bias."""
+def masked_lm_states(e: Emitter, config: Any, params: Layer, hidden: str) -> str:
+    """Transform and norm, before the vocabulary."""
     with e.graph.scope("head"):
         hidden = e.dense("transform", params, hidden)
         hidden = e.activation(config.head_activation or config.activation, hidden)
-        hidden = e.layer_norm("norm", params, hidden, config.norm_epsilon)
-    return _vocabulary(e, params, hidden, table)
-
-
-def _vocabulary(e: Emitter, params: Layer, hidden: str, table: np.ndarray) -> str:
-    logits = e.weights.tied(e.graph, "embed/token", table, hidden)
-    if "bias" not in params:
-        return logits
-    return e.graph.add("Add", logits, e.graph.weight("head/bias", params["bias"]))
+        return e.layer_norm("norm", params, hidden, config.norm_epsilon)
 
 
 def sequence_head(
@@ -194,7 +184,7 @@ def bare_head(
 def modernbert_head(
     e: Emitter, config: Any, params: Layer, hidden: str, counts: str, table: np.ndarray
 ) -> str:
-    """The last norm, and behind it what the head is."""
+    """The last norm, and behind it what the head is; of a masked_lm all but the vocabulary."""
     with e.graph.scope("head"):
         hidden = e.layer_norm("final_norm", params, hidden, config.norm_epsilon)
     if config.head == "bare":
@@ -209,9 +199,12 @@ def modernbert_head(
         hidden = e.dense("transform", params, hidden)
         hidden = e.activation(config.head_activation, hidden)
         hidden = e.layer_norm("norm", params, hidden, config.norm_epsilon)
-        if config.head != "masked_lm":
-            return e.dense("classify", params, hidden)
-    return _vocabulary(e, params, hidden, table)
+        return hidden if config.head == "masked_lm" else e.dense("classify", params, hidden)
+
+
+def modernbert_states(e: Emitter, config: Any, params: Layer, hidden: str) -> str:
+    """Last norm, transform and norm, before the vocabulary."""
+    return modernbert_head(e, config, params, hidden, "", np.empty(0))
 
 
 def mean_of_tokens(e: Emitter, hidden: str, counts: str) -> str:
@@ -224,17 +217,21 @@ def mean_of_tokens(e: Emitter, hidden: str, counts: str) -> str:
 
 
 Head = Callable[[Emitter, Any, Layer, str, str, np.ndarray], str]
+# Of a head that predicts tokens: what it makes of hidden states before the vocabulary.
+States = Callable[[Emitter, Any, Layer, str], str]
 
 EMBEDS: Mapping[type, Any] = {bert.Embed: bert_embed, modernbert.Embed: modernbert_embed}
 BLOCKS: Mapping[type, Any] = {bert.Block: bert_block, modernbert.Block: modernbert_block}
 HEADS: Mapping[type, Head] = {
-    heads.MaskedLmHead: masked_lm_head,
     heads.SequenceHead: sequence_head,
     heads.TokenHead: token_head,
     heads.MultiTaskHead: multi_task_head,
     heads.PooledHead: bare_head,
-    modernbert.MaskedLmHead: modernbert_head,
     modernbert.SequenceHead: modernbert_head,
     modernbert.TokenHead: modernbert_head,
     modernbert.BareHead: modernbert_head,
+}
+STATES: Mapping[type, States] = {
+    heads.MaskedLmHead: masked_lm_states,
+    modernbert.MaskedLmHead: modernbert_states,
 }

@@ -66,6 +66,50 @@ class Float32:
 
 
 @dataclasses.dataclass(frozen=True)
+class Float16:
+    """Matrices in half the bytes; made float32 when they are multiplied."""
+
+    name: ClassVar[str] = "float16"
+
+    def products(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    ) -> list[str]:
+        if graph.streamed:
+            stacked = np.concatenate(kernels, axis=1).T
+            matrix = self._stored(graph, joined(names), stacked)
+            return split(graph, graph.add("Gemm", hidden, matrix, transB=1), kernels)
+        return [
+            graph.add("MatMul", hidden, self._stored(graph, name, kernel))
+            for name, kernel in zip(names, kernels, strict=True)
+        ]
+
+    def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
+        chosen = graph.add("Gather", graph.weight(name, half(table, name)), ids)
+        return graph.add("Cast", chosen, to=_FLOAT)
+
+    def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
+        return self._stored(graph, name, array)
+
+    def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
+        matrix = graph.once("Transpose", self._stored(graph, name, table), perm=[1, 0])
+        return graph.add("MatMul", hidden, matrix)
+
+    def _stored(self, graph: Graph, name: str, array: np.ndarray) -> str:
+        return graph.once("Cast", graph.weight(name, half(array, name)), to=_FLOAT)
+
+
+def half(array: np.ndarray, name: str) -> np.ndarray:
+    """float16 numbers; raises ValueError where one is too large for them."""
+    largest = float(np.abs(array).max(initial=0.0))
+    if not largest <= np.finfo(np.float16).max:
+        raise ValueError(
+            f"weight {name!r} has a number of magnitude {largest:g}; float16 ends at 65504. "
+            "Export float32 or int8."
+        )
+    return np.ascontiguousarray(array, np.float16)
+
+
+@dataclasses.dataclass(frozen=True)
 class Int8:
     """Signed bytes, a scale for each output; activations are made bytes as they come.
 
@@ -91,9 +135,9 @@ class Int8:
         self, graph: Graph, name: str, hidden: str, stored: np.ndarray, scale: np.ndarray
     ) -> str:
         matrix, factors = graph.weight(name, stored), graph.weight(f"{name}_scale", scale)
-        return self._scaled(graph, hidden, matrix, factors)
+        return self.scaled(graph, hidden, matrix, factors)
 
-    def _scaled(self, graph: Graph, hidden: str, matrix: str, factors: str) -> str:
+    def scaled(self, graph: Graph, hidden: str, matrix: str, factors: str) -> str:
         quantised, own_scale, zero = graph.once("DynamicQuantizeLinear", hidden, outputs=3)
         summed = graph.add("MatMulInteger", quantised, matrix, zero)
         both = graph.add("Mul", own_scale, factors)
@@ -116,7 +160,7 @@ class Int8:
         factors = graph.once(
             "Reshape", graph.weight(f"{name}_scale", scale[:, None]), np.array([-1], np.int64)
         )
-        return self._scaled(graph, hidden, matrix, factors)
+        return self.scaled(graph, hidden, matrix, factors)
 
 
 _FLOAT = 1  # onnx.TensorProto.FLOAT
@@ -154,5 +198,5 @@ def split(graph: Graph, product: str, kernels: tuple[Any, ...]) -> list[str]:
     return list(graph.add("Split", product, sizes, outputs=len(kernels), axis=-1))
 
 
-KINDS: dict[str, Any] = {kind.name: kind for kind in (Float32, Int8)}
+KINDS: dict[str, Any] = {kind.name: kind for kind in (Float32, Float16, Int8)}
 FLOAT32 = Float32()

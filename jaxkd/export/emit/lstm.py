@@ -16,13 +16,14 @@ def encoder_layer(
     """Both directions side by side, added to the input; padding comes after the tokens."""
     add, half = e.graph.add, config.width // 2
     weights = _weights(e, "forward+backward", [params["forward"], params["backward"]], half)
-    by_time = add("Transpose", hidden, perm=[1, 0, 2])
+    rows = inputs.layout.by_position(e.graph, hidden, config.width)
+    by_time = add("Transpose", rows, perm=[1, 0, 2])
     out = add(
         "LSTM", by_time, *weights, inputs.lengths, hidden_size=half, direction="bidirectional"
     )  # [L, 2, B, H]
     both = add("Transpose", out, perm=[2, 0, 1, 3])
     joined = add("Reshape", both, integers(0, 0, config.width))
-    return add("Add", hidden, joined), ()
+    return add("Add", hidden, inputs.layout.flat(e.graph, joined, config.width)), ()
 
 
 def decoder_layer(
@@ -31,11 +32,12 @@ def decoder_layer(
     """An LSTM from the state of `inputs.past`, then attention to the encoder's states."""
     add, zero = e.graph.add, integers(0)
     weights = _weights(e, "lstm", [params["lstm"]], config.width)
-    by_time = add("Transpose", hidden, perm=[1, 0, 2])
+    rows = inputs.layout.by_position(e.graph, hidden, config.width)
+    by_time = add("Transpose", rows, perm=[1, 0, 2])
     state = [add("Unsqueeze", each, zero) for each in inputs.past]
     out, *after = add("LSTM", by_time, *weights, None, *state, outputs=3, hidden_size=config.width)
     steps = add("Transpose", add("Squeeze", out, integers(1)), perm=[1, 0, 2])
-    hidden = add("Add", hidden, steps)
+    hidden = add("Add", hidden, inputs.layout.flat(e.graph, steps, config.width))
     cross = Attention(e, "cross", params, Heads.of(config), inputs.layout)
     out = cross.across(hidden, inputs.memory, inputs.memory_bias)
     present = tuple(add("Squeeze", each, zero) for each in after)

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.export.emit import encoder, lstm
-from jaxkd.export.emit.attention import Attention, BlockInputs, Heads, KeyValue
+from jaxkd.export.emit.attention import (
+    PLAIN,
+    Attention,
+    BlockInputs,
+    Heads,
+    KeyValue,
+    Layout,
+)
 from jaxkd.export.emit.decoder import causal, distances
 from jaxkd.export.emit.layers import Emitter, Layer, integers, number
 from jaxkd.models import bert, heads, seq2seq, t5
@@ -114,10 +121,12 @@ def t5_score_bias(
     return add("Unsqueeze", add("Transpose", chosen, perm=[2, 0, 1]), integers(0))
 
 
-def memory_of(e: Emitter, config: Any, params: Layer, states: str) -> KeyValue:
+def memory_of(
+    e: Emitter, config: Any, params: Layer, states: str, layout: Layout = PLAIN
+) -> KeyValue:
     """Keys and values of the encoder's states for one decoder block."""
     scaled = not isinstance(config, t5.Config)
-    return Attention(e, "cross", params, Heads.of(config, scaled=scaled)).memory(states)
+    return Attention(e, "cross", params, Heads.of(config, scaled=scaled), layout).memory(states)
 
 
 def encoder_block(
@@ -127,25 +136,18 @@ def encoder_block(
     return encoder.bert_block(e, config, params, hidden, inputs), ()
 
 
-def seq2seq_head(
-    e: Emitter, config: Any, params: Layer, hidden: str, counts: str, table: np.ndarray
-) -> str:
-    """The token embedding transposed, and a constant of each token: [B, L, V]."""
-    logits = e.weights.tied(e.graph, "embed/token", table, hidden)
-    return e.graph.add("Add", logits, e.graph.weight("head/bias", params["bias"]))
+def seq2seq_states(e: Emitter, config: Any, params: Layer, hidden: str) -> str:
+    """The hidden states as they are."""
+    return hidden
 
 
-def t5_head(
-    e: Emitter, config: Any, params: Layer, hidden: str, counts: str, table: np.ndarray
-) -> str:
-    """A norm, then the token embedding or a matrix of its own: [B, L, V]."""
+def t5_states(e: Emitter, config: Any, params: Layer, hidden: str) -> str:
+    """A norm, scaled where the embedding is the vocabulary's matrix."""
     with e.graph.scope("head"):
         hidden = e.rms_norm("norm", params, hidden, config.norm_epsilon)
         if config.scaled_output:
             hidden = e.graph.add("Mul", hidden, number(config.width**-0.5))
-    if config.tied:
-        return e.weights.tied(e.graph, "embed/token", table, hidden)
-    return e.weights.tied(e.graph, "head/output", params["output"], hidden)
+    return hidden
 
 
 def seq2seq_bias(e: Emitter, config: Any, params: Layer, length: str, room: str) -> str:
@@ -166,4 +168,4 @@ BLOCKS: Mapping[type, Any] = {
     lstm_model.EncoderLayer: lstm.encoder_layer,
     lstm_model.DecoderLayer: lstm.decoder_layer,
 }
-HEADS: Mapping[type, Any] = {heads.Seq2SeqHead: seq2seq_head, t5.LmHead: t5_head}
+STATES: Mapping[type, Any] = {heads.Seq2SeqHead: seq2seq_states, t5.LmHead: t5_states}

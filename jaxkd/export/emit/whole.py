@@ -1,17 +1,18 @@
 """Whole models as ONNX graphs: encoders, decoders with a cache, and encoder-decoders in two."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxkd.export.emit import decoder, encoder, seq2seq
-from jaxkd.export.emit.attention import BlockInputs, KeyValue
+from jaxkd.export.emit import decoder, encoder, seq2seq, start
+from jaxkd.export.emit.attention import KeyValue
 from jaxkd.export.emit.graph import Graph
 from jaxkd.export.emit.kinds import FLOAT32, Weights
 from jaxkd.export.emit.layers import Emitter, integers
+from jaxkd.export.emit.vocabulary import Vocabulary
 from jaxkd.models import families
 from jaxkd.models import seq2seq as seq2seq_models
 from jaxkd.models.families import Config
@@ -19,6 +20,9 @@ from jaxkd.models.model import Model, Params
 from jaxkd.models.stack import unstack
 
 ROW = ("batch", "length")
+# Emitters of heads, and of those that predict tokens up to the product with the vocabulary.
+HEADS: Mapping[type, Any] = {**encoder.HEADS, **decoder.HEADS}
+STATES: Mapping[type, Any] = {**encoder.STATES, **decoder.STATES, **seq2seq.STATES}
 MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 
 
@@ -55,13 +59,9 @@ def cache_names(config: Config, *, memory: bool = False) -> tuple[str, ...]:
     if memory:
         return ("encoder.key", "encoder.value")
     if isinstance(config, seq2seq_models.Config):
-        own = ("hidden", "cell") if _is_recurrent(config) else ("key", "value")
+        own = ("hidden", "cell") if start.is_recurrent(config) else ("key", "value")
         return tuple(f"decoder.{name}" for name in own)
     return ("key", "value")
-
-
-def _is_recurrent(config: Config) -> bool:
-    return config.family == "lstm"
 
 
 def has_cache(config: Config) -> bool:
@@ -72,8 +72,8 @@ def has_cache(config: Config) -> bool:
 def check_export(config: Config) -> None:
     """Raise ValueError unless there are emitters of all the model's modules."""
     model = families.build(config)
-    known = _tables(model)
-    if type(model.head) in known[1] and all(type(block) in known[0] for block in model.blocks):
+    blocks = block_emitters(model)
+    if type(model.head) in HEADS | STATES and all(type(block) in blocks for block in model.blocks):
         return
     raise ValueError(
         f"ONNX export writes {', '.join(exportable_families())}; found {config.family} with the "
@@ -82,13 +82,11 @@ def check_export(config: Config) -> None:
     )
 
 
-def _tables(model: Model) -> tuple[Mapping[type, Any], Mapping[type, Any]]:
-    """The emitters of a model's blocks and heads."""
+def block_emitters(model: Model) -> Mapping[type, Any]:
+    """The emitters of blocks of the model's kind."""
     if model.encoder is not None:
-        return seq2seq.BLOCKS, seq2seq.HEADS
-    if type(model.blocks[0]) in decoder.BLOCKS:
-        return decoder.BLOCKS, decoder.HEADS
-    return encoder.BLOCKS, encoder.HEADS
+        return seq2seq.BLOCKS
+    return decoder.BLOCKS if type(model.blocks[0]) in decoder.BLOCKS else encoder.BLOCKS
 
 
 def can_export(config: Config) -> bool:
@@ -102,7 +100,7 @@ def can_export(config: Config) -> bool:
 
 def exportable_families() -> list[str]:
     """Families of which some head can be written."""
-    known = {*encoder.HEADS, *decoder.HEADS, *seq2seq.HEADS}
+    known = {*HEADS, *STATES}
     return [
         name
         for name, (kind, _) in families.FAMILIES.items()
@@ -140,17 +138,15 @@ def encoder_graph(config: Config, model: Model, params: Params, weights: Weights
     e = Emitter(graph, weights)
     values = {name: graph.input(name, np.int64, ROW) for name in input_names(config)}
     ids, counts = values["input_ids"], values["attention_mask"]
-    emit = encoder.EMBEDS[type(model.embed)]
-    hidden = emit(e, config, params, ids, counts, values.get("token_type_ids"))
-    inputs_of = encoder.block_inputs(e, config, ids, counts)
+    segments = values.get("token_type_ids")
+    hidden, inputs_of = start.of_encoder(e, config, model, params["embed"], ids, counts, segments)
     for i, block in enumerate(model.blocks):
         number = 0 if model.shared else i
         with graph.scope(f"block_{number:02d}"):
             own, inputs = params["blocks"][number], inputs_of(block.config)
             hidden = encoder.BLOCKS[type(block)](e, block.config, own, hidden, inputs)
-    hidden, counts = _read_by_head(e, config, hidden, counts)
-    head = encoder.HEADS[type(model.head)]
-    logits = head(e, config, params["head"], hidden, counts, params["embed"]["token"])
+    hidden, counts = read_by_head(e, config.head_reads, hidden, counts)
+    logits = _head(e, config, model, params, hidden, counts)
     name, shape = output_of(config)
     graph.output(name, logits, np.float32, shape)
     return graph
@@ -166,24 +162,20 @@ def decoder_graph(config: Config, model: Model, params: Params, weights: Weights
     e = Emitter(graph, weights)
     ids = graph.input("input_ids", np.int64, ROW)
     counts = graph.input("attention_mask", np.int64, ("batch", "total" if cached else "length"))
-    positions = decoder.last_columns(e, ids, encoder.token_positions(e, counts))
-    hidden = decoder.embed(e, config, params, ids, positions)
-    bias = decoder.causal_bias(e, ids, counts)
-    shared = decoder.block_inputs(e, config, positions, bias)
+    hidden, inputs_of = start.of_decoder(e, config, params["embed"], ids, counts)
     state: dict[str, tuple[str, tuple[int | str, ...]]] = {}
     groups = getattr(config, "kv_heads", 0) or config.heads
     shape = ("batch", groups, "past", config.key_width)
     for i, block in enumerate(model.blocks):
         past = _past(graph, i, cache_names(config), shape) if cached else ()
-        inputs = dataclasses.replace(shared, past=past)
+        inputs = dataclasses.replace(inputs_of(block.config), past=past)
         with graph.scope(f"block_{i:02d}"):
             emit = decoder.BLOCKS[type(block)]
             hidden, present = emit(e, block.config, params["blocks"][i], hidden, inputs)
         for name, value in zip(cache_names(config), present, strict=True):
             state[f"present.{i}.{name}"] = (value, ("batch", groups, "total", config.key_width))
-    hidden, counts = _read_by_head(e, config, hidden, counts)
-    head = decoder.HEADS[type(model.head)]
-    logits = head(e, config, params["head"], hidden, counts, params["embed"]["token"])
+    hidden, counts = read_by_head(e, config.head_reads, hidden, counts)
+    logits = _head(e, config, model, params, hidden, counts)
     name, logits_shape = output_of(config)
     graph.output(name, logits, np.float32, logits_shape)
     for name, (value, shape) in state.items() if cached else ():
@@ -191,9 +183,19 @@ def decoder_graph(config: Config, model: Model, params: Params, weights: Weights
     return graph
 
 
-def _read_by_head(e: Emitter, config: Config, hidden: str, counts: str) -> tuple[str, str]:
-    """Hidden states and mask as the head gets them: where it reads the mean, of one position."""
-    if config.head_reads != "mean":
+def _head(
+    e: Emitter, config: Config, model: Model, params: Params, hidden: str, counts: str
+) -> str:
+    kind, tokens = type(model.head), params["embed"]["token"]
+    if kind in STATES:
+        states = STATES[kind](e, config, params["head"], hidden)
+        return Vocabulary.of(params["head"], tokens).logits(e, states)
+    return HEADS[kind](e, config, params["head"], hidden, counts, tokens)
+
+
+def read_by_head(e: Emitter, reads: str, hidden: str, counts: str) -> tuple[str, str]:
+    """Hidden states and mask as a head gets them: where it reads the mean, of one position."""
+    if reads != "mean":
         return hidden, counts
     mean = e.graph.add("Unsqueeze", encoder.mean_of_tokens(e, hidden, counts), integers(1))
     return mean, e.graph.add("ReduceMax", counts, axes=[1])
@@ -209,21 +211,15 @@ def encoder_side_graph(config: Any, model: Model, params: Params, weights: Weigh
     Returned are `last_hidden_state` [B, L, D] and, computed once for all steps, each decoder
     block's keys and values of it: `present.I.encoder.key` and `.value` [B, H, L, K].
     """
-    graph, inner = Graph(), config.encoder()
+    graph, own = Graph(), params["encoder"]
     e = Emitter(graph, weights)
     ids, counts = (graph.input(name, np.int64, ROW) for name in input_names(config))
-    own, length = params["encoder"], encoder.length_of(e, ids)
-    name, token = "embed/token", params["embed"]["token"]
-    if config.source_vocabulary:
-        name, token = "encoder_embed/token", own["embed"]["token"]
-    rows = e.weights.rows(graph, name, token, ids)
-    start = graph.constant(np.array(0, np.int64))
-    hidden = embed_of(config)(e, inner, own["embed"], "encoder_embed", rows, start, length)
-    inputs = _encoder_inputs(e, config, own["embed"], counts, length)
+    tokens = start.source_tokens(config, params["embed"], own["embed"])
+    hidden, inputs_of = start.of_source(e, config, own["embed"], tokens, ids, counts)
     for i, block in enumerate(model.encoder.blocks):
         with graph.scope(f"encoder_block_{i:02d}"):
             emit = seq2seq.BLOCKS[type(block)]
-            hidden, _ = emit(e, block.config, own["blocks"][i], hidden, inputs)
+            hidden, _ = emit(e, block.config, own["blocks"][i], hidden, inputs_of(block.config))
     if model.encoder.head is not None:
         with graph.scope("encoder_head"):
             hidden = e.rms_norm("norm", own["head"], hidden, config.norm_epsilon)
@@ -240,24 +236,6 @@ def encoder_side_graph(config: Any, model: Model, params: Params, weights: Weigh
     return graph
 
 
-def embed_of(config: Config) -> Callable[..., str]:
-    """The emitter of an encoder-decoder's embedding behind the tokens' vectors."""
-    return seq2seq.t5_embed if "buckets" in vars(config) else seq2seq.embed
-
-
-def _encoder_inputs(e: Emitter, config: Any, params: Any, counts: str, length: str) -> BlockInputs:
-    if _is_recurrent(config):
-        total = e.graph.add("ReduceSum", counts, integers(1), keepdims=0)
-        return BlockInputs(lengths=e.graph.add("Cast", total, to=6))
-    bias = e.bias_of(decoder.columns(e, counts))
-    if "relative" in params:
-        relative = seq2seq.t5_score_bias(
-            e, config, params["relative"], "encoder_embed/relative", length, length, encodes=True
-        )
-        bias = e.graph.add("Add", relative, bias)
-    return BlockInputs(bias=bias)
-
-
 def decoder_side_graph(config: Any, model: Model, params: Params, weights: Weights) -> Graph:
     """`input_ids` [B, L] of the decoder, `encoder_attention_mask` [B, M], both caches -> logits.
 
@@ -269,7 +247,7 @@ def decoder_side_graph(config: Any, model: Model, params: Params, weights: Weigh
     e = Emitter(graph, weights)
     ids = graph.input("input_ids", np.int64, ROW)
     memory_counts = graph.input("encoder_attention_mask", np.int64, ("batch", "source"))
-    recurrent, length = _is_recurrent(config), encoder.length_of(e, ids)
+    recurrent = start.is_recurrent(config)
     cache = (
         ("batch", config.width) if recurrent else ("batch", config.heads, "past", config.key_width)
     )
@@ -279,24 +257,18 @@ def decoder_side_graph(config: Any, model: Model, params: Params, weights: Weigh
         KeyValue(*_past(graph, i, cache_names(config, memory=True), source))
         for i in range(config.layers)
     ]
-    embed, bias = params["embed"], ""
     before = graph.constant(np.array(0, np.int64))
     if not recurrent:
         before = graph.add("Gather", graph.add("Shape", pasts[0][0]), np.array(2, np.int64))
-        room = graph.add("Add", before, length)
-        bias = seq2seq.seq2seq_bias(e, config, embed, length, room)
-    rows = e.weights.rows(graph, "embed/token", embed["token"], ids)
-    hidden = embed_of(config)(e, config, embed, "embed", rows, before, length)
-    memory_bias = e.bias_of(decoder.columns(e, memory_counts))
+    hidden, inputs_of = start.of_target(e, config, params["embed"], ids, before, memory_counts)
     presents = []
     for i, block in enumerate(model.blocks):
-        inputs = BlockInputs(bias=bias, past=pasts[i], memory=memories[i], memory_bias=memory_bias)
+        inputs = dataclasses.replace(inputs_of(block.config), past=pasts[i], memory=memories[i])
         with graph.scope(f"block_{i:02d}"):
             emit = seq2seq.BLOCKS[type(block)]
             hidden, present = emit(e, block.config, params["blocks"][i], hidden, inputs)
         presents.append(present)
-    head = seq2seq.HEADS[type(model.head)]
-    logits = head(e, config, params["head"], hidden, "", embed["token"])
+    logits = _head(e, config, model, params, hidden, "")
     graph.output("logits", logits, np.float32, output_of(config)[1])
     after = cache if recurrent else ("batch", config.heads, "total", config.key_width)
     for i, present in enumerate(presents):

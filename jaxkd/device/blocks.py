@@ -1,0 +1,177 @@
+"""Runs blocks under a plan of residency: one session of a small graph, weights as its inputs."""
+
+import time
+
+import numpy as np
+
+from jaxkd.device.errors import DamagedBundle
+from jaxkd.device.folder import entry
+from jaxkd.device.onnx_bytes import with_weights
+from jaxkd.device.residency import MAPPED, RESIDENT, STREAMED
+
+
+class Graphs:
+    """The sessions of a bundle's graphs, each made when it is first run."""
+
+    def __init__(self, folder, threads=0):
+        self.folder = folder
+        self.described = entry(folder.manifest, "graphs", dict)
+        self.threads = threads
+        self._sessions = {}
+
+    def weights_of(self, name):
+        """Names of the weights that a graph takes as inputs."""
+        return entry(self._described(name), "weights", list, f"graph {name!r}")
+
+    def run(self, name, feeds):
+        """Outputs by name."""
+        if name not in self._sessions:
+            self._sessions[name] = self.session(name)
+        return run(self._sessions[name], feeds, name)
+
+    def session(self, name, weights=None):
+        """A new session; `weights` become constants of it."""
+        import onnxruntime
+
+        described = self._described(name)
+        model = self.folder.read(entry(described, "file", str, f"graph {name!r}"))
+        try:
+            if weights is not None:
+                model = with_weights(model, weights)
+            return onnxruntime.InferenceSession(
+                model, self._options(), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has classes of its own for each kind
+            raise DamagedBundle(
+                f"onnxruntime {onnxruntime.__version__} does not open the graph {name!r}: {error}"
+            ) from error
+
+    def _options(self):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: its warnings are about the machine
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        # Memory goes back to the system after each run; the arena would keep the most ever used.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # saves energy
+        return options
+
+    def _described(self, name):
+        if not isinstance(name, str) or name not in self.described:
+            raise DamagedBundle(f"the manifest names a graph {name!r} that it does not describe.")
+        return self.described[name]
+
+
+def run(session, feeds, name):
+    """A session's outputs by name."""
+    names = [value.name for value in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, feeds)))
+    except Exception as error:
+        raise DamagedBundle(f"the graph {name!r} does not run: {error}") from error
+
+
+class Block:
+    """One block: its graphs, and its weights wherever the plan has them."""
+
+    def __init__(self, folder, graphs, described, what):
+        self.graphs = graphs
+        self.names = {"graph": entry(described, "graph", str, what)}
+        if "memory" in described:
+            self.names["memory"] = entry(described, "memory", str, what)
+        self.inputs = entry(described, "inputs", dict, what)
+        self.tensors = folder.tensors(entry(described, "weights", dict, what))
+        self.wanted = {}
+        for key, name in self.names.items():
+            self.wanted[key] = graphs.weights_of(name)
+            missing = [each for each in self.wanted[key] if each not in self.tensors.described]
+            if missing:
+                raise DamagedBundle("{} lacks the weights {}.".format(what, ", ".join(missing[:3])))
+        self.tier = STREAMED
+        self._mapped = None
+        self._sessions = {}
+
+    def place(self, tier):
+        """Bring the weights where `tier` says."""
+        self.tier, self._mapped, self._sessions = tier, None, {}
+        if tier == MAPPED:
+            self._mapped = self.tensors.map()
+        elif tier == RESIDENT:
+            mapped = self.tensors.map()
+            for key, name in self.names.items():
+                weights = {each: mapped[each] for each in self.wanted[key]}
+                self._sessions[key] = self.graphs.session(name, weights)
+
+    def run(self, feeds, key="graph"):
+        """Outputs by name; `key` is "graph" or "memory"."""
+        if self.tier == RESIDENT:
+            return run(self._sessions[key], feeds, self.names[key])
+        mapped = self._mapped if self.tier == MAPPED else self.tensors.map()
+        weights = {each: mapped[each] for each in self.wanted[key]}
+        feeds = dict(feeds)
+        feeds.update(weights)
+        return self.graphs.run(self.names[key], feeds)
+
+    def prefetch(self):
+        """Have the file read while another block runs."""
+        if self.tier != RESIDENT:
+            self.tensors.prefetch()
+
+
+class Stack:
+    """A list of blocks; one that is used several times is one."""
+
+    def __init__(self, folder, graphs, described):
+        self.blocks, known = [], {}
+        for i, each in enumerate(described):
+            what = f"block {i}"
+            if not isinstance(each, dict):
+                raise DamagedBundle(f"{what} is no object of the manifest.")
+            file = entry(entry(each, "weights", dict, what), "file", str, what)
+            if file not in known:
+                known[file] = Block(folder, graphs, each, what)
+            self.blocks.append(known[file])
+        if not self.blocks:
+            raise DamagedBundle("the manifest has no blocks.")
+        self.distinct = list(known.values())
+
+    def step(self, i, hidden, lead, shared, more=None):
+        """Block i on hidden states [B L, D]; `shared` is what came before the blocks.
+
+        Returns its outputs by name.
+        """
+        block = self.blocks[i]
+        feeds = {"hidden": hidden, "lead": lead}
+        for name, source in block.inputs.items():
+            if source not in shared:
+                raise DamagedBundle(f"block {i} takes {source!r}, which nothing makes.")
+            feeds[name] = shared[source]
+        feeds.update(more or {})
+        if i + 1 < len(self.blocks) and self.blocks[i + 1] is not block:
+            self.blocks[i + 1].prefetch()
+        return block.run(feeds)
+
+
+class Clock:
+    """Milliseconds of each part of a run, and what is done after each."""
+
+    def __init__(self):
+        self.parts = []  # (name, milliseconds)
+        self._last = self.start = time.perf_counter()
+
+    def lap(self, name):
+        now = time.perf_counter()
+        self.parts.append((name, 1000 * (now - self._last)))
+        self._last = now
+
+    @property
+    def milliseconds(self):
+        return 1000 * (time.perf_counter() - self.start)
+
+
+def lead_of(ids):
+    """Rows and columns of a batch, as graphs take them."""
+    return np.array(ids.shape[:2], np.int64)

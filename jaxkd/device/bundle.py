@@ -1,0 +1,104 @@
+"""A bundle opened: checked, placed in memory under a budget, ready to answer."""
+
+import numpy as np
+
+from jaxkd.device import memory
+from jaxkd.device.blocks import Graphs
+from jaxkd.device.encoder import OnePass
+from jaxkd.device.errors import DamagedBundle, DifferentAnswers
+from jaxkd.device.folder import Folder, entry
+from jaxkd.device.residency import plan, working_bytes
+from jaxkd.device.writer import Decoder, EncoderDecoder
+
+SHARE = 0.8  # of the memory that is available, without a budget
+
+
+class Bundle:
+    """Opens a folder; `model` is a OnePass, Decoder or EncoderDecoder.
+
+    Args:
+      budget: bytes that this may add to the process; None: most of what the machine has free.
+      rows, length: the largest batch that is expected, for what activations take.
+    Raises:
+      DamagedBundle: for a folder that is not what was written.
+      NoMemory: if not one layer fits.
+    """
+
+    def __init__(self, path, budget=None, threads=0, rows=1, length=128):
+        self.folder = Folder(path)
+        self.manifest = self.folder.manifest
+        self.graphs = Graphs(self.folder, threads)
+        kind = entry(self.manifest, "kind", str)
+        if kind == "encoder-decoder":
+            self.model = EncoderDecoder(self.folder, self.graphs)
+        elif kind == "decoder" and "vocabulary" in self.manifest:
+            self.model = Decoder(self.folder, self.graphs)
+        elif kind in ("encoder", "decoder"):
+            self.model = OnePass(self.folder, self.graphs)
+        else:
+            raise DamagedBundle(f"the manifest's kind is {kind!r}.")
+        self.blocks = list(self.model.stack.distinct)
+        if kind == "encoder-decoder":
+            self.blocks += self.model.encoder.distinct
+        self.writes = kind == "encoder-decoder" or isinstance(self.model, Decoder)
+        self.tiers = self._place(budget, rows, length)
+
+    def _place(self, budget, rows, length):
+        sizes = [block.tensors.bytes for block in self.blocks]
+        if budget is None:
+            free = memory.available()
+            budget = None if free is None else SHARE * free
+        shape = entry(self.manifest, "model", dict)
+        working = working_bytes(
+            int(shape.get("width", 0)),
+            int(shape.get("inner", 0)),
+            int(shape.get("heads", 0)),
+            rows,
+            length,
+            float(shape.get("largest_cast", 0)),
+        )
+        tiers = plan(sizes, budget, working)
+        for block, tier in zip(self.blocks, tiers):
+            block.place(tier)
+        return tiers
+
+    def reference_difference(self):
+        """The largest difference from what jaxkd computed when the bundle was written."""
+        described = entry(self.manifest, "reference", dict)
+        with np.load(self.folder.file(entry(described, "file", str))) as arrays:
+            arrays = {name: arrays[name] for name in arrays.files}
+        largest = 0.0
+        for name, logits in self.answers(arrays).items():
+            expected = arrays["logits." + name]
+            if logits.shape != expected.shape:
+                raise DamagedBundle(
+                    f"the reference has logits of {expected.shape}, the model makes {logits.shape}."
+                )
+            seen = arrays["mask"].astype(bool)
+            if self.writes and "decoder_tokens" in arrays:
+                seen = np.ones(logits.shape[:2], bool)
+            if logits.shape[:2] == seen.shape and logits.ndim == 3:
+                logits, expected = logits[seen], expected[seen]  # padding's logits mean nothing
+            largest = max(largest, float(np.abs(logits - expected).max()))
+        return largest
+
+    def check_reference(self):
+        """Raise DifferentAnswers if the difference is above what the manifest allows."""
+        allowed = float(entry(entry(self.manifest, "reference", dict), "tolerance", (int, float)))
+        difference = self.reference_difference()
+        if not difference <= allowed:
+            raise DifferentAnswers(
+                f"this machine's answers differ by {difference:.3g} from those of jaxkd, allowed "
+                f"is {allowed:.3g}: do not use the bundle on it."
+            )
+        return difference, allowed
+
+    def answers(self, arrays):
+        """Logits of every head for rows of tokens, by the head's name."""
+        ids, mask = arrays["tokens"], arrays["mask"]
+        if self.writes:
+            if "decoder_tokens" in arrays:
+                self.model.read(ids, mask)
+                ids, mask = arrays["decoder_tokens"], np.ones_like(arrays["decoder_tokens"])
+            return {"head": self.model.logits(ids, mask)}
+        return self.model.of_every_head(ids, mask, arrays.get("segments"))

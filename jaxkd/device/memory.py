@@ -1,0 +1,40 @@
+"""What memory this process has and the machine could give, from Linux's /proc; None elsewhere."""
+
+import gc
+
+STATUS, MEMINFO = "/proc/self/status", "/proc/meminfo"
+# name of ours -> key of /proc/self/status
+KEYS = {"anonymous": "RssAnon", "file_backed": "RssFile", "resident": "VmRSS", "peak": "VmHWM"}
+
+
+def process(path=STATUS):
+    """Bytes of this process: anonymous, file-backed, both, and the peak of both.
+
+    File-backed memory holds parts of mapped files, which the system takes back when it needs them.
+    """
+    values = _values(path)
+    return {name: values.get(key) for name, key in KEYS.items()}
+
+
+def available(path=MEMINFO):
+    """Bytes that new work can have without swapping; None if the system does not say."""
+    return _values(path).get("MemAvailable")
+
+
+def _values(path):
+    try:
+        with open(path) as stream:
+            lines = stream.read().splitlines()
+    except OSError:
+        return {}
+    values = {}
+    for line in lines:
+        words = line.split()
+        if len(words) == 3 and words[2] == "kB" and words[1].isdigit():
+            values[words[0].rstrip(":")] = 1024 * int(words[1])
+    return values
+
+
+def collect():
+    """Free what nothing refers to any longer, so that the next reading is of what is used."""
+    gc.collect()

@@ -1,0 +1,76 @@
+"""Where each block's weights are between two uses, under a budget of memory.
+
+resident: inside a session of their own, in the form that onnxruntime multiplies fastest; anonymous
+    memory.
+mapped: the file stays mapped; the system can take its pages back.
+streamed: the file is mapped while the block runs, and let go of.
+"""
+
+from jaxkd.device.errors import NoMemory
+
+RESIDENT, MAPPED, STREAMED = "resident", "mapped", "streamed"
+COST = 1.2  # bytes of a resident block per byte of its file
+BUILDING = 4.0  # the same while its session is made: file, message, arrays and packed matrices
+TIME = {RESIDENT: 1.0, MAPPED: 1.25, STREAMED: 2.0}  # about, of a block
+
+
+def plan(sizes, budget, working, runs=None):
+    """The tier of each block: the fastest that fits, the first blocks in the faster tiers.
+
+    Args:
+      sizes: bytes of each block's weights, in the order in which they run.
+      budget: bytes for the whole; None: no limit.
+      working: bytes of everything but these weights.
+      runs: share of inputs that reach each block; None: all do.
+    Raises:
+      NoMemory: if not even one layer at a time fits.
+
+    >>> plan([100, 100, 100], None, 0)
+    ['resident', 'resident', 'resident']
+    >>> plan([100, 100, 100], 570, 50)
+    ['resident', 'resident', 'mapped']
+    >>> plan([100, 100, 100], 360, 50)
+    ['mapped', 'mapped', 'mapped']
+    >>> plan([100, 100, 100], 260, 50)
+    ['mapped', 'streamed', 'streamed']
+    >>> plan([100, 100, 100], 160, 50)
+    ['streamed', 'streamed', 'streamed']
+    """
+    count = len(sizes)
+    if budget is None:
+        return [RESIDENT] * count
+    runs = [1.0] * count if runs is None else runs
+    window = max(sizes) if sizes else 0
+    if working + window > budget:
+        raise NoMemory(
+            f"a budget of {budget / 1e6:.1f} MB has no room: one layer takes {window / 1e6:.1f} MB "
+            f"and everything else about {working / 1e6:.1f} MB. Needed are "
+            f"{(working + window) / 1e6:.1f} MB; int8 weights need less."
+        )
+    best = None
+    for resident in range(count + 1):
+        held = working + COST * sum(sizes[:resident])
+        if resident and held + (BUILDING - COST) * sizes[resident - 1] > budget:
+            break
+        for mapped in range(count - resident + 1):
+            streamed = count - resident - mapped
+            total = held + sum(sizes[resident : resident + mapped]) + (window if streamed else 0)
+            if total > budget:
+                continue
+            tiers = [RESIDENT] * resident + [MAPPED] * mapped + [STREAMED] * streamed
+            time = sum(share * TIME[tier] for share, tier in zip(runs, tiers))
+            if best is None or time < best[0]:
+                best = (time, tiers)
+    return best[1]
+
+
+def working_bytes(width, inner, heads, rows, length, cast=0):
+    """About what a block's activations take, and onnxruntime besides; measured in tests.
+
+    Args:
+      inner: width of the feed-forward.
+      cast: bytes of the largest matrix that is made float32 to be multiplied.
+    """
+    tokens = rows * length
+    floats = tokens * (8 * width + 3 * inner) + 3 * rows * heads * length * length
+    return 10 * 2**20 + 4 * floats + cast
