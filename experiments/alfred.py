@@ -30,6 +30,7 @@ from jaxkd.decode.beam import Beam
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.evaluate import Evaluate
+from jaxkd.stages.export import Export, with_bundles
 
 KINDS = {"lstm": "LSTM", "transformer": "Transformer"}
 RATES = {"transformer": 1e-3, "lstm": 2e-3}
@@ -88,6 +89,8 @@ def get_config(variant: str = "mini") -> Experiment:
         timed=chosen.timed,
         beam=Beam(width=chosen.size.width, max_tokens=chosen.size.room),
     )
+    for kind in chosen.kinds:  # both kinds' students of words and plans, to compare on a device
+        stages[f"{kind}_export"] = Export(model=f"{kind}_all", formats=with_bundles())
     return Experiment(
         title="From instructions to plans: LSTMs and Transformers, teachers and students",
         data=dataclasses.replace(chosen.data),

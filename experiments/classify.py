@@ -33,7 +33,7 @@ from jaxkd.data.rows.labelled import Labelled
 from jaxkd.distil.terms import HardLabels, HiddenStates, SoftTargets, SquaredError
 from jaxkd.runs.experiment import Comparison, Curve, Report
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.export import Export
+from jaxkd.stages.export import Export, with_bundles
 from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.load import Load
 from jaxkd.stages.student import Prune
@@ -115,7 +115,7 @@ def get_config(variant: str = "mini") -> Classify:
         ),
         "alone": Train(source="student_init", freeze=frozen, **student),
         "evaluate": Evaluate(models=tuple(LABELS), splits=(), batch_size=64, predictions=True),
-        "export": Export(model="student"),
+        "export": Export(model="student", formats=with_bundles()),
     }
     return Classify(
         title="",

@@ -34,7 +34,7 @@ from jaxkd.runs.experiment import Curve, Experiment, Reference, Report
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.evaluate_exits import EvaluateExits
 from jaxkd.stages.exits import AddExits, Calibrate
-from jaxkd.stages.export import Export
+from jaxkd.stages.export import Export, with_bundles
 from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.load import Load
 from jaxkd.stages.student import Prune
@@ -138,7 +138,7 @@ def get_config(variant: str = "mini") -> EarlyExit:
             **timing,
         ),
         "evaluate": Evaluate(models=tuple(LABELS), batch_size=32),
-        "export": Export(model="exits"),
+        "export": Export(model="exits", formats=with_bundles(), calibration="calibrate"),
     }
     return EarlyExit(
         title="",

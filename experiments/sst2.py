@@ -25,7 +25,7 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.distil.terms import HardLabels, HiddenStates, SoftTargets
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Reference, Report
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.export import Export
+from jaxkd.stages.export import Export, with_bundles
 from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.load import Load
 from jaxkd.stages.student import Prune
@@ -115,7 +115,7 @@ def get_config(variant: str = "mini") -> Experiment:
     }
     evaluated = ("teacher", "student_init", "student", "alone", "scratch")
     stages["evaluate"] = Evaluate(models=evaluated)
-    stages["export"] = Export(model="student")
+    stages["export"] = Export(model="student", formats=with_bundles())
     labels = {
         "teacher": "teacher, fine-tuned",
         "student_init": "student from pretrained layers, before",

@@ -33,7 +33,7 @@ from jaxkd.runs.experiment import Comparison, Curve, Report
 from jaxkd.stages.choose import Choose
 from jaxkd.stages.decode import Decode
 from jaxkd.stages.evaluate import Evaluate
-from jaxkd.stages.export import Export
+from jaxkd.stages.export import Export, with_bundles
 from jaxkd.stages.generate import Generate
 from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.load import Load
@@ -128,7 +128,7 @@ def get_config(variant: str = "mini") -> Translate:
             models=tuple(LABELS), metrics=("bleu", "exact"),
             beam=Beam(width=width, max_tokens=room), rows=32 if smoke else 1000,
         ),
-        "export": Export(model="student"),
+        "export": Export(model="student", formats=with_bundles()),
     }  # fmt: skip
     students = ("student", "alone")
     return Translate(

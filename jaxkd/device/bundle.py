@@ -7,7 +7,7 @@ from jaxkd.device.blocks import Graphs
 from jaxkd.device.encoder import OnePass
 from jaxkd.device.errors import DamagedBundle, DifferentAnswers
 from jaxkd.device.folder import Folder, entry
-from jaxkd.device.residency import plan, working_bytes
+from jaxkd.device.residency import STREAMED, plan, working_bytes
 from jaxkd.device.writer import Decoder, EncoderDecoder
 
 SHARE = 0.8  # of the memory that is available, without a budget
@@ -18,13 +18,14 @@ class Bundle:
 
     Args:
       budget: bytes that this may add to the process; None: most of what the machine has free.
+      window: hold one layer in memory at a time, whatever the budget.
       rows, length: the largest batch that is expected, for what activations take.
     Raises:
       DamagedBundle: for a folder that is not what was written.
       NoMemory: if not one layer fits.
     """
 
-    def __init__(self, path, budget=None, threads=0, rows=1, length=128):
+    def __init__(self, path, budget=None, threads=0, rows=1, length=128, window=False):
         self.folder = Folder(path)
         self.manifest = self.folder.manifest
         self.graphs = Graphs(self.folder, threads)
@@ -41,9 +42,9 @@ class Bundle:
         if kind == "encoder-decoder":
             self.blocks += self.model.encoder.distinct
         self.writes = kind == "encoder-decoder" or isinstance(self.model, Decoder)
-        self.tiers = self._place(budget, rows, length)
+        self.tiers = self._place(budget, rows, length, window)
 
-    def _place(self, budget, rows, length):
+    def _place(self, budget, rows, length, window):
         sizes = [block.tensors.bytes for block in self.blocks]
         if budget is None:
             free = memory.available()
@@ -57,7 +58,7 @@ class Bundle:
             length,
             float(shape.get("largest_cast", 0)),
         )
-        tiers = plan(sizes, budget, working)
+        tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working)
         for block, tier in zip(self.blocks, tiers):
             block.place(tier)
         return tiers

@@ -44,6 +44,7 @@ def parser():
     add("--batch", type=int, default=1, help="rows at a time")
     add("--json", action="store_true", help="an object a line, instead of words")
     add("--budget-mb", type=float, help="memory this may take; default: most of what is free")
+    add("--window", action="store_true", help="hold one layer in memory at a time")
     add("--threads", type=int, default=0, help="0: as many as onnxruntime takes")
     add(
         "--rule",
@@ -53,7 +54,12 @@ def parser():
     )
     add("--patience", type=int, help="exits in a row that agree")
     add("--threshold", type=float, help="of entropy (nats) or confidence (probability)")
-    add("--lambda", dest="price", type=float, help="of optimal: quality a millisecond is worth")
+    add(
+        "--lambda",
+        dest="price",
+        type=float,
+        help="of optimal: quality that the time of all blocks is worth",
+    )
     add("--deadline-ms", type=float, help="answer with the exit that is reached by then")
     add("--beam", type=int, help="beams; 1 is greedy")
     add("--max-tokens", type=int, help="that are written at most")
@@ -86,22 +92,19 @@ def main(argv=None, folder="."):
 
 
 def run(args, folder):
-    length = args.max_length or 128
-    if args.batch < 1 or length < 1 or args.threads < 0 or not args.seconds > 0:
+    if args.batch < 1 or (args.max_length or 1) < 1 or args.threads < 0 or not args.seconds > 0:
         raise UsageError("--batch, --max-length and --seconds are above 0, --threads not below.")
     if args.budget_mb is not None and not args.budget_mb > 0:
         raise UsageError(f"--budget-mb is {args.budget_mb:g}; it is above 0.")
     budget = None if args.budget_mb is None else args.budget_mb * 1e6
-    runner = Runner(Bundle(folder, budget, args.threads, args.batch, length), args, folder)
+    runner = Runner(opened(folder, budget, args), args, folder)
     if args.selftest:
         difference, allowed = runner.bundle.check_reference()
         print(f"largest difference to jaxkd {difference:.3g}, allowed {allowed:.3g}: right")
         return
     inputs = runner.inputs()
     if args.versus:
-        other = Runner(
-            Bundle(args.versus, budget, args.threads, args.batch, length), args, args.versus
-        )
+        other = Runner(opened(args.versus, budget, args), args, args.versus)
         versus(runner, other, inputs, other.inputs(), args)
     elif args.bench:
         print(json.dumps(runner.bench(inputs), indent=1))
@@ -110,6 +113,12 @@ def run(args, folder):
             for line in runner.answers(inputs[start : start + args.batch]):
                 print(line)
                 sys.stdout.flush()
+
+
+def opened(folder, budget, args):
+    """The bundle under what was asked of memory."""
+    length = args.max_length or 128
+    return Bundle(folder, budget, args.threads, args.batch, length, window=args.window)
 
 
 class Runner:
@@ -290,7 +299,9 @@ class Runner:
                 "rules: {}.".format(", ".join(each for each in RULES if each != name))
             )
         if args.price is None:
-            raise UsageError("--rule optimal needs --lambda: quality a millisecond is worth.")
+            raise UsageError(
+                "--rule optimal needs --lambda: quality that the time of all blocks is worth."
+            )
         self.rule_name = f"optimal {args.price:g}"
         return rules.optimal(policies, args.price, self._exit_times(), args.deadline_ms)
 

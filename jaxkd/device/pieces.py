@@ -223,7 +223,9 @@ def pattern(text):
             at += 2
         elif following[0] == "\\":
             if following[1:2] in "pPwWdDbB":
-                raise UsageError(f"this runner cannot read {following[:2]!r} of the pattern {text!r}.")
+                raise UsageError(
+                    f"this runner cannot read {following[:2]!r} of the pattern {text!r}."
+                )
             made.append(following[:2])
             at += 2
         else:

@@ -144,17 +144,18 @@ def confidence(logits):
 
 
 def optimal(policies, price, milliseconds=None, deadline=None):
-    """The rule of a price per millisecond.
+    """The rule of a price of time.
 
     Args:
       policies: of the manifest: edges, tolerance, quality [N, S], moves [N - 1, S, S], and
         milliseconds and slowest [N] of the machine that calibrated.
+      price: quality that the time of all blocks is worth, as in jaxkd's reports.
       milliseconds: of each exit on this machine; None: the calibrating machine's.
       deadline: milliseconds in which every row must be answered, by the slowest seen.
     """
     if not price >= 0:
         raise UsageError(
-            f"lambda is {price!r}; it is 0 or more: quality that a millisecond is worth."
+            f"lambda is {price!r}; it is 0 or more: quality that the time of all blocks is worth."
         )
     quality, moves, edges = (
         np.array(entry(policies, name, list, "policies"), float)
@@ -169,10 +170,11 @@ def optimal(policies, price, milliseconds=None, deadline=None):
             f"the first exit may take {slowest[0]:.3g} ms to answer, the deadline is "
             f"{deadline:g} ms."
         )
+    shares = times / times.sum()
     stop = np.ones(quality.shape, bool)
     value = quality[-1]
     for i in reversed(range(len(quality) - 1)):
-        further = moves[i].dot(value) - price * times[i + 1]
+        further = moves[i].dot(value) - price * shares[i + 1]
         stop[i] = quality[i] >= further
         if deadline is not None and slowest[i + 1] > deadline:
             stop[i] = True

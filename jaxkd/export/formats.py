@@ -3,19 +3,17 @@
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from jaxkd.core.batch import Batch
-from jaxkd.core.names import did_you_mean
-from jaxkd.export.emit.kinds import FLOAT32, KINDS, Int8
+from jaxkd.export.emit.kinds import Int8, weights_of
 from jaxkd.export.emit.whole import check_export
 from jaxkd.export.extra import extra
 from jaxkd.export.onnx_files import OnnxFiles
 from jaxkd.export.onnx_model import check_size, export_onnx
-from jaxkd.export.processor import int8_bits
 from jaxkd.export.verify import verify_folder, verify_onnx
 from jaxkd.hub import folder as hub
 from jaxkd.models.families import Config
@@ -23,6 +21,19 @@ from jaxkd.models.model import Params
 
 SaveTokenizer = Callable[[pathlib.Path], Any]
 Predict = Callable[[Batch], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """What goes with a model's weights into its folder."""
+
+    save_tokenizer: SaveTokenizer | None = None  # writes the tokenizer's files
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # eos_ids, ...
+    # Of a model with exits: edges, tolerance, quality, moves, milliseconds and slowest.
+    policies: Mapping[str, Any] | None = None
+
+
+NOTHING = Beside()
 
 
 @runtime_checkable
@@ -42,7 +53,7 @@ class Format(Protocol):
         folder: pathlib.Path,
         config: Config,
         params: Params,
-        save_tokenizer: SaveTokenizer | None = None,
+        beside: Beside = NOTHING,
     ) -> dict[str, Any]:
         """Write into a folder, which may be there; returns what the results say of it."""
 
@@ -71,10 +82,10 @@ class HuggingFace:
         folder: pathlib.Path,
         config: Config,
         params: Params,
-        save_tokenizer: SaveTokenizer | None = None,
+        beside: Beside = NOTHING,
     ) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
-        hub.save(folder, config, params, save_tokenizer=save_tokenizer)
+        hub.save(folder, config, params, save_tokenizer=beside.save_tokenizer)
         return {"megabytes": (folder / "model.safetensors").stat().st_size / 1e6}
 
     def verify(
@@ -87,7 +98,8 @@ class HuggingFace:
 class Onnx:
     """ONNX files that take what the model's tokenizer gives: see `export_onnx`."""
 
-    weights: str = "float32"  # or int8: a quarter of the size, products of bytes
+    # "float32", "float16" (half the size) or "int8" (a quarter, products of bytes)
+    weights: str = "float32"
     # Of int8 weights. 7 is exact on every processor, 8 not on x86 without VNNI; 0: what is exact
     # here (jaxkd/export/processor.py).
     bits: int = 0
@@ -100,10 +112,7 @@ class Onnx:
     def check(self, config: Config | None = None) -> None:
         for library in ("onnx", "onnxruntime"):
             extra(library)
-        if self.weights not in KINDS:
-            raise ValueError(f"weights={self.weights!r}. {did_you_mean(self.weights, KINDS)}")
-        if self.bits not in (0, 7, 8):
-            raise ValueError(f"bits is {self.bits}; it is 7, 8, or 0: what this processor needs.")
+        weights_of(self.weights, self.bits)
         if config is not None:
             check_export(config)
             check_size(config)
@@ -113,17 +122,17 @@ class Onnx:
         folder: pathlib.Path,
         config: Config,
         params: Params,
-        save_tokenizer: SaveTokenizer | None = None,
+        beside: Beside = NOTHING,
     ) -> dict[str, Any]:
-        bits = self.bits or int8_bits()
-        files = export_onnx(config, params, folder, FLOAT32 if self.exact else Int8(bits))
+        weights = weights_of(self.weights, self.bits)
+        files = export_onnx(config, params, folder, weights)
         written: dict[str, Any] = {"megabytes": sum(f.stat().st_size for f in files) / 1e6}
-        return written if self.exact else written | {"bits": bits}
+        return written | ({"bits": weights.bits} if isinstance(weights, Int8) else {})
 
     def verify(
         self, folder: pathlib.Path, config: Config, params: Params, *, tolerance: float
     ) -> dict[str, Any]:
-        """As for all formats; int8 must only run and be finite: its loss is measured."""
+        """As for all formats; others than float32 must only run and be finite."""
         tolerance = tolerance if self.exact else float(np.finfo(np.float32).max)
         return verify_onnx(folder, config, params, tolerance=tolerance)
 

@@ -36,7 +36,8 @@ def _text(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def _figure(results: Mapping, title: str, height: float = 4.4) -> Figure:
+def new_figure(results: Mapping, title: str, height: float = 4.4) -> Figure:
+    """A figure with its title, and a warning where the text is no corpus."""
     figure = Figure(figsize=(9.5, height), layout="constrained")
     FigureCanvasAgg(figure)
     warning = f"\n{embedded_warning(results)}" if embedded(results) else ""
@@ -121,7 +122,7 @@ def curves(results: Mapping, spec: Mapping) -> bytes | None:
     """
     split, metric = spec.get("split", "train"), spec.get("metric", "loss")
     what = quantity(results, spec["models"], split, metric)
-    figure = _figure(results, spec.get("title", what))
+    figure = new_figure(results, spec.get("title", what))
     whole, late = figure.subplots(1, 2, width_ratios=(3, 2))
     logged = [c for m in spec["models"] for c in curve(results, m, split, metric).values()]
     if _draw(whole, results, spec, start=0.0) is None:
@@ -171,7 +172,7 @@ def differences(results: Mapping) -> bytes | None:
     if not panels:
         return None
     heights = [0.9 + 0.5 * len(rows) for rows in panels.values()]
-    figure = _figure(results, "Paired differences, seed by seed", height=0.7 + sum(heights))
+    figure = new_figure(results, "Paired differences, seed by seed", height=0.7 + sum(heights))
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for axes, (what, rows) in zip(grid[:, 0], panels.items(), strict=True):
         for i, (_, numbers) in enumerate(rows):
@@ -196,7 +197,7 @@ def score_over_time(results: Mapping, stage: str) -> bytes | None:
     if not runs:
         return None
     sizes = early_exit.batch_sizes(runs)
-    figure = _figure(results, "Score over wall-clock time", height=4.8)
+    figure = new_figure(results, "Score over wall-clock time", height=4.8)
     panels = figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0]
     what = column_title(results, runs[0]["metric"])
     for axes, size in zip(panels, sizes, strict=True):
@@ -230,4 +231,12 @@ def score_over_time(results: Mapping, stage: str) -> bytes | None:
     panels[0].set_ylabel(_text(what))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def finished(figure: Figure, axes: Axes) -> bytes:
+    """The PNG of a figure of one panel with a legend."""
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
     return _png(figure)

@@ -10,7 +10,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxkd.report import early_exit, early_exit_tables, markup, plots, provenance, tables
+from jaxkd.report import (
+    bundles,
+    early_exit,
+    early_exit_tables,
+    markup,
+    plots,
+    provenance,
+    tables,
+)
 from jaxkd.report.described import embedded, is_expected, label
 from jaxkd.report.markup import Plot, Section, Table, escape_markdown
 from jaxkd.report.sentences import banner, findings, headline, originals, seeds_note, title
@@ -89,6 +97,7 @@ def sections(results: Mapping) -> list[Section]:
         made.append(Section(f"Results, {split} split", (tables.outcome(results, split),)))
     if results.get("exports"):
         made.append(Section("Exported files", (provenance.exports(results),)))
+    made += _bundles(results, taken)
     if results.get("data"):
         made.append(Section("Data", (provenance.data(results),)))
     ran = (provenance.where(results), provenance.stages(results))
@@ -127,6 +136,24 @@ def _early_exits(results: Mapping, taken: set[str]) -> list[Section]:
         expected = early_exit_tables.expectations_table(results, runs)
         parts += [early_exit_tables.exits_table(results, runs), *([expected] if expected else [])]
         made.append(Section(heading, tuple(parts)))
+    return made
+
+
+def _bundles(results: Mapping, taken: set[str]) -> list[Section]:
+    """Memory and time of each stage's bundles in their own runner."""
+    made = []
+    for stage in results.get("exports") or ():
+        measured = bundles.measured(results, stage)
+        if not measured:
+            continue
+        parts: list[Any] = [bundles.memory_table(results, measured)]
+        for name, png in (
+            ("Memory after each layer", bundles.memory_by_layer(results, measured)),
+            ("Score over time on the bundle", bundles.score_over_time(results, measured)),
+        ):
+            if png is not None:
+                parts.append(Plot(_slug(f"{stage}-{name}", taken), name, png))
+        made.append(Section(f"On a device: {stage}", tuple(parts)))
     return made
 
 

@@ -1,6 +1,7 @@
 """Write a model for others to open: a HuggingFace folder and ONNX files, verified and measured."""
 
 import dataclasses
+import pathlib
 import shutil
 import time
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import field
 from jaxkd.evaluate.predictions import make_evaluate, score_logits
+from jaxkd.export.bundle.format import Bundle, annotate
 from jaxkd.export.formats import Format, HuggingFace, Onnx, Predict
 from jaxkd.metrics.metric import Metric
 from jaxkd.models import families
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages import tokenizer
+from jaxkd.stages.bundles import beside, measure_exits, measure_memory
 from jaxkd.stages.evaluate import check_splits
 from jaxkd.stages.models import load_model
 from jaxkd.stages.task import task_of
@@ -27,6 +29,11 @@ ROUNDS = 3  # of timing; the median counts
 
 def _formats() -> dict[str, Format]:
     return {"huggingface": HuggingFace(), "onnx": Onnx(), "onnx_int8": Onnx(weights="int8")}
+
+
+def with_bundles() -> dict[str, Format]:
+    """All formats: a folder for transformers, files for onnxruntime, and bundles for a device."""
+    return _formats() | {"bundle": Bundle(), "bundle_int8": Bundle(weights="int8")}
 
 
 @dataclasses.dataclass
@@ -46,9 +53,11 @@ class Export:
     scored_rows: int = field(512, at_least=0)  # of it; 0: all
     max_loss: float = field(0.5, at_least=0)  # hundredths of the metric: points, of a fraction
     timed_rows: int = field(32, at_least=1)  # one at a time
+    # Stage whose calibration of early exits goes into bundles; "": none.
+    calibration: str = ""
 
     def inputs(self) -> tuple[str, ...]:
-        return (self.model,)
+        return (self.model, *([self.calibration] if self.calibration else []))
 
     def check(self) -> None:
         """Raise if a format cannot be written here: now, not after hours of training."""
@@ -87,19 +96,37 @@ class Export:
         opened: dict[str, Predict] = {}
         for name, each in self._written().items():
             folder = workspace.folder / name
-            save_tokenizer = tokenizer.saver(source, workspace.rows)
-            written = each.write(folder, config, params, save_tokenizer)
+            with_it = beside(workspace, self.model, config, self.calibration)
+            written = each.write(folder, config, params, with_it)
             verified = each.verify(folder, config, params, tolerance=self.tolerance)
             checked[name] = verified | written
-            if isinstance(each, Onnx):
+            if isinstance(each, Onnx | Bundle):
                 opened[name] = each.open(folder, config)
         if workspace.rows is not None and opened:
             for name, measured in self._measure(workspace, config, params, opened).items():
                 checked[name] |= measured
         for name, each in self._written().items():
+            if isinstance(each, Bundle):
+                checked[name] |= self._measure_bundle(workspace, config, workspace.folder / name)
+                annotate(workspace.folder / name, "measured", checked)
             if not _exact(each):
                 self._keep_or_remove(workspace, name, checked[name])
         return checked
+
+    def _measure_bundle(
+        self, workspace: Workspace, config: Config, folder: pathlib.Path
+    ) -> dict[str, Any]:
+        """Memory of a bundle's own process; with calibrated exits their curve."""
+        if workspace.rows is None:
+            return {}
+        rows, task = workspace.rows.for_model(config), task_of(workspace)
+        singles = list(rows.batches(self.split, 1, self.timed_rows))
+        measured: dict[str, Any] = {"memory": measure_memory(folder, singles[0])}
+        if config.exits and self.calibration:
+            scored = list(rows.batches(self.split, 1, self.scored_rows))
+            metric = task.metric(task.primary)
+            measured["exits"] = measure_exits(folder, scored, metric)
+        return measured
 
     def _measure(
         self, workspace: Workspace, config: Config, params: Params, opened: dict[str, Predict]

@@ -1,6 +1,7 @@
 """Decode a teacher's targets of the whole training split once, and store them."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -127,14 +128,19 @@ def writer(
     model = families.build(config)
     tokenizer = rows.tokenizer
     search = searcher(
-        model, config, beam, eos_ids=[tokenizer.sep], pad=tokenizer.pad,
-        suppress_tokens=suppressed_tokens(
-            tokenizer, config.vocabulary, beginning=rows.target_beginning
-        ),
-        devices=devices or jax.local_device_count(),
+        model, config, beam, pad=tokenizer.pad, devices=devices or jax.local_device_count(),
+        **ending(config, rows),
     )  # fmt: skip
     arranged = model.arrange(params)
     return search, jax.device_put(arranged) if devices == 1 else replicated(arranged)
+
+
+def ending(config: families.Config, rows: PairRows) -> dict[str, Sequence[int]]:
+    """Tokens that end a target of these rows, and those that are never written."""
+    suppressed = suppressed_tokens(
+        rows.tokenizer, config.vocabulary, beginning=rows.target_beginning
+    )
+    return {"eos_ids": [rows.tokenizer.sep], "suppress_tokens": suppressed}
 
 
 def check_rows(batch_size: int) -> None:

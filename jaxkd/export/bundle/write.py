@@ -19,15 +19,13 @@ import numpy as np
 
 from jaxkd import device
 from jaxkd.checkpoint import layerwise
-from jaxkd.core.names import did_you_mean
 from jaxkd.core.tree import named
 from jaxkd.export.bundle import parts, tables
 from jaxkd.export.bundle.files import Files
 from jaxkd.export.bundle.reference import PartOf, example, logits_by_part
-from jaxkd.export.emit.kinds import FLOAT32, KINDS, Int8, Weights
+from jaxkd.export.emit.kinds import FLOAT32, KINDS, Int8, Weights, weights_of
 from jaxkd.export.emit.vocabulary import Vocabulary
 from jaxkd.export.emit.whole import cache_names, check_export, output_of
-from jaxkd.export.processor import int8_bits
 from jaxkd.models import families
 from jaxkd.models.families import Config
 from jaxkd.models.model import Model, Params
@@ -278,13 +276,6 @@ def parts_on_disk(checkpoint: pathlib.Path) -> tuple[Config, PartOf]:
         return layerwise.load_part(checkpoint, name, on_host=True)
 
     return config, part_of
-
-
-def weights_of(name: str, bits: int = 0) -> Weights:
-    """A kind of weights by name; bits of int8, 0: what is exact on this processor."""
-    if name not in KINDS:
-        raise ValueError(f"weights={name!r}. {did_you_mean(name, KINDS)}")
-    return Int8(bits or int8_bits()) if name == "int8" else KINDS[name]()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,7 +5,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from jaxkd.core.names import did_you_mean
 from jaxkd.export.emit.graph import Graph
+from jaxkd.export.processor import int8_bits
 
 
 @runtime_checkable
@@ -200,3 +202,18 @@ def split(graph: Graph, product: str, kernels: tuple[Any, ...]) -> list[str]:
 
 KINDS: dict[str, Any] = {kind.name: kind for kind in (Float32, Float16, Int8)}
 FLOAT32 = Float32()
+
+
+def weights_of(name: str, bits: int = 0) -> Weights:
+    """A kind of weights by its name.
+
+    Args:
+      bits: of int8; 0: what is exact on this machine's processor.
+    Raises:
+      ValueError: for an unknown kind or another number of bits.
+    """
+    if name not in KINDS:
+        raise ValueError(f"weights={name!r}. {did_you_mean(name, KINDS)}")
+    if bits not in (0, 7, 8):
+        raise ValueError(f"bits is {bits}; it is 7, 8, or 0: what this processor needs.")
+    return Int8(bits or int8_bits()) if name == "int8" else KINDS[name]()
