@@ -65,11 +65,18 @@ class Graphs:
         return self.described[name]
 
 
+class Outputs(dict):
+    """A graph's outputs by name."""
+
+    def __missing__(self, name):
+        raise DamagedBundle(f"a graph has no output {name!r}; it has {', '.join(sorted(self))}.")
+
+
 def run(session, feeds, name):
     """A session's outputs by name."""
     names = [value.name for value in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, feeds)))
+        return Outputs(zip(names, session.run(names, feeds)))
     except Exception as error:
         raise DamagedBundle(f"the graph {name!r} does not run: {error}") from error
 

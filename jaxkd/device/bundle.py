@@ -6,7 +6,7 @@ from jaxkd.device import memory
 from jaxkd.device.blocks import Graphs
 from jaxkd.device.encoder import OnePass
 from jaxkd.device.errors import DamagedBundle, DifferentAnswers
-from jaxkd.device.folder import Folder, entry
+from jaxkd.device.folder import Folder, entry, whole_number
 from jaxkd.device.residency import STREAMED, plan, working_bytes
 from jaxkd.device.writer import Decoder, EncoderDecoder
 
@@ -50,14 +50,11 @@ class Bundle:
             free = memory.available()
             budget = None if free is None else SHARE * free
         shape = entry(self.manifest, "model", dict)
-        working = working_bytes(
-            int(shape.get("width", 0)),
-            int(shape.get("inner", 0)),
-            int(shape.get("heads", 0)),
-            rows,
-            length,
-            float(shape.get("largest_cast", 0)),
+        width, inner, heads, cast = (
+            whole_number(shape, name, 0, "the model")
+            for name in ("width", "inner", "heads", "largest_cast")
         )
+        working = working_bytes(width, inner, heads, rows, length, cast)
         tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working)
         for block, tier in zip(self.blocks, tiers):
             block.place(tier)
@@ -70,6 +67,8 @@ class Bundle:
             arrays = {name: arrays[name] for name in arrays.files}
         largest = 0.0
         for name, logits in self.answers(arrays).items():
+            if "logits." + name not in arrays:
+                raise DamagedBundle(f"the reference has no logits of {name!r}.")
             expected = arrays["logits." + name]
             if logits.shape != expected.shape:
                 raise DamagedBundle(

@@ -193,7 +193,7 @@ def _pre_tokeniser(described):
 
 def _template(described):
     """What is made of one text and of two: ("token", name, segment), ("text", 0 or 1, segment)."""
-    plain = [[("text", 0, 0)], [("text", 0, 0), ("text", 1, 0)]]
+    plain = [[("text", 0, 0)], [("text", 0, 0), ("text", 1, 1)]]
     if described is None or described["type"] == "ByteLevel":
         return plain
     kind = described["type"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.core.batch import Batch
@@ -32,12 +33,17 @@ def example(config: Config, model: Model, seed: int = 0) -> Batch:
     if getattr(config, "segments", 0) > 1:
         segments = (np.arange(length) >= lengths // 2).astype(np.int32) * mask
     if model.encoder is None:
-        return Batch(tokens=ids(config.vocabulary) * mask, mask=mask, segments=segments)
+        tokens = ids(config.vocabulary) * mask
+        return _on_device(Batch(tokens=tokens, mask=mask, segments=segments))
     source = getattr(config, "source_vocabulary", 0) or config.vocabulary
-    return Batch(
+    return _on_device(Batch(
         tokens=ids(source) * mask, mask=mask, decoder_tokens=ids(config.vocabulary),
         decoder_mask=np.ones_like(mask),
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _on_device(batch: Batch) -> Batch:
+    return jax.tree.map(jnp.asarray, batch)
 
 
 def logits_by_part(model: Model, part_of: PartOf, batch: Batch) -> dict[str, np.ndarray]:
@@ -45,6 +51,11 @@ def logits_by_part(model: Model, part_of: PartOf, batch: Batch) -> dict[str, np.
 
     One part of the parameters at a time is in memory.
     """
+    on_host = part_of
+
+    def part_of(name: str) -> Params:
+        return jax.tree.map(jnp.asarray, on_host(name))
+
     embed, more = part_of("embed"), {}
     tokens, mask = batch.tokens, batch.mask
     if model.encoder is not None:
