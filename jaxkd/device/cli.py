@@ -374,8 +374,8 @@ def versus(first, second, inputs, others, args):
         json.dumps(
             {
                 "machine": benchmarks.versions(),
-                "this": dict(benchmarks.percentiles(times[0]), folder=first.folder),
-                "other": dict(benchmarks.percentiles(times[1]), folder=second.folder),
+                "this": dict(benchmarks.percentiles(times[0]), folder=str(first.folder)),
+                "other": dict(benchmarks.percentiles(times[1]), folder=str(second.folder)),
                 "this_over_other": {
                     "median": float(np.median(ratios)),
                     "quartiles": [float(np.percentile(ratios, p)) for p in (25, 75)],

@@ -14,14 +14,13 @@ BUILDING = 4.0  # the same while its session is made: file, message, arrays and 
 TIME = {RESIDENT: 1.0, MAPPED: 1.25, STREAMED: 2.0}  # about, of a block
 
 
-def plan(sizes, budget, working, runs=None):
+def plan(sizes, budget, working):
     """The tier of each block: the fastest that fits, the first blocks in the faster tiers.
 
     Args:
       sizes: bytes of each block's weights, in the order in which they run.
       budget: bytes for the whole; None: no limit.
       working: bytes of everything but these weights.
-      runs: share of inputs that reach each block; None: all do.
     Raises:
       NoMemory: if not even one layer at a time fits.
 
@@ -39,7 +38,6 @@ def plan(sizes, budget, working, runs=None):
     count = len(sizes)
     if budget is None:
         return [RESIDENT] * count
-    runs = [1.0] * count if runs is None else runs
     window = max(sizes) if sizes else 0
     if working + window > budget:
         raise NoMemory(
@@ -58,7 +56,7 @@ def plan(sizes, budget, working, runs=None):
             if total > budget:
                 continue
             tiers = [RESIDENT] * resident + [MAPPED] * mapped + [STREAMED] * streamed
-            time = sum(share * TIME[tier] for share, tier in zip(runs, tiers))
+            time = sum(TIME[tier] for tier in tiers)
             if best is None or time < best[0]:
                 best = (time, tiers)
     return best[1]

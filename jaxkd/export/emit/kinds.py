@@ -103,7 +103,7 @@ class Float16:
 def half(array: np.ndarray, name: str) -> np.ndarray:
     """float16 numbers; raises ValueError where one is too large for them."""
     largest = float(np.abs(array).max(initial=0.0))
-    if not largest <= np.finfo(np.float16).max:
+    if not largest <= float(np.finfo(np.float16).max):
         raise ValueError(
             f"weight {name!r} has a number of magnitude {largest:g}; float16 ends at 65504. "
             "Export float32 or int8."

@@ -1,0 +1,110 @@
+"""Residency under a budget, and a process that is not allowed the memory of its model's weights."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxkd.device import memory
+from jaxkd.device.bundle import Bundle
+from jaxkd.device.errors import NoMemory
+from jaxkd.device.residency import TIME, plan
+from jaxkd.models import families
+from tests.device import bundles
+
+# Answers in a process whose own memory may grow by so many megabytes from its start.
+LIMITED = """
+import json, resource, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime
+from jaxkd.device.bundle import Bundle
+with open("/proc/self/status") as stream:
+    used = {line.split(":")[0]: line.split()[1] for line in stream if line.split()[1:]}
+limit = 1024 * int(used["VmData"]) + int(float(sys.argv[3]) * 1e6)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+bundle = Bundle(sys.argv[2], float(sys.argv[4]) * 1e6, threads=1, length=128)
+ids = np.arange(128)[None] % 97
+answer = bundle.model(ids, np.ones_like(ids))
+print(json.dumps([answer.logits.tolist(), bundle.tiers]))
+"""
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def limited(folder, megabytes, budget):
+    command = [sys.executable, "-c", LIMITED, str(ROOT), str(folder), str(megabytes), str(budget)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={"MALLOC_ARENA_MAX": "1", "PATH": ""}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights, megabytes", [("float32", 40), ("int8", 30)])
+def test_twelve_blocks_run_in_less_memory_than_their_weights(weights, megabytes, tmp_path):
+    config = bundles.config_of(
+        "bert", "sequence_classification", layers=12, width=512, heads=8, feed_forward=2048,
+        max_length=128,
+    )  # fmt: skip
+    params = families.build(config).init(0)
+    bundles.write(tmp_path / "b", config, weights, params=params)
+    size = sum(file.stat().st_size for file in (tmp_path / "b" / "weights").glob("block*"))
+    assert size > 1.1 * megabytes * 1e6  # 151 and 38 MB
+    done = limited(tmp_path / "b", megabytes, megabytes)
+    assert done.returncode == 0, done.stderr[-500:]
+    logits, tiers = json.loads(done.stdout)
+    assert "streamed" in tiers
+    ids = np.arange(128)[None] % 97
+    free = Bundle(tmp_path / "b", threads=1).model(ids, np.ones_like(ids))
+    np.testing.assert_allclose(np.array(logits), free.logits, atol=1e-4)
+    # The limit is real: with all weights in memory the process does not get what it asks for.
+    assert limited(tmp_path / "b", megabytes, 1e4).returncode != 0
+
+
+def test_every_budget_keeps_what_it_promises_and_more_is_never_slower():
+    sizes = [70, 100, 100, 40, 100]
+    times = []
+    for budget in range(0, 1500, 10):
+        try:
+            tiers = plan(sizes, budget, 50)
+        except NoMemory:
+            assert budget < 150
+            continue
+        held = 50 + sum({"resident": 1.2, "mapped": 1.0}.get(t, 0) * s
+                        for t, s in zip(tiers, sizes, strict=True))  # fmt: skip
+        assert held + (100 if "streamed" in tiers else 0) <= budget
+        assert tiers == sorted(tiers, key=list(TIME).index)  # the first are in the fastest
+        times.append(sum(TIME[tier] for tier in tiers))
+    assert times == sorted(times, reverse=True)
+    assert times[0] == 10 and times[-1] == 5
+
+
+def test_memory_is_read_from_the_system(tmp_path):
+    status = tmp_path / "status"
+    status.write_text("VmHWM:\t  30 kB\nVmRSS:\t  20 kB\nRssAnon:\t  15 kB\nRssFile:\t   5 kB\n")
+    assert memory.process(str(status)) == {
+        "peak": 30720, "resident": 20480, "anonymous": 15360, "file_backed": 5120,
+    }  # fmt: skip
+    assert memory.process(str(tmp_path / "none"))["peak"] is None
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 2000 kB\nMemAvailable: 1000 kB\n")
+    assert memory.available(str(meminfo)) == 1024000
+    assert memory.process()["peak"] > 0
+
+
+def test_tiers_answer_alike_and_a_budget_is_kept(tmp_path):
+    bundles.classifier(tmp_path / "b")
+    ids = np.arange(1, 9)[None]
+    answers = []
+    for budget in (None, 30e6):
+        bundle = Bundle(tmp_path / "b", budget)
+        answers.append(bundle.model(ids, np.ones_like(ids)).logits)
+    window = Bundle(tmp_path / "b", window=True)
+    assert set(window.tiers) == {"streamed"}
+    answers.append(window.model(ids, np.ones_like(ids)).logits)
+    for other in answers[1:]:
+        np.testing.assert_allclose(other, answers[0], atol=1e-6)
+    with pytest.raises(NoMemory, match="one layer takes .* int8 weights need less"):
+        Bundle(tmp_path / "b", 1e6)
