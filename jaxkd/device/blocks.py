@@ -90,7 +90,7 @@ class Block:
         if "memory" in described:
             self.names["memory"] = entry(described, "memory", str, what)
         self.inputs = entry(described, "inputs", dict, what)
-        self.tensors = folder.tensors(entry(described, "weights", dict, what))
+        self.tensors = folder.tensors(entry(described, "weights", (dict, list), what))
         self.wanted = {}
         for key, name in self.names.items():
             self.wanted[key] = graphs.weights_of(name)

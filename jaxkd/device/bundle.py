@@ -8,6 +8,7 @@ from jaxkd.device.encoder import OnePass
 from jaxkd.device.errors import DamagedBundle, DifferentAnswers
 from jaxkd.device.folder import Folder, entry, whole_number
 from jaxkd.device.residency import STREAMED, plan, working_bytes
+from jaxkd.device.segments import Segments
 from jaxkd.device.writer import Decoder, EncoderDecoder
 
 SHARE = 0.8  # of the memory that is available, without a budget
@@ -36,9 +37,12 @@ class Bundle:
             self.model = Decoder(self.folder, self.graphs)
         elif kind in ("encoder", "decoder"):
             self.model = OnePass(self.folder, self.graphs)
+        elif kind == "segments":
+            self.model = Segments(self.folder, self.graphs)
         else:
             raise DamagedBundle(f"the manifest's kind is {kind!r}.")
-        self.blocks = list(self.model.stack.distinct)
+        self.divided = kind == "segments"
+        self.blocks = list((self.model if self.divided else self.model.stack).distinct)
         if kind == "encoder-decoder":
             self.blocks += self.model.encoder.distinct
         self.writes = kind == "encoder-decoder" or isinstance(self.model, Decoder)
@@ -51,7 +55,7 @@ class Bundle:
             budget = None if free is None else SHARE * free
         shape = entry(self.manifest, "model", dict)
         width, inner, heads, cast = (
-            whole_number(shape, name, 0, "the model")
+            whole_number(shape, name, 0, "the model") if not self.divided else 0
             for name in ("width", "inner", "heads", "largest_cast")
         )
         working = working_bytes(width, inner, heads, rows, length, cast)
@@ -65,6 +69,8 @@ class Bundle:
         described = entry(self.manifest, "reference", dict)
         with np.load(self.folder.file(entry(described, "file", str))) as arrays:
             arrays = {name: arrays[name] for name in arrays.files}
+        if self.divided:
+            return self._segments_difference(arrays)
         largest = 0.0
         for name, logits in self.answers(arrays).items():
             if "logits." + name not in arrays:
@@ -81,6 +87,19 @@ class Bundle:
                 logits, expected = logits[seen], expected[seen]  # padding's logits mean nothing
             largest = max(largest, float(np.abs(logits - expected).max()))
         return largest
+
+    def _segments_difference(self, arrays):
+        """The same of a divided model, relative to its outputs where they are above 1."""
+        feeds = {name[6:]: array for name, array in arrays.items() if name.startswith("input.")}
+        largest = 0.0
+        for name, output in self.model(feeds).items():
+            expected = arrays.get("output." + name)
+            if expected is None or expected.shape != output.shape:
+                raise DamagedBundle(f"the reference has no output {name!r} of that shape.")
+            if output.size:
+                difference = np.abs(np.asarray(output, float) - np.asarray(expected, float)).max()
+                largest = max(largest, difference / max(1.0, float(np.abs(expected).max())))
+        return float(largest)
 
     def check_reference(self):
         """Raise DifferentAnswers if the difference is above what the manifest allows."""

@@ -1,17 +1,5 @@
-"""The command line of a bundle.
+"""What the command line of a bundle does; its options are in options.py."""
 
-    python3 run_device.py --text "a fine film"             # one answer
-    python3 run_device.py --file in.tsv --json             # a line each; two columns are a pair
-    python3 run_device.py --rule optimal --lambda 0.02 --text "..."
-    python3 run_device.py --bench --file in.tsv --budget-mb 64
-    python3 run_device.py --versus ../bundle_int8 --file in.tsv
-    python3 run_device.py --selftest
-
-Exit codes: 0, 2 for an impossible request, 3 for a damaged bundle, 4 for too little memory, 5 if
-this machine's answers are not the reference's.
-"""
-
-import argparse
 import json
 import os
 import sys
@@ -25,56 +13,10 @@ from jaxkd.device.bundle import Bundle
 from jaxkd.device.decoding import Beam, search
 from jaxkd.device.errors import RunnerError, UsageError
 from jaxkd.device.folder import entry
+from jaxkd.device.options import RULES, parser
 from jaxkd.device.tokenizer import Tokenizer
 
-RULES = ("none", "patience", "entropy", "confidence", "optimal")
 TIMES = "times.json"  # of the blocks on this machine, beside the bundle's own files
-
-
-def parser():
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = made.add_argument
-    add("--text", action="append", default=[], help="a text; again for more")
-    add("--pair", action="append", default=[], help="the second text of a pair")
-    add("--file", help="texts, one a line; with a tab two")
-    add("--ids", action="append", default=[], help="token ids instead of a text: 101,2054,102")
-    add("--max-length", type=int, help="tokens; longer texts are cut")
-    add("--batch", type=int, default=1, help="rows at a time")
-    add("--json", action="store_true", help="an object a line, instead of words")
-    add("--budget-mb", type=float, help="memory this may take; default: most of what is free")
-    add("--window", action="store_true", help="hold one layer in memory at a time")
-    add("--threads", type=int, default=0, help="0: as many as onnxruntime takes")
-    add(
-        "--rule",
-        choices=RULES,
-        help="when an early exit answers; default: all blocks run, or "
-        "optimal with --lambda, patience with --patience",
-    )
-    add("--patience", type=int, help="exits in a row that agree")
-    add("--threshold", type=float, help="of entropy (nats) or confidence (probability)")
-    add(
-        "--lambda",
-        dest="price",
-        type=float,
-        help="of optimal: quality that the time of all blocks is worth",
-    )
-    add("--deadline-ms", type=float, help="answer with the exit that is reached by then")
-    add("--beam", type=int, help="beams; 1 is greedy")
-    add("--max-tokens", type=int, help="that are written at most")
-    add("--bench", action="store_true", help="measure; --text or --file say on what")
-    add("--seconds", type=float, default=5.0, help="of measuring")
-    add("--watts", type=float, help="what an external meter shows, for boards without a sensor")
-    add("--versus", help="another bundle, measured in turns with this one")
-    add(
-        "--save-times",
-        action="store_true",
-        help="with --bench: keep the milliseconds of blocks, "
-        "which --rule optimal and --deadline-ms then use",
-    )
-    add("--selftest", action="store_true", help="compare with the reference of the bundle")
-    return made
 
 
 def main(argv=None, folder="."):
@@ -97,11 +39,14 @@ def run(args, folder):
     if args.budget_mb is not None and not args.budget_mb > 0:
         raise UsageError(f"--budget-mb is {args.budget_mb:g}; it is above 0.")
     budget = None if args.budget_mb is None else args.budget_mb * 1e6
-    runner = Runner(opened(folder, budget, args), args, folder)
+    bundle = opened(folder, budget, args)
     if args.selftest:
-        difference, allowed = runner.bundle.check_reference()
+        difference, allowed = bundle.check_reference()
         print(f"largest difference to jaxkd {difference:.3g}, allowed {allowed:.3g}: right")
         return
+    if bundle.divided:
+        return run_divided(bundle, args)
+    runner = Runner(bundle, args, folder)
     inputs = runner.inputs()
     if args.versus:
         other = Runner(opened(args.versus, budget, args), args, args.versus)
@@ -113,6 +58,36 @@ def run(args, folder):
             for line in runner.answers(inputs[start : start + args.batch]):
                 print(line)
                 sys.stdout.flush()
+
+
+def run_divided(bundle, args):
+    """One run of a divided model, or what --bench says of it."""
+    if not args.inputs:
+        names = ", ".join(sorted(bundle.model.inputs))
+        raise UsageError(f"give the model's inputs with --inputs FILE.npz: {names}.")
+    try:
+        with np.load(args.inputs) as arrays:
+            feeds = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--inputs {args.inputs} cannot be read: {error}.") from error
+    if args.bench:
+
+        def answer(feeds):
+            bundle.model(feeds)
+            return len(bundle.model.steps), bundle.model.parts
+
+        result = {
+            "machine": benchmarks.versions(),
+            "memory_by_layer": benchmarks.memory_by_layer(lambda after: bundle.model(feeds, after)),
+        }
+        result.update(benchmarks.bench(bundle, answer, [feeds], args.seconds, watts=args.watts))
+        print(json.dumps(result, indent=1))
+        return
+    outputs = bundle.model(feeds)
+    for name, array in outputs.items():
+        print(f"{name}  {array.dtype} {array.shape}")
+    if args.output:
+        np.savez(args.output, **outputs)
 
 
 def opened(folder, budget, args):

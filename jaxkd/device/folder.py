@@ -11,7 +11,18 @@ from jaxkd.device.errors import DamagedBundle
 
 FORMAT, VERSION = "jaxkd bundle", 1
 SUMS, MANIFEST = "SHA256SUMS", "manifest.json"
-DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+DTYPES = {
+    each.__name__: each
+    for each in (
+        np.float32,
+        np.float16,
+        np.float64,
+        np.int8,
+        np.uint8,
+        np.int32,
+        np.int64,
+    )
+}
 LARGEST = 2**40  # of a dimension or an offset: numbers above are a lie
 RUNNER = ("run_device.py", "jaxkd/device/")  # files that need not be in the manifest
 
@@ -45,7 +56,9 @@ class Folder:
             return stream.read()
 
     def tensors(self, described):
-        """Weights that the manifest describes."""
+        """Weights that the manifest describes, of one file or of a list of them."""
+        if isinstance(described, list):
+            return SeveralFiles([Tensors(self, each) for each in described])
         return Tensors(self, described)
 
     def _path(self, name):
@@ -184,3 +197,24 @@ class Tensors:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(descriptor)
+
+
+class SeveralFiles:
+    """Weights of several files as if they were of one."""
+
+    def __init__(self, files):
+        self.files = files
+        self.bytes = sum(each.bytes for each in files)
+        self.described = {}
+        for each in files:
+            self.described.update(each.described)
+
+    def map(self):
+        mapped = {}
+        for each in self.files:
+            mapped.update(each.map())
+        return mapped
+
+    def prefetch(self):
+        for each in self.files:
+            each.prefetch()

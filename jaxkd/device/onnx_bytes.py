@@ -10,7 +10,15 @@ GRAPH = 7  # of ModelProto
 INITIALIZER, INPUT = 5, 11  # of GraphProto
 NAME = 1  # of ValueInfoProto
 DIMS, DATA_TYPE, TENSOR_NAME, RAW_DATA = 1, 2, 8, 9  # of TensorProto
-TYPES = {"float32": 1, "int8": 3, "float16": 10}
+TYPES = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int32": 6,
+    "int64": 7,
+    "float16": 10,
+    "float64": 11,
+}
 
 
 def with_weights(model, weights):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,8 +50,12 @@ def export_onnx(
 
 def write_graph(graph: Graph, file: pathlib.Path) -> None:
     """Check a graph and write it; the file appears whole or not at all."""
+    write_model(graph.model(), file)
+
+
+def write_model(model: Any, file: pathlib.Path) -> None:
+    """The same of an onnx.ModelProto."""
     onnx = extra("onnx")
-    model = graph.model()
     unfinished = file.with_name(f".{file.name}.tmp")
     try:
         onnx.checker.check_model(model, full_check=True)

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxkd.device import folder as device
 from jaxkd.export.emit.graph import Graph
-from jaxkd.export.onnx_model import write_graph
+from jaxkd.export.onnx_model import write_model
 
 ALIGNMENT = 64  # bytes, of a tensor in its file; a file begins at a page
 SUMS, MANIFEST = "SHA256SUMS", "manifest.json"
-DTYPES = {"float32", "float16", "int8"}  # of stored tensors
+DTYPES = {*device.DTYPES}  # of stored tensors
 
 
 @dataclasses.dataclass
@@ -45,9 +46,16 @@ class Files:
 
     def graph(self, name: str, graph: Graph) -> str:
         """Write graphs/NAME.onnx, unless there is an equal one; returns the name it has."""
+        weights = list(graph.weights) if graph.streamed else []
+        return self.model(name, graph.model(), list(graph.inputs), list(graph.outputs), weights)
+
+    def model(
+        self, name: str, model: Any, inputs: list[str], outputs: list[str], weights: list[str]
+    ) -> str:
+        """The same of an onnx.ModelProto, which also has `weights` as inputs."""
         file = self.folder / "graphs" / f"{name}.onnx"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_graph(graph, file)
+        write_model(model, file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest in self._known:
             file.unlink()
@@ -55,9 +63,9 @@ class Files:
         self._known[digest] = name
         self.graphs[name] = {
             "file": f"graphs/{file.name}",
-            "inputs": list(graph.inputs),
-            "outputs": list(graph.outputs),
-            "weights": list(graph.weights) if graph.streamed else [],
+            "inputs": inputs,
+            "outputs": outputs,
+            "weights": weights,
         }
         return name
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxkd.export.bundle.files import Files
 from jaxkd.export.emit.graph import Graph
-from jaxkd.export.emit.kinds import Float16, Float32, Int8, Weights, half, quantise
+from jaxkd.export.emit.kinds import Float16, Float32, Int8, Weights, gemm, half, quantise
 from jaxkd.export.emit.layers import Emitter
 
 SLICE = 4096  # tokens of the vocabulary that are multiplied at a time
@@ -62,6 +62,6 @@ def product(width: int, weights: Weights) -> Graph:
         values = graph.input("values", dtype, ("slice", width))
         if not isinstance(weights, Float32):
             values = e.graph.add("Cast", values, to=1)
-        logits = e.graph.add("Gemm", states, values, transB=1)
+        logits = gemm(graph, states, values)
     graph.output("logits", logits, np.float32, ("rows_out", "slice_out"))
     return graph

@@ -52,7 +52,7 @@ class Float32:
         # As [out, in]: the fastest that onnxruntime has for a matrix it sees for the first time.
         stacked = np.ascontiguousarray(np.concatenate(kernels, axis=1).T)
         matrix = graph.weight(joined(names), stacked)
-        return split(graph, graph.add("Gemm", hidden, matrix, transB=1), kernels)
+        return split(graph, gemm(graph, hidden, matrix), kernels)
 
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
         return graph.add("Gather", graph.weight(name, table), ids)
@@ -79,7 +79,7 @@ class Float16:
         if graph.streamed:
             stacked = np.concatenate(kernels, axis=1).T
             matrix = self._stored(graph, joined(names), stacked)
-            return split(graph, graph.add("Gemm", hidden, matrix, transB=1), kernels)
+            return split(graph, gemm(graph, hidden, matrix), kernels)
         return [
             graph.add("MatMul", hidden, self._stored(graph, name, kernel))
             for name, kernel in zip(names, kernels, strict=True)
@@ -182,6 +182,15 @@ def quantise(array: np.ndarray, *, axis: int, bits: int = 8) -> tuple[np.ndarray
     scale = np.where(magnitude > 0, magnitude / largest, 1.0).astype(np.float32)
     values = np.round(array / np.expand_dims(scale, axis))
     return np.clip(values, -largest, largest).astype(np.int8), scale
+
+
+def gemm(graph: Graph, hidden: str, matrix: str) -> str:
+    """hidden [rows, in] @ matrix.T [in, out].
+
+    Something is always added: onnxruntime 1.10 refuses a graph in which an activation follows a
+    Gemm of two inputs.
+    """
+    return graph.add("Gemm", hidden, matrix, np.zeros(1, np.float32), transB=1)
 
 
 def joined(names: tuple[str, ...]) -> str:
