@@ -9,7 +9,7 @@
 
 Random weights. Times are medians of interleaved rounds in one process, as ratios; nothing is timed
 before the answers are equal. `memory` starts a process for each row, limits its private memory
-(RLIMIT_DATA) to what it has at the start and so many megabytes more, and says whether it answers.
+(RLIMIT_DATA) to what it has at the start plus a number of megabytes, and says whether it answers.
 """
 
 import argparse
@@ -29,6 +29,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS, WIDTH, HEADS, INNER, VOCABULARY, LENGTH = 12, 768, 12, 3072, 30522, 128
 LIMITS = {"float32": 40, "int8": 30}  # megabytes above the start
 SPREAD = (25, 75)
+# Seconds between runs: threads of a session spin for a while when it is done, on cores that the
+# next one needs.
+PAUSE = 0.03
 
 LIMITED = """
 import json, resource, sys
@@ -42,7 +45,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 ids = np.arange(int(sys.argv[5]))[None] + 5
 if sys.argv[2] == "bundle":
     from jaxkd.device.bundle import Bundle
-    bundle = Bundle(sys.argv[3], 1e6 * float(sys.argv[4]), threads=1)
+    bundle = Bundle(sys.argv[3], threads=1, window=float(sys.argv[4]) < 1e3)
     logits, tiers = bundle.model(ids, np.ones_like(ids)).logits, bundle.tiers
 else:
     options = onnxruntime.SessionOptions()
@@ -83,6 +86,8 @@ def write(folder: pathlib.Path, layers: int, weights: str) -> pathlib.Path:
     from jaxkd.export.emit.kinds import weights_of
     from jaxkd.models import families
 
+    if folder.exists():
+        return folder
     chosen = config(layers)
     model = families.build(chosen)
     shapes = model.parts(model.shapes)
@@ -113,6 +118,7 @@ def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np
         run()
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             run()
             times[name].append(1000 * (time.perf_counter() - start))
@@ -182,9 +188,7 @@ def times(root: pathlib.Path, rounds: int) -> None:
         "| weights | what | median ms | of plain onnxruntime | of resident |\n|---|---|---|---|---|"
     )
     for weights in ("float32", "float16", "int8"):
-        folder = root / weights
-        if not folder.exists():
-            write(folder, LAYERS, weights)
+        folder = write(root / weights, LAYERS, weights)
         file = root / f"whole_{weights}" / "model.onnx"
         if not file.exists():
             write_whole(file.parent, weights)
@@ -244,9 +248,7 @@ def sizes(root: pathlib.Path) -> None:
     print("\n## Size of the weights\n\n| weights | MB | of float32 |\n|---|---|---|")
     first = None
     for weights in ("float32", "float16", "int8"):
-        folder = root / weights
-        if not folder.exists():
-            write(folder, LAYERS, weights)
+        folder = write(root / weights, LAYERS, weights)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         first = first or size
         print(f"| {weights} | {size / 1e6:.1f} | {size / first:.3f} |")

@@ -2,12 +2,13 @@
 
 import ast
 import pathlib
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
-    "core": 0, "runtime": 0,
+    "core": 0, "runtime": 0, "device": 0,
     "models": 1, "losses": 1, "metrics": 1, "data": 1,
     "hub": 2, "checkpoint": 2, "decode": 2, "exits": 2,
     "distil": 3, "train": 3,
@@ -26,7 +27,7 @@ FENCES = {  # third-party package -> the rooms that may import it
     "orbax": {"checkpoint"},
     "torch": {"export", "hub"},  # hub: to read checkpoints in torch's own format
     "onnx": {"export"},
-    "onnxruntime": {"export"},
+    "onnxruntime": {"export", "device"},
     "matplotlib": {"report"},
     "sacrebleu": {"metrics"},
     "rouge_score": {"metrics"},
@@ -61,6 +62,14 @@ def test_a_room_imports_only_from_lower_floors_and_stays_inside_its_fences(file)
         if top == "jaxkd" and rest and rest[0] != room:
             assert FLOORS[rest[0]] < FLOORS[room], f"{room} imports {name}"
         assert room in FENCES.get(top, {room}), f"{room} imports {top}"
+
+
+def test_the_runner_of_a_device_needs_only_numpy_and_onnxruntime():
+    for file in (ROOT / "jaxkd" / "device").glob("*.py"):
+        for name in imports(file):
+            top = name.split(".")[0]
+            own = name.startswith("jaxkd.device") or name == "jaxkd"
+            assert own or top in {"numpy", "onnxruntime"} | sys.stdlib_module_names, (file, name)
 
 
 def test_the_report_needs_no_jax():

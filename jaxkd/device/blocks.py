@@ -39,19 +39,20 @@ class Graphs:
             if weights is not None:
                 model = with_weights(model, weights)
             return onnxruntime.InferenceSession(
-                model, self._options(), providers=["CPUExecutionProvider"]
+                model, self._options(bool(described["weights"])), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has classes of its own for each kind
             raise DamagedBundle(
                 f"onnxruntime {onnxruntime.__version__} does not open the graph {name!r}: {error}"
             ) from error
 
-    def _options(self):
+    def _options(self, large):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors: its warnings are about the machine
-        options.intra_op_num_threads = self.threads
+        # A head's work is less than waking threads for it.
+        options.intra_op_num_threads = self.threads if large else 1
         options.inter_op_num_threads = 1
         # Memory goes back to the system after each run; the arena would keep the most ever used.
         options.enable_cpu_mem_arena = False
@@ -91,10 +92,10 @@ class Block:
             self.names["memory"] = entry(described, "memory", str, what)
         self.inputs = entry(described, "inputs", dict, what)
         self.tensors = folder.tensors(entry(described, "weights", (dict, list), what))
-        self.wanted = {}
+        self.needed = {}
         for key, name in self.names.items():
-            self.wanted[key] = graphs.weights_of(name)
-            missing = [each for each in self.wanted[key] if each not in self.tensors.described]
+            self.needed[key] = graphs.weights_of(name)
+            missing = [each for each in self.needed[key] if each not in self.tensors.described]
             if missing:
                 raise DamagedBundle("{} lacks the weights {}.".format(what, ", ".join(missing[:3])))
         self.tier = STREAMED
@@ -109,7 +110,7 @@ class Block:
         elif tier == RESIDENT:
             mapped = self.tensors.map()
             for key, name in self.names.items():
-                weights = {each: mapped[each] for each in self.wanted[key]}
+                weights = {each: mapped[each] for each in self.needed[key]}
                 self._sessions[key] = self.graphs.session(name, weights)
 
     def run(self, feeds, key="graph"):
@@ -117,7 +118,7 @@ class Block:
         if self.tier == RESIDENT:
             return run(self._sessions[key], feeds, self.names[key])
         mapped = self._mapped if self.tier == MAPPED else self.tensors.map()
-        weights = {each: mapped[each] for each in self.wanted[key]}
+        weights = {each: mapped[each] for each in self.needed[key]}
         feeds = dict(feeds)
         feeds.update(weights)
         return self.graphs.run(self.names[key], feeds)

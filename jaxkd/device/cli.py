@@ -230,7 +230,7 @@ class Runner:
                 yield text
 
     def _search(self, each):
-        """The best continuation, or all of a beam that are asked for."""
+        """The best continuations, as many as the manifest says."""
         settings = dict(entry(self.bundle.manifest, "generation", dict))
         n_best = settings.pop("n_best", 1)
         for name, value in (("width", self.args.beam), ("max_tokens", self.args.max_tokens)):

@@ -75,9 +75,9 @@ def _candidates(logits, running, beam, count):
         log_probs[:, beam.suppress_tokens] += NEVER
     if count - 1 < beam.min_tokens and len(beam.eos_ids):
         log_probs[:, beam.eos_ids] += NEVER
-    wanted = min((1 + len(beam.eos_ids)) * beam.width, log_probs.size)
+    needed = min((1 + len(beam.eos_ids)) * beam.width, log_probs.size)
     total = (log_probs + running[:, None]).reshape(-1)
-    best = np.argpartition(-total, wanted - 1)[:wanted]
+    best = np.argpartition(-total, needed - 1)[:needed]
     best = best[np.argsort(-total[best], kind="mergesort")]
     return total[best], best // log_probs.shape[1], best % log_probs.shape[1]
 

@@ -8,7 +8,7 @@ class RunnerError(Exception):
 
 
 class UsageError(RunnerError):
-    """What was asked for is impossible with this bundle."""
+    """The request is impossible with this bundle."""
 
     code = 2
 

@@ -186,12 +186,12 @@ class Split:
                     behaviour, ", inverted" if described.get("invert") else ""
                 )
             )
-        wanted = described["pattern"]
+        needed = described["pattern"]
         self.keep = behaviour == "Isolated"
         self.split = (
-            pattern(wanted["Regex"])
-            if "Regex" in wanted
-            else re.compile(re.escape(wanted["String"]))
+            pattern(needed["Regex"])
+            if "Regex" in needed
+            else re.compile(re.escape(needed["String"]))
         )
 
     def __call__(self, text):

@@ -47,12 +47,12 @@ def plan(sizes, budget, working):
         )
     best = None
     for resident in range(count + 1):
-        held = working + COST * sum(sizes[:resident])
-        if resident and held + (BUILDING - COST) * sizes[resident - 1] > budget:
+        used = working + COST * sum(sizes[:resident])
+        if resident and used + (BUILDING - COST) * sizes[resident - 1] > budget:
             break
         for mapped in range(count - resident + 1):
             streamed = count - resident - mapped
-            total = held + sum(sizes[resident : resident + mapped]) + (window if streamed else 0)
+            total = used + sum(sizes[resident : resident + mapped]) + (window if streamed else 0)
             if total > budget:
                 continue
             tiers = [RESIDENT] * resident + [MAPPED] * mapped + [STREAMED] * streamed

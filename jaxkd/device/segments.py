@@ -52,7 +52,7 @@ class Segments:
             if after_block is not None:
                 after_block(i)
             # What no later segment reads is let go of.
-            wanted = {name for _, later in self.steps[i + 1 :] for name in later}
-            values = {n: value for n, value in values.items() if n in wanted or n in self.outputs}
+            needed = {name for _, later in self.steps[i + 1 :] for name in later}
+            values = {n: value for n, value in values.items() if n in needed or n in self.outputs}
         self.parts = clock.parts
         return {name: values[name] for name in self.outputs}

@@ -41,7 +41,7 @@ class Model:
         return self.proto.graph.node
 
     def array(self, name: str) -> np.ndarray:
-        """An initializer, read when it is asked for."""
+        """An initializer, read when it is needed."""
         helper = extra("onnx").numpy_helper
         return helper.to_array(self.initializers[name], base_dir=str(self.folder))
 
@@ -116,11 +116,11 @@ def segments(model: Model, budget: int) -> list[range]:
     widths = crossing(model)
     made, first = [], 0
     while first < len(weights):
-        held: set[str] = set()
+        together: set[str] = set()
         sizes = []
         for own in weights[first:]:
-            held = held | own
-            sizes.append(sum(map(model.nbytes, held)))
+            together = together | own
+            sizes.append(sum(map(model.nbytes, together)))
             if sizes[-1] > budget:
                 sizes.pop()
                 break
@@ -291,9 +291,9 @@ def _segment(model: Model, ranges: Sequence[range], i: int) -> tuple[Any, list[s
     made = {name for node in nodes for name in node.output if name}
     read = dict.fromkeys(name for node in nodes for name in reads_of(node))
     later = {n for others in ranges[i + 1 :] for k in others for n in reads_of(model.nodes[k])}
-    wanted = later | {value.name for value in graph.output}
+    needed = later | {value.name for value in graph.output}
     reads = [name for name in read if name not in made and name not in model.initializers]
-    outputs = [name for node in nodes for name in node.output if name in wanted]
+    outputs = [name for node in nodes for name in node.output if name in needed]
     constants = [name for name in read if name in model.initializers]
     streamed = [name for name in constants if model.streams(name)]
     kept = [

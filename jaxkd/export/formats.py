@@ -24,7 +24,7 @@ Predict = Callable[[Batch], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Beside:
+class Companions:
     """What goes with a model's weights into its folder."""
 
     save_tokenizer: SaveTokenizer | None = None  # writes the tokenizer's files
@@ -33,7 +33,7 @@ class Beside:
     policies: Mapping[str, Any] | None = None
 
 
-NOTHING = Beside()
+NOTHING = Companions()
 
 
 @runtime_checkable
@@ -53,7 +53,7 @@ class Format(Protocol):
         folder: pathlib.Path,
         config: Config,
         params: Params,
-        beside: Beside = NOTHING,
+        companions: Companions = NOTHING,
     ) -> dict[str, Any]:
         """Write into a folder, which may be there; returns what the results say of it."""
 
@@ -82,10 +82,10 @@ class HuggingFace:
         folder: pathlib.Path,
         config: Config,
         params: Params,
-        beside: Beside = NOTHING,
+        companions: Companions = NOTHING,
     ) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
-        hub.save(folder, config, params, save_tokenizer=beside.save_tokenizer)
+        hub.save(folder, config, params, save_tokenizer=companions.save_tokenizer)
         return {"megabytes": (folder / "model.safetensors").stat().st_size / 1e6}
 
     def verify(
@@ -122,7 +122,7 @@ class Onnx:
         folder: pathlib.Path,
         config: Config,
         params: Params,
-        beside: Beside = NOTHING,
+        companions: Companions = NOTHING,
     ) -> dict[str, Any]:
         weights = weights_of(self.weights, self.bits)
         files = export_onnx(config, params, folder, weights)

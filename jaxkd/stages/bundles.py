@@ -10,7 +10,7 @@ from jaxkd.core.batch import Batch
 from jaxkd.evaluate.predictions import score_logits
 from jaxkd.exits.stopping import Calibration
 from jaxkd.export.bundle.format import Exits, bench
-from jaxkd.export.formats import Beside
+from jaxkd.export.formats import Companions
 from jaxkd.metrics.metric import Metric
 from jaxkd.models.families import Config
 from jaxkd.runs.experiment import Workspace
@@ -21,12 +21,12 @@ from jaxkd.stages.generate import ending
 PRICES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # quality that the time of all blocks is worth
 
 
-def beside(workspace: Workspace, model: str, config: Config, calibration: str) -> Beside:
+def companions_of(workspace: Workspace, model: str, config: Config, calibration: str) -> Companions:
     """The tokenizer, how a text ends, and what optimal stopping was calibrated with."""
     rows, policies = workspace.rows, None
     if calibration:
         policies = policies_of(open_calibration(workspace.stage_folder(calibration)))
-    return Beside(
+    return Companions(
         tokenizer.saver(workspace.stage_folder(model), rows), generation(rows, config), policies
     )
 

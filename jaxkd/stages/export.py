@@ -18,7 +18,7 @@ from jaxkd.models import families
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
 from jaxkd.runs.experiment import Workspace
-from jaxkd.stages.bundles import beside, measure_exits, measure_memory
+from jaxkd.stages.bundles import companions_of, measure_exits, measure_memory
 from jaxkd.stages.evaluate import check_splits
 from jaxkd.stages.models import load_model
 from jaxkd.stages.task import task_of
@@ -96,8 +96,8 @@ class Export:
         opened: dict[str, Predict] = {}
         for name, each in self._written().items():
             folder = workspace.folder / name
-            with_it = beside(workspace, self.model, config, self.calibration)
-            written = each.write(folder, config, params, with_it)
+            companions = companions_of(workspace, self.model, config, self.calibration)
+            written = each.write(folder, config, params, companions)
             verified = each.verify(folder, config, params, tolerance=self.tolerance)
             checked[name] = verified | written
             if isinstance(each, Onnx | Bundle):

@@ -33,16 +33,16 @@ def make(name: str, folder: pathlib.Path) -> str:
     if name == "this":
         return sys.executable
     version, packages, variable = OLD[name]
-    found = interpreter(version, variable)
-    if found is None:
+    python = interpreter(version, variable)
+    if python is None:
         pytest.skip(f"no Python {version} (${variable}, PATH, pyenv)")
-    subprocess.run([found, "-m", "venv", folder], check=True, capture_output=True)
+    subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
     python = str(folder / "bin" / "python")
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     # The pip that Python 3.6 brings knows no wheel of these packages; 21 is its last.
     newer = [("pip>=21,<22",)] if version == "3.6" else []
-    for wanted in (*newer, packages):
-        done = subprocess.run([*pip, *wanted], capture_output=True, text=True)
+    for needed in (*newer, packages):
+        done = subprocess.run([*pip, *needed], capture_output=True, text=True)
         if done.returncode:
-            pytest.skip(f"{' '.join(wanted)} cannot be installed: {done.stderr.strip()[-200:]}")
+            pytest.skip(f"{' '.join(needed)} cannot be installed: {done.stderr.strip()[-200:]}")
     return python

@@ -67,15 +67,15 @@ def test_times_are_kept_and_used(folder, tmp_path, capsys):
 
 
 def test_two_bundles_side_by_side(folder, capsys):
-    asked = ["--text", "the film", "--versus", str(folder), "--seconds", "0.2"]
-    assert main(asked, folder) == 0
+    requested = ["--text", "the film", "--versus", str(folder), "--seconds", "0.2"]
+    assert main(requested, folder) == 0
     result = json.loads(capsys.readouterr().out)
     assert 0.5 < result["this_over_other"]["median"] < 2
     assert result["inferences"] > 3
 
 
 @pytest.mark.parametrize(
-    "asked, message",
+    "requested, message",
     [
         ([], "give --text, --file or --ids"),
         (["--file", "none.tsv"], "none.tsv cannot be read"),
@@ -91,10 +91,10 @@ def test_two_bundles_side_by_side(folder, capsys):
         (["--text", "a", "--budget-mb", "-1"], "above 0"),
     ],
 )
-def test_impossible_requests(asked, message, folder, capsys):
-    assert main(asked, folder) == 2
-    said = capsys.readouterr()
-    assert message in said.err and not said.out
+def test_impossible_requests(requested, message, folder, capsys):
+    assert main(requested, folder) == 2
+    output = capsys.readouterr()
+    assert message in output.err and not output.out
 
 
 def test_the_script_of_the_folder_needs_nothing_of_ours(folder, tmp_path):

@@ -39,7 +39,7 @@ def test_the_same_sentences_as_jaxkd(opened, settings):
     model, sources = families.build(config), ([3, 7, 2, 8], [4, 6], [11, 1, 12])
     beam = Beam(**settings, max_tokens=7, n_best=settings["width"])
     search = searcher(model, config, beam, eos_ids=END, suppress_tokens=(10,))
-    mine = decoding.Beam(**settings, max_tokens=7, eos_ids=END, suppress_tokens=(10,))
+    settings_of_ours = decoding.Beam(**settings, max_tokens=7, eos_ids=END, suppress_tokens=(10,))
     for source in sources:
         tokens = np.array([source])
         batch = Batch(tokens=jnp.array(tokens, jnp.int32), mask=jnp.ones(tokens.shape, bool))
@@ -48,7 +48,7 @@ def test_the_same_sentences_as_jaxkd(opened, settings):
         if bundle.manifest["kind"] == "encoder-decoder":
             bundle.model.read(tokens, np.ones_like(tokens))
             prompt = np.array([config.start])
-        written = decoding.search(bundle.model, mine, prompt)
+        written = decoding.search(bundle.model, settings_of_ours, prompt)
         assert len(written) == settings["width"]
         for k, (sentence, score) in enumerate(written):
             length = int(expected.lengths[0, k])

@@ -43,19 +43,19 @@ def exits_of(rule, logits):
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("name", PAIRS)
 def test_rules_stop_where_those_of_jaxkd_do(name, classes):
-    known, here = PAIRS[name]
-    if classes == 1 and here.classes_only:
+    known, rule = PAIRS[name]
+    if classes == 1 and rule.classes_only:
         with pytest.raises(UsageError, match="patience, optimal"):
-            here.check(1, 4)
+            rule.check(1, 4)
         return
     draw = np.random.default_rng(classes)
     scale = 0.1 if classes == 1 else 1.0
     logits = (scale * draw.normal(size=(500, 4, classes))).astype(np.float32)
     if classes == 1 and name == "optimal":
         edges = EDGES - 0.55
-        known, here = rules.OptimalStopping(TABLE, edges), ours.OptimalStopping(TABLE, edges, 0.1)
+        known, rule = rules.OptimalStopping(TABLE, edges), ours.OptimalStopping(TABLE, edges, 0.1)
     expected = rules.exits_under(known, logits)
-    np.testing.assert_array_equal(exits_of(here, logits), expected)
+    np.testing.assert_array_equal(exits_of(rule, logits), expected)
     assert name == "never" or len(set(expected.tolist())) > 1
 
 

@@ -15,7 +15,7 @@ from jaxkd.device.residency import TIME, plan
 from jaxkd.models import families
 from tests.device import bundles
 
-# Answers in a process whose own memory may grow by so many megabytes from its start.
+# Answers in a process whose own memory may grow by a number of megabytes from its start.
 LIMITED = """
 import json, resource, sys
 sys.dont_write_bytecode = True
@@ -72,9 +72,9 @@ def test_every_budget_keeps_what_it_promises_and_more_is_never_slower():
         except NoMemory:
             assert budget < 150
             continue
-        held = 50 + sum({"resident": 1.2, "mapped": 1.0}.get(t, 0) * s
+        used = 50 + sum({"resident": 1.2, "mapped": 1.0}.get(t, 0) * s
                         for t, s in zip(tiers, sizes, strict=True))  # fmt: skip
-        assert held + (100 if "streamed" in tiers else 0) <= budget
+        assert used + (100 if "streamed" in tiers else 0) <= budget
         assert tiers == sorted(tiers, key=list(TIME).index)  # the first are in the fastest
         times.append(sum(TIME[tier] for tier in tiers))
     assert times == sorted(times, reverse=True)

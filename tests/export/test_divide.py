@@ -183,13 +183,13 @@ def test_the_command_divides_and_runs(tmp_path, capsys):
     made = json.loads(capsys.readouterr().out)
     image = np.random.default_rng(2).normal(size=(2, 3, 16, 16)).astype(np.float32)
     np.savez(tmp_path / "in.npz", image=image)
-    asked = ["--inputs", str(tmp_path / "in.npz"), "-o", str(tmp_path / "out.npz"), "--window"]
-    assert run_device(asked, tmp_path / "d") == 0
+    requested = ["--inputs", str(tmp_path / "in.npz"), "-o", str(tmp_path / "out.npz"), "--window"]
+    assert run_device(requested, tmp_path / "d") == 0
     assert "out  float32 (2, 10)" in capsys.readouterr().out
     with np.load(tmp_path / "out.npz") as outputs:
         whole = module._whole(read(file), {"image": image})
         np.testing.assert_allclose(outputs["out"], whole["out"], atol=1e-4)
-    assert run_device([*asked, "--bench", "--seconds", "0.1"], tmp_path / "d") == 0
+    assert run_device([*requested, "--bench", "--seconds", "0.1"], tmp_path / "d") == 0
     assert len(json.loads(capsys.readouterr().out)["memory_by_layer"]) == len(made)
     assert run_device(["--selftest"], tmp_path / "d") == 0
     assert run_device(["--text", "a"], tmp_path / "d") == 2

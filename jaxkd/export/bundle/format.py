@@ -18,7 +18,7 @@ from jaxkd.export.bundle.write import parts_of, write_bundle
 from jaxkd.export.emit.kinds import Int8, weights_of
 from jaxkd.export.emit.whole import check_export
 from jaxkd.export.extra import extra
-from jaxkd.export.formats import NOTHING, Beside, Predict
+from jaxkd.export.formats import NOTHING, Companions, Predict
 from jaxkd.export.verify import ExportMismatch
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
@@ -47,14 +47,14 @@ class Bundle:
             check_export(config)
 
     def write(
-        self, folder: pathlib.Path, config: Config, params: Params, beside: Beside = NOTHING
+        self, folder: pathlib.Path, config: Config, params: Params, companions: Companions = NOTHING
     ) -> dict[str, Any]:
         weights = weights_of(self.weights, self.bits)
         shutil.rmtree(folder, ignore_errors=True)
         write_bundle(
             folder, config, parts_of(config, params), weights,
-            save_tokenizer=beside.save_tokenizer, generation=beside.generation,
-            policies=beside.policies,
+            save_tokenizer=companions.save_tokenizer, generation=companions.generation,
+            policies=companions.policies,
         )  # fmt: skip
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         written: dict[str, Any] = {"megabytes": size / 1e6}

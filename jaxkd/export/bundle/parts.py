@@ -94,12 +94,16 @@ def begin(
     names: dict[str, str] = {}  # of values
 
     def inputs(block: Any) -> Mapping[str, str]:
-        given = inputs_of(block)
-        wanted = {"bias": given.bias, "memory_bias": given.memory_bias, "lengths": given.lengths}
-        if given.rotary is not None:
-            wanted |= {"cos": given.rotary.cos, "sin": given.rotary.sin}
+        arguments = inputs_of(block)
+        needed = {
+            "bias": arguments.bias,
+            "memory_bias": arguments.memory_bias,
+            "lengths": arguments.lengths,
+        }
+        if arguments.rotary is not None:
+            needed |= {"cos": arguments.rotary.cos, "sin": arguments.rotary.sin}
         chosen = {}
-        for name, value in wanted.items():
+        for name, value in needed.items():
             if not value:
                 continue
             if value not in names:
@@ -119,7 +123,7 @@ def is_decoder(model: Model) -> bool:
 
 
 def declared(name: str) -> tuple[Any, tuple[str, ...]]:
-    """Type and free dimensions of what blocks are given besides hidden states."""
+    """Type and free dimensions of what blocks are arguments besides hidden states."""
     if name == "lengths":
         return np.int32, ("batch",)
     return np.float32, tuple(f"{name}_{i}" for i in range(4))
@@ -137,7 +141,7 @@ def block(
     graph = Graph(streamed=True)
     e = Emitter(graph, weights)
     hidden = graph.input("hidden", np.float32, ("rows", config.width))
-    given = {name: graph.input(name, *declared(name)) for name in names}
+    arguments = {name: graph.input(name, *declared(name)) for name in names}
     past, memory = (), None
     cached = side == "decoder" or (is_decoder(model) and has_cache(config))
     own = cache_names(config) if cached else ()
@@ -148,10 +152,10 @@ def block(
             graph.input(f"memory.{name}", np.float32, ("memories", config.heads, "source", "width"))
             for name in ("key", "value")
         ))  # fmt: skip
-    rotary = RotaryTables(given["cos"], given["sin"]) if "cos" in given else None
+    rotary = RotaryTables(arguments["cos"], arguments["sin"]) if "cos" in arguments else None
     inputs = BlockInputs(
-        bias=given.get("bias", ""), memory_bias=given.get("memory_bias", ""),
-        lengths=given.get("lengths", ""), rotary=rotary, layout=Layout(lead(graph)), past=past,
+        bias=arguments.get("bias", ""), memory_bias=arguments.get("memory_bias", ""),
+        lengths=arguments.get("lengths", ""), rotary=rotary, layout=Layout(lead(graph)), past=past,
         memory=memory,
     )  # fmt: skip
     emitters = seq2seq.BLOCKS if side else block_emitters(model)

@@ -94,11 +94,11 @@ def _blocks(
     segments: Any, more: dict[str, Any], **tables: Any,
 ) -> Iterator[Any]:  # fmt: skip
     """The hidden states after each block."""
-    hidden, given = model.embed.apply({"params": embed}, tokens, mask, segments, **tables)
-    given = more | given
+    hidden, arguments = model.embed.apply({"params": embed}, tokens, mask, segments, **tables)
+    arguments = more | arguments
 
     def run(kind: int, block: Params, hidden: Any) -> Any:
-        return model.blocks[kind].apply({"params": block}, hidden, mask, **given)[0]
+        return model.blocks[kind].apply({"params": block}, hidden, mask, **arguments)[0]
 
     run = jax.jit(run, static_argnums=0)
 

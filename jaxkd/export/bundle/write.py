@@ -50,7 +50,7 @@ def write_bundle(
 
     Args:
       part_of: a part's parameters by its name in a checkpoint; {} for one without parameters. Each
-        is asked for alone, and dropped before the next.
+        is read alone, and dropped before the next.
       save_tokenizer: writes the tokenizer into a folder.
       generation: how a decoder writes: `eos_ids`, `pad`, `suppress_tokens`, and beam settings.
       policies: of a model with exits, what its rule of optimal stopping was made from.
@@ -65,8 +65,12 @@ def write_bundle(
     part_of = _checked(model, part_of)
     files = Files(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    writer = _Writer(files, config, model, part_of, weights)
-    content = writer.encoder_decoder() if model.encoder is not None else writer.one_stack()
+    manifest_parts = _ManifestParts(files, config, model, part_of, weights)
+    content = (
+        manifest_parts.encoder_decoder()
+        if model.encoder is not None
+        else manifest_parts.one_stack()
+    )
     batch = example(config, model)
     logits = logits_by_part(model, part_of, batch)
     arrays = {f"logits.{name}": array for name, array in logits.items()}
@@ -92,7 +96,7 @@ def write_bundle(
             "max_length": config.max_length, "vocabulary": config.vocabulary,
             "segments": getattr(config, "segments", 0), "cache": cache_shapes(config),
             "heads": config.heads, "inner": getattr(config, "feed_forward", 0),
-            "largest_cast": writer.largest_cast,
+            "largest_cast": manifest_parts.largest_cast,
         },
         "tokenizer": tokenizer,
         "reference": {"file": "reference.npz", "tolerance": TOLERANCE[weights.name]},
@@ -142,7 +146,7 @@ def _checked(model: Model, part_of: PartOf) -> PartOf:
     return checked
 
 
-class _Writer:
+class _ManifestParts:
     """Writes the parts of one model; what it returns is the manifest's."""
 
     def __init__(
@@ -262,7 +266,7 @@ def parts_of(config: Config, params: Params) -> PartOf:
 
 
 def parts_on_disk(checkpoint: pathlib.Path) -> tuple[Config, PartOf]:
-    """The config of a layerwise checkpoint, and its parts, each read when it is asked for."""
+    """The config of a layerwise checkpoint, and its parts, each read when it is needed."""
     if not (checkpoint / "model").is_dir():
         raise FileNotFoundError(
             f"{checkpoint} is no checkpoint of ours: it has no folder 'model'. A run has them in "
