@@ -50,8 +50,23 @@ class OnnxFiles:
             return self._of_decoder(inputs, parts)
         return self._sessions[0].run(None, inputs)[0]
 
+    def outputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        """All outputs by name, of a model in one file without a cache."""
+        session = self._sessions[0]
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, self._inputs(batch)), strict=True))
+
     def predict(self, batch: Batch) -> Float[np.ndarray, "..."]:
         """Logits at the batch's target positions, of all positions where it names none."""
+        inputs = self._inputs(batch)
+        if batch.decoder_tokens is not None:
+            inputs["decoder_input_ids"] = np.asarray(batch.decoder_tokens, np.int64)
+        logits = self.logits(inputs, parts=1)
+        if batch.target_positions is None:
+            return logits
+        return np.take_along_axis(logits, np.asarray(batch.target_positions)[..., None], axis=1)
+
+    def _inputs(self, batch: Batch) -> Inputs:
         inputs = {
             "input_ids": np.asarray(batch.tokens, np.int64),
             "attention_mask": np.asarray(batch.mask, np.int64),
@@ -59,12 +74,7 @@ class OnnxFiles:
         if "token_type_ids" in input_names(self.config):
             segments = np.zeros_like(batch.tokens) if batch.segments is None else batch.segments
             inputs["token_type_ids"] = np.asarray(segments, np.int64)
-        if batch.decoder_tokens is not None:
-            inputs["decoder_input_ids"] = np.asarray(batch.decoder_tokens, np.int64)
-        logits = self.logits(inputs, parts=1)
-        if batch.target_positions is None:
-            return logits
-        return np.take_along_axis(logits, np.asarray(batch.target_positions)[..., None], axis=1)
+        return inputs
 
     def _of_decoder(self, inputs: Inputs, parts: int) -> np.ndarray:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]

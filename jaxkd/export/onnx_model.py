@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +21,11 @@ _SLACK = 2**24  # for the graph itself, generously
 
 
 def export_onnx(
-    config: Config, params: Params, folder: pathlib.Path, weights: Weights = FLOAT32
+    config: Config,
+    params: Params,
+    folder: pathlib.Path,
+    weights: Weights = FLOAT32,
+    change: Callable[[Graph], Graph] | None = None,
 ) -> list[pathlib.Path]:
     """Write the model into a folder; returns its files. Activations are float32.
 
@@ -33,6 +38,9 @@ def export_onnx(
     names of our parameters. A file appears whole or not at all. Whether the numbers are right is
     not checked here; see `verify.verify_onnx`.
 
+    Args:
+      change: what is done to each graph before it is written.
+
     Raises:
       ModuleNotFoundError: without the extra `export`.
       ValueError: for a family or head that has no ONNX form, or a model larger than a protobuf
@@ -43,7 +51,7 @@ def export_onnx(
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, graph in graphs(config, params, weights):
-        write_graph(graph, folder / name)
+        write_graph(graph if change is None else change(graph), folder / name)
         files.append(folder / name)
     return files
 

@@ -1,7 +1,7 @@
 """What the export stage gives a bundle besides the model, and measures of it in its own runner."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,26 @@ from jaxkd.stages import tokenizer
 from jaxkd.stages.exits import Calibrated, open_calibration
 from jaxkd.stages.generate import ending
 
+CALIBRATION_ROWS = 256  # by which fixed scales of int8 are set
 PRICES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # quality that the time of all blocks is worth
 
 
 def companions_of(workspace: Workspace, model: str, config: Config, calibration: str) -> Companions:
-    """The tokenizer, how a text ends, and what optimal stopping was calibrated with."""
-    rows, policies = workspace.rows, None
+    """The tokenizer, how a text ends, what optimal stopping was calibrated with, training rows."""
+    rows, policies, calibration_batches = workspace.rows, None, None
+    if rows is not None:
+        own = rows.for_model(config)
+
+        def calibration_batches() -> Iterable[Batch]:
+            return own.batches("train", 8, CALIBRATION_ROWS)
+
     if calibration:
         policies = policies_of(open_calibration(workspace.stage_folder(calibration)))
     return Companions(
-        tokenizer.saver(workspace.stage_folder(model), rows), generation(rows, config), policies
+        tokenizer.saver(workspace.stage_folder(model), rows),
+        generation(rows, config),
+        policies,
+        calibration_batches,
     )
 
 

@@ -29,7 +29,7 @@ def bert_embed(
             first = e.weights.rows(e.graph, "embed/segment", table, segments)
         hidden = add("Add", hidden, first)
     if config.position_offset:
-        counted = add("Mul", add("CumSum", counts, np.array(1, np.int64)), counts)
+        counted = add("Mul", counted_up(e, counts), counts)
         rows = add("Add", counted, np.array(config.position_offset - 1, np.int64))
     else:
         rows = positions(e, ids)
@@ -110,10 +110,17 @@ def block_inputs(e: Emitter, config: Any, ids: str, counts: str) -> Callable[[An
     return inputs_of
 
 
+def counted_up(e: Emitter, counts: str) -> str:
+    """Tokens up to each column: int64 [B, L]. Summed as floats: TensorRT sums no integers."""
+    add = e.graph.once
+    summed = add("CumSum", add("Cast", counts, to=1), np.array(1, np.int64))
+    return add("Cast", summed, to=7)
+
+
 def token_positions(e: Emitter, counts: str) -> str:
     """0, 1, 2 ... counted over tokens, not padding: int64 [B, L]."""
     add, one = e.graph.once, np.array(1, np.int64)
-    counted = add("Sub", add("CumSum", counts, one), one)
+    counted = add("Sub", counted_up(e, counts), one)
     return add("Max", counted, np.array(0, np.int64))
 
 

@@ -95,6 +95,13 @@ class Graph:
             self._constants[key] = f"constant_{len(self._constants)}"
         return self._constants[key]
 
+    def constants(self) -> dict[str, np.ndarray]:
+        """The small arrays by name."""
+        return {
+            name: np.frombuffer(content, kind).reshape(shape)
+            for (kind, shape, content), name in self._constants.items()
+        }
+
     def weight(self, name: str, array: np.ndarray) -> str:
         """A parameter under its name; the same name again is the same weight."""
         name = f"{self._scope}{name}"
@@ -125,8 +132,7 @@ class Graph:
                 inputs[name] = (array.dtype, array.shape)
             else:
                 arrays[name] = array
-        for (kind, shape, content), name in self._constants.items():
-            arrays[name] = np.frombuffer(content, kind).reshape(shape)
+        arrays |= self.constants()
         graph = helper.make_graph(
             [
                 helper.make_node(n.kind, n.inputs, n.outputs, n.outputs[0], **n.attributes)

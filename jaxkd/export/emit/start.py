@@ -48,7 +48,8 @@ def of_source(
     inner = config.encoder()
     hidden = embed_of(config)(e, inner, embed, "encoder_embed", rows, first, length)
     if is_recurrent(config):
-        total = e.graph.add("ReduceSum", counts, integers(1), keepdims=0)
+        total = e.graph.add("Cast", counts, to=1)
+        total = e.graph.add("ReduceSum", total, integers(1), keepdims=0)
         inputs = BlockInputs(lengths=e.graph.add("Cast", total, to=6))
         return hidden, lambda block: inputs
     bias = e.bias_of(decoder.columns(e, counts))

@@ -198,7 +198,8 @@ def read_by_head(e: Emitter, reads: str, hidden: str, counts: str) -> tuple[str,
     if reads != "mean":
         return hidden, counts
     mean = e.graph.add("Unsqueeze", encoder.mean_of_tokens(e, hidden, counts), integers(1))
-    return mean, e.graph.add("ReduceMax", counts, axes=[1])
+    any_token = e.graph.add("ReduceMax", e.graph.add("Cast", counts, to=1), axes=[1])
+    return mean, e.graph.add("Cast", any_token, to=7)
 
 
 def _past(graph: Graph, i: int, names: tuple[str, ...], shape: Any) -> tuple[str, ...]:
