@@ -159,6 +159,8 @@ def divide(
     folder: pathlib.Path,
     budget: int,
     example: Mapping[str, np.ndarray] | None = None,
+    *,
+    constant: bool = False,
 ) -> list[dict[str, Any]]:
     """Divide a model into a new folder; returns nodes and bytes of each segment.
 
@@ -166,6 +168,8 @@ def divide(
       budget: bytes of the weights of one segment.
       example: inputs to check with; None: ones for whole numbers, random others, and 4 for every
         free dimension.
+      constant: weights stay constants of the segments' graphs, from which TensorRT builds engines;
+        the runner then holds all of them.
     Raises:
       FileExistsError: if something is in the folder.
       ValueError: for a file that is no model, a budget that one node exceeds, or outputs that
@@ -180,21 +184,23 @@ def divide(
     ranges = segments(model, budget)
     expected = _whole(model, example)
     folder.mkdir(parents=True, exist_ok=True)
-    files, uses = Files(folder), _uses(model, ranges)
+    files, uses = Files(folder), {} if constant else _uses(model, ranges)
     shared = {
         name: files.tensors(f"shared_{i:03d}", {name: model.array(name)})
         for i, name in enumerate(name for name, users in uses.items() if len(users) > 1)
     }
     described, summary = [], []
     for i, nodes in enumerate(ranges):
-        proto, reads, outputs = _segment(model, ranges, i)
         streamed = [name for name, users in uses.items() if i in users]
+        proto, reads, outputs = _segment(model, ranges, i, streamed)
         own = {name: model.array(name) for name in streamed if name not in shared}
         weights = [files.tensors(f"segment_{i:03d}", own)]
         weights += [shared[name] for name in streamed if name in shared]
         graph = files.model(f"segment_{i:03d}", proto, reads, outputs, streamed)
         described.append({"graph": graph, "inputs": {}, "weights": weights})
-        summary.append({"nodes": len(nodes), "bytes": sum(map(model.nbytes, streamed))})
+        names = {name for k in nodes for name in reads_of(model.nodes[k])}
+        weights = [n for n in names if n in model.initializers and model.streams(n)]
+        summary.append({"nodes": len(nodes), "bytes": sum(map(model.nbytes, weights))})
     np.savez(folder / "reference.npz", **{f"input.{n}": a for n, a in example.items()},
              **{f"output.{n}": a for n, a in expected.items()})  # fmt: skip
     copy_runner(folder)
@@ -284,7 +290,9 @@ def _uses(model: Model, ranges: Sequence[range]) -> dict[str, list[int]]:
     return uses
 
 
-def _segment(model: Model, ranges: Sequence[range], i: int) -> tuple[Any, list[str], list[str]]:
+def _segment(
+    model: Model, ranges: Sequence[range], i: int, streamed: Sequence[str]
+) -> tuple[Any, list[str], list[str]]:
     """The model of one segment, what it reads of others, and what it leaves to them."""
     onnx, graph = extra("onnx"), model.proto.graph
     nodes = [model.nodes[k] for k in ranges[i]]
@@ -295,7 +303,6 @@ def _segment(model: Model, ranges: Sequence[range], i: int) -> tuple[Any, list[s
     reads = [name for name in read if name not in made and name not in model.initializers]
     outputs = [name for node in nodes for name in node.output if name in needed]
     constants = [name for name in read if name in model.initializers]
-    streamed = [name for name in constants if model.streams(name)]
     kept = [
         onnx.numpy_helper.from_array(model.array(name), name)
         for name in constants
@@ -349,6 +356,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
     parser.add_argument("--budget-mb", type=float, required=True, help="weights of one segment")
+    parser.add_argument(
+        "--constant", action="store_true", help="weights stay in the graphs, for TensorRT"
+    )
     parser.add_argument("--inputs", type=pathlib.Path, help="an npz of inputs to check with")
     args = parser.parse_args(argv)
     if not args.budget_mb > 0:
@@ -360,7 +370,9 @@ def main(argv: list[str] | None = None) -> None:
         with np.load(args.inputs) as arrays:
             example = {name: arrays[name] for name in arrays.files}
     try:
-        made = divide(args.model, args.output, int(args.budget_mb * 1e6), example)
+        made = divide(
+            args.model, args.output, int(args.budget_mb * 1e6), example, constant=args.constant
+        )
     except (FileExistsError, ValueError) as error:
         sys.exit(f"{error}")
     print(json.dumps(made))

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxkd.core.batch import Batch
 from jaxkd.export.emit.calibrated import Observed, StaticInt8, scales_of
+from jaxkd.export.emit.islands import to_float16
 from jaxkd.export.emit.kinds import Int8, weights_of
-from jaxkd.export.emit.mixed import to_float16
 from jaxkd.export.emit.whole import check_export, has_cache
 from jaxkd.export.extra import extra
 from jaxkd.export.onnx_files import OnnxFiles

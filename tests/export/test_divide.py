@@ -198,6 +198,18 @@ def test_the_command_divides_and_runs(tmp_path, capsys):
     assert "missing: image, unknown: picture" in capsys.readouterr().err
 
 
+def test_segments_with_constants_are_for_tensorrt(tmp_path):
+    file = exported(Residual, tmp_path)
+    streamed = divide(file, tmp_path / "streamed", 20_000)
+    constant = divide(file, tmp_path / "constant", 20_000, constant=True)
+    assert constant == streamed
+    for name, weights in (("streamed", True), ("constant", False)):
+        graphs = [onnx.load(graph).graph for graph in (tmp_path / name / "graphs").glob("*.onnx")]
+        inputs = {value.name for graph in graphs for value in graph.input}
+        assert ("first.weight" in inputs) == weights
+    assert Bundle(tmp_path / "constant").reference_difference() < 1e-4
+
+
 def test_bad_requests(tmp_path):
     file = exported(Residual, tmp_path)
     with pytest.raises(ValueError, match=r"one node has .* The least is --budget-mb 0\.1"):

@@ -6,7 +6,7 @@ import pytest
 
 from jaxkd.core.batch import Batch
 from jaxkd.export.emit.calibrated import Observed, StaticInt8, scales_of
-from jaxkd.export.emit.mixed import to_float16
+from jaxkd.export.emit.islands import to_float16
 from jaxkd.export.emit.whole import graphs
 from jaxkd.export.formats import Companions, Onnx
 from jaxkd.export.onnx_files import OnnxFiles

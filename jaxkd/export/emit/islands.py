@@ -26,8 +26,8 @@ INTEGERS = frozenset("ArgMax Shape Range Less".split())  # outputs are no floats
 
 def to_float16(graph: Graph) -> Graph:
     """The same graph, products and elementwise operations in float16; its outputs are float32."""
-    mixed = Graph()
-    mixed.inputs, mixed.outputs = dict(graph.inputs), dict(graph.outputs)
+    made = Graph()
+    made.inputs, made.outputs = dict(graph.inputs), dict(graph.outputs)
     arrays = graph.weights | graph.constants()
     floats = {name for name, array in arrays.items() if array.dtype == np.float32}
     floats |= {name for name, (kind, _) in graph.inputs.items() if kind == np.float32}
@@ -43,11 +43,11 @@ def to_float16(graph: Graph) -> Graph:
         if key not in cast:
             if value in constants and lower:
                 cast[key] = f"{value}/float16"
-                mixed.weights[cast[key]] = half(arrays[value], value)
+                made.weights[cast[key]] = half(arrays[value], value)
             else:
                 cast[key] = f"{value}/{'float16' if lower else 'float32'}"
                 to = FLOAT16 if lower else FLOAT
-                mixed.nodes.append(Node("Cast", (value,), (cast[key],), {"to": to}))
+                made.nodes.append(Node("Cast", (value,), (cast[key],), {"to": to}))
         return cast[key]
 
     for node in graph.nodes:
@@ -61,15 +61,15 @@ def to_float16(graph: Graph) -> Graph:
             lower = False
         is_float = _makes_floats(node, floats)
         inputs = tuple(as_type(value, lower) for value in node.inputs)
-        mixed.nodes.append(dataclasses.replace(node, inputs=inputs))
+        made.nodes.append(dataclasses.replace(node, inputs=inputs))
         if is_float:
             floats |= set(node.outputs)
             low |= set(node.outputs) if lower else set()
-    used = {value for node in mixed.nodes for value in node.inputs}
+    used = {value for node in made.nodes for value in node.inputs}
     for name, array in arrays.items():
         if name in used:
-            mixed.weights[name] = array
-    return mixed
+            made.weights[name] = array
+    return made
 
 
 def _makes_floats(node: Node, floats: set[str]) -> bool:
