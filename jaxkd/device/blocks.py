@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from jaxkd.device.errors import DamagedBundle
+from jaxkd.device.errors import DamagedBundle, NoMemory
 from jaxkd.device.folder import entry
 from jaxkd.device.onnx_bytes import with_weights
 from jaxkd.device.residency import MAPPED, RESIDENT, STREAMED
@@ -38,13 +38,17 @@ class Graphs:
         try:
             if weights is not None:
                 model = with_weights(model, weights)
-            return onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 model, self._options(bool(described["weights"])), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has classes of its own for each kind
+            refuse_memory(error)
             raise DamagedBundle(
                 f"onnxruntime {onnxruntime.__version__} does not open the graph {name!r}: {error}"
             ) from error
+        # The session would keep the bytes it was made of: a second copy of a resident block.
+        session._model_bytes = None
+        return session
 
     def _options(self, large):
         import onnxruntime
@@ -79,7 +83,20 @@ def run(session, feeds, name):
     try:
         return Outputs(zip(names, session.run(names, feeds)))
     except Exception as error:
+        refuse_memory(error)
         raise DamagedBundle(f"the graph {name!r} does not run: {error}") from error
+
+
+def refuse_memory(error):
+    """Raise NoMemory if that is what onnxruntime says, in one of its ways."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(
+        each in text for each in ("bad_alloc", "Failed to allocate", "bad allocation")
+    ):
+        raise NoMemory(
+            "onnxruntime did not get the memory it needs: give a smaller --budget-mb or --window, "
+            "or use int8 weights."
+        ) from error
 
 
 class Block:

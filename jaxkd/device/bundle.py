@@ -1,5 +1,7 @@
 """A bundle opened: checked, placed in memory under a budget, ready to answer."""
 
+import zipfile
+
 import numpy as np
 
 from jaxkd.device import memory
@@ -62,13 +64,12 @@ class Bundle:
         tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working)
         for block, tier in zip(self.blocks, tiers):
             block.place(tier)
+        memory.trim()
         return tiers
 
     def reference_difference(self):
         """The largest difference from what jaxkd computed when the bundle was written."""
-        described = entry(self.manifest, "reference", dict)
-        with np.load(self.folder.file(entry(described, "file", str))) as arrays:
-            arrays = {name: arrays[name] for name in arrays.files}
+        arrays = self._reference()
         if self.divided:
             return self._segments_difference(arrays)
         largest = 0.0
@@ -83,10 +84,24 @@ class Bundle:
             seen = arrays["mask"].astype(bool)
             if self.writes and "decoder_tokens" in arrays:
                 seen = np.ones(logits.shape[:2], bool)
-            if logits.shape[:2] == seen.shape and logits.ndim == 3:
+            by_token = self.manifest["model"].get("head") != "multi_task"
+            if by_token and logits.shape[:2] == seen.shape and logits.ndim == 3:
                 logits, expected = logits[seen], expected[seen]  # padding's logits mean nothing
-            largest = max(largest, float(np.abs(logits - expected).max()))
+            largest = worse(largest, np.abs(logits - expected))
         return largest
+
+    def _reference(self):
+        described = entry(self.manifest, "reference", dict)
+        file = self.folder.file(entry(described, "file", str))
+        try:
+            with np.load(file) as arrays:
+                arrays = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DamagedBundle(f"{file} cannot be read: {error}.") from error
+        missing = {"tokens", "mask"} - set(arrays)
+        if missing and not self.divided:
+            raise DamagedBundle(f"{file} has no array {sorted(missing)[0]!r}.")
+        return arrays
 
     def _segments_difference(self, arrays):
         """The same of a divided model, relative to its outputs where they are above 1."""
@@ -97,9 +112,9 @@ class Bundle:
             if expected is None or expected.shape != output.shape:
                 raise DamagedBundle(f"the reference has no output {name!r} of that shape.")
             if output.size:
-                difference = np.abs(np.asarray(output, float) - np.asarray(expected, float)).max()
-                largest = max(largest, difference / max(1.0, float(np.abs(expected).max())))
-        return float(largest)
+                apart = np.abs(np.asarray(output, float) - np.asarray(expected, float))
+                largest = worse(largest, apart / max(1.0, float(np.abs(expected).max())))
+        return largest
 
     def check_reference(self):
         """Raise DifferentAnswers if the difference is above what the manifest allows."""
@@ -121,3 +136,10 @@ class Bundle:
                 ids, mask = arrays["decoder_tokens"], np.ones_like(arrays["decoder_tokens"])
             return {"head": self.model.logits(ids, mask)}
         return self.model.of_every_head(ids, mask, arrays.get("segments"))
+
+
+def worse(largest, differences):
+    """The largest difference so far; infinity where one is no number."""
+    if not np.isfinite(differences).all():
+        return float("inf")
+    return max(largest, float(differences.max()))

@@ -30,7 +30,6 @@ class OnePass:
         self.stack = Stack(folder, graphs, entry(manifest, "blocks", list))
         self.tokens = Table(folder, entry(manifest, "tokens", dict), "the token table")
         self.output = entry(self.model, "output", str, "the model")
-        self.causal = manifest.get("kind") == "decoder"
         self.vocabulary = None
         if "vocabulary" in manifest:
             self.vocabulary = Vocabulary(folder, graphs, entry(manifest, "vocabulary", dict))
@@ -61,7 +60,8 @@ class OnePass:
     def __call__(
         self, ids, mask, segments=None, rule=None, deadline=None, times=None, after_block=None
     ):
-        """Answers a batch; every row is answered as it would be alone.
+        """Answers a batch; every row is answered as it would be alone, but for int8's rounding:
+        activations of a batch share a scale.
 
         Args:
           ids, mask, segments: int64 [B, L].
@@ -75,6 +75,8 @@ class OnePass:
             rule.check(len(self.model["labels"]), len(self.heads))
         elif not isinstance(rule, Never):
             raise UsageError("the model has no early exits; only all blocks can run.")
+        if deadline is not None and not self.exits[:-1]:
+            raise UsageError("the model has no early exits, and a deadline needs them.")
         clock, shared = Clock(), self._begin(ids, mask, segments)
         clock.lap("embed")
         hidden, rows, memory = shared.pop("hidden"), np.arange(len(ids)), rule.start(len(ids))
@@ -141,10 +143,11 @@ class OnePass:
         return self.vocabulary.logits(states).reshape(tuple(lead) + (self.vocabulary.table.size,))
 
     def _late(self, clock, deadline, times, i):
-        """Whether the next block would end after the deadline."""
+        """Whether the next exit would answer after the deadline."""
         if deadline is None:
             return False
-        further = times[i + 1] if times is not None and i + 1 < len(times) else 0.0
+        following = min((after for after, _, _ in self.heads if after > i), default=i)
+        further = sum(times[i + 1 : following + 1]) if times is not None else 0.0
         return clock.milliseconds + further > deadline
 
     def _of_rows(self, hidden, left, lead):

@@ -11,7 +11,7 @@ import time
 
 RATE = 50  # readings a second
 LEAST = 50  # readings of a measurement that counts
-TOTAL = ("POM_5V_IN", "VDD_IN", "VIN_SYS_5V0", "VIN")  # rails of the whole board, by preference
+TOTAL = ("POM_5V_IN", "VDD_IN", "VIN")  # rails of the whole board, by preference
 
 
 class Sensor:
@@ -47,27 +47,27 @@ def _number(path):
 
 
 def _hwmon(root):
-    """JetPack 5 and later: millivolts and milliamperes of each rail; INA238 has microwatts."""
-    for folder in sorted(glob.glob(os.path.join(root, "sys/class/hwmon/hwmon*"))):
-        kind = _text(os.path.join(folder, "name"))
-        if kind == "ina238" and _number(os.path.join(folder, "power1_input")) is not None:
-            path = os.path.join(folder, "power1_input")
+    """JetPack 5 and later: millivolts and milliamperes of rails; INA238 has microwatts."""
+    folders = sorted(glob.glob(os.path.join(root, "sys/class/hwmon/hwmon*")))
+    kinds = {folder: _text(os.path.join(folder, "name")) for folder in folders}
+    for folder in folders:
+        path = os.path.join(folder, "power1_input")
+        if kinds[folder] == "ina238" and _number(path) is not None:
             return Sensor("ina238", watts=lambda path=path: (_number(path) or 0.0) / 1e6)
-        if kind != "ina3221":
-            continue
-        rails = {}
+    rails = {}
+    for folder in (each for each in folders if kinds[each] == "ina3221"):  # a board may have two
         for k in range(1, 4):
-            label = _text(os.path.join(folder, (f"in{k}_label")))
-            files = [os.path.join(folder, name % k) for name in ("in%d_input", "curr%d_input")]
+            label = _text(os.path.join(folder, f"in{k}_label"))
+            files = [os.path.join(folder, name) for name in (f"in{k}_input", f"curr{k}_input")]
             if label and "NC" not in label and all(_number(f) is not None for f in files):
                 rails[label] = files
-        if rails:
-            return _of_rails(
-                "ina3221 (hwmon)",
-                rails,
-                lambda files: (_number(files[0]) or 0.0) * (_number(files[1]) or 0.0) / 1e6,
-            )
-    return None
+    if not rails:
+        return None
+    return _of_rails(
+        "ina3221 (hwmon)",
+        rails,
+        lambda files: (_number(files[0]) or 0.0) * (_number(files[1]) or 0.0) / 1e6,
+    )
 
 
 def _iio(root):

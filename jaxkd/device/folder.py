@@ -24,7 +24,6 @@ DTYPES = {
     )
 }
 LARGEST = 2**40  # of a dimension or an offset: numbers above are a lie
-RUNNER = ("run_device.py", "jaxkd/device/")  # files that need not be in the manifest
 
 
 class Folder:
@@ -109,7 +108,7 @@ class Folder:
     def _read_manifest(self):
         try:
             manifest = json.loads(self.read(MANIFEST).decode("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedBundle(f"{self.path}: {MANIFEST} is no JSON ({error}).") from error
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise DamagedBundle(f"{self.path}: {MANIFEST} is no manifest of a bundle.")

@@ -1,5 +1,6 @@
 """What memory this process has and the machine could give, from Linux's /proc; None elsewhere."""
 
+import ctypes
 import gc
 
 STATUS, MEMINFO = "/proc/self/status", "/proc/meminfo"
@@ -33,6 +34,15 @@ def _values(path):
         if len(words) == 3 and words[2] == "kB" and words[1].isdigit():
             values[words[0].rstrip(":")] = 1024 * int(words[1])
     return values
+
+
+def trim():
+    """Give freed memory back to the system, where the C library can (glibc)."""
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        pass
 
 
 def collect():

@@ -38,11 +38,16 @@ class BertNormaliser:
             text = "".join(f" {c} " if _is_chinese(c) else c for c in text)
         if self.accents:
             text = without_accents(unicodedata.normalize("NFD", text))
-        return text.lower() if self.lower else text
+        return lowered(text) if self.lower else text
 
 
-def without_accents(text):
-    return "".join(c for c in text if unicodedata.category(c) != "Mn")
+def lowered(text):
+    """Each character alone: a whole word's last sigma would be another letter."""
+    return "".join(c.lower() for c in text)
+
+
+def without_accents(text, kinds=("Mn",)):
+    return "".join(c for c in text if unicodedata.category(c) not in kinds)
 
 
 def _is_control(character):

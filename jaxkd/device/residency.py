@@ -9,7 +9,7 @@ streamed: the file is mapped while the block runs, and let go of.
 from jaxkd.device.errors import NoMemory
 
 RESIDENT, MAPPED, STREAMED = "resident", "mapped", "streamed"
-COST = 1.2  # bytes of a resident block per byte of its file
+COST = 1.2  # bytes of a resident block per byte of its matrices in float32 or int8
 BUILDING = 4.0  # the same while its session is made: file, message, arrays and packed matrices
 TIME = {RESIDENT: 1.0, MAPPED: 1.25, STREAMED: 2.0}  # about, of a block
 

@@ -22,6 +22,13 @@ class Tokenizer:
         self.template = _template(described.get("post_processor"))
         self.decoder = described.get("decoder")
         self.added = described.get("added_tokens") or []
+        # What is looked for in normalised texts is normalised too.
+        self.raw = [each for each in self.added if not each["normalized"]]
+        self.normalised = [
+            dict(each, content=self.normalise(each["content"]))
+            for each in self.added
+            if each["normalized"]
+        ]
         self.special = {each["id"] for each in self.added if each["special"]}
         self.ids = dict(self.model.vocabulary)
         self.ids.update((each["content"], each["id"]) for each in self.added)
@@ -48,12 +55,12 @@ class Tokenizer:
     def pieces(self, text):
         """Ids of a text alone, without special tokens around it."""
         ids = []
-        for part, number in self._split(text, [a for a in self.added if not a["normalized"]]):
+        for part, number in self._split(text, self.raw):
             if number is not None:
                 ids.append(number)
                 continue
             part = self.normalise(part)
-            for inner, number in self._split(part, [a for a in self.added if a["normalized"]]):
+            for inner, number in self._split(part, self.normalised):
                 if number is not None:
                     ids.append(number)
                     continue
@@ -155,9 +162,9 @@ def _normaliser(described):
     if kind == "BertNormalizer":
         return pieces.BertNormaliser(described)
     if kind == "Lowercase":
-        return lambda text: text.lower()
+        return pieces.lowered
     if kind == "StripAccents":
-        return pieces.without_accents
+        return lambda text: pieces.without_accents(text, ("Mn", "Mc", "Me"))
     if kind in ("NFC", "NFD", "NFKC", "NFKD"):
         return lambda text: unicodedata.normalize(kind, text)
     if kind == "Prepend":

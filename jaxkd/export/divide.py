@@ -9,90 +9,21 @@ worth is in memory at a time. The folder has the same runner as a bundle of ours
 """  # noqa: E501
 
 import argparse
-import dataclasses
 import json
 import pathlib
+import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxkd.device import folder as device
 from jaxkd.export.bundle.files import Files
 from jaxkd.export.bundle.write import FORMAT, VERSION, copy_runner
 from jaxkd.export.extra import extra
+from jaxkd.export.onnx_nodes import Model, read, reads_of
 
-SMALL = 1024  # bytes below which a constant stays in its graph: shapes, axes, scalars
 TOLERANCE = 1e-4  # of outputs against the whole model's, relative to their size
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """An ONNX model whose nodes are to be divided."""
-
-    proto: Any
-    folder: pathlib.Path  # of external data
-    initializers: Mapping[str, Any]
-    types: dict[str, Any]  # onnx.ValueInfoProto of the values between nodes
-
-    @property
-    def nodes(self) -> Sequence[Any]:
-        return self.proto.graph.node
-
-    def array(self, name: str) -> np.ndarray:
-        """An initializer, read when it is needed."""
-        helper = extra("onnx").numpy_helper
-        return helper.to_array(self.initializers[name], base_dir=str(self.folder))
-
-    def nbytes(self, name: str) -> int:
-        tensor = self.initializers[name]
-        dtype = extra("onnx").helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        return int(np.prod(tensor.dims, dtype=np.int64)) * dtype.itemsize
-
-    def streams(self, name: str) -> bool:
-        """Whether an initializer becomes an input; small ones, and types of no file, do not."""
-        kind = extra("onnx").helper.tensor_dtype_to_np_dtype(self.initializers[name].data_type)
-        return self.nbytes(name) >= SMALL and kind.name in device.DTYPES
-
-
-def read(file: pathlib.Path) -> Model:
-    """Opens a model; external data stays on disk.
-
-    Raises:
-      ValueError: if it is no ONNX model, or its nodes are not in an order in which they can run.
-    """
-    onnx = extra("onnx")
-    try:
-        proto = onnx.load(file, load_external_data=False)
-        onnx.checker.check_model(str(file))
-    except Exception as error:  # protobuf's and onnx's have no common class
-        raise ValueError(f"{file} is no ONNX model that can be read: {error}") from error
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    types = {
-        value.name: value
-        for values in (inferred.graph.input, inferred.graph.value_info, inferred.graph.output)
-        for value in values
-    }
-    known = {tensor.name: tensor for tensor in proto.graph.initializer}
-    return Model(proto, file.parent, known, types)
-
-
-def reads_of(node: Any) -> list[str]:
-    """Values that a node reads, those that its subgraphs take from around them included."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            names += _outer(graph)
-    return list(dict.fromkeys(names))
-
-
-def _outer(graph: Any) -> Iterator[str]:
-    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    for node in graph.node:
-        yield from (name for name in reads_of(node) if name not in own)
-        own |= set(node.output)
-    yield from (value.name for value in graph.output if value.name not in own)
 
 
 def segments(model: Model, budget: int) -> list[range]:
@@ -184,6 +115,18 @@ def divide(
     ranges = segments(model, budget)
     expected = _whole(model, example)
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _write(model, ranges, folder, inputs, example, expected, constant)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _write(
+    model: Model, ranges: Sequence[range], folder: pathlib.Path, inputs: Mapping[str, str],
+    example: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], constant: bool,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The folder of a divided model, compared with the whole model's outputs."""
     files, uses = Files(folder), {} if constant else _uses(model, ranges)
     shared = {
         name: files.tensors(f"shared_{i:03d}", {name: model.array(name)})

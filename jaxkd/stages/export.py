@@ -11,7 +11,8 @@ import numpy as np
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import field
 from jaxkd.evaluate.predictions import make_evaluate, score_logits
-from jaxkd.export.bundle.format import Bundle, annotate
+from jaxkd.export.bundle.files import annotate
+from jaxkd.export.bundle.format import Bundle
 from jaxkd.export.formats import Format, HuggingFace, Onnx, Predict
 from jaxkd.metrics.metric import Metric
 from jaxkd.models import families

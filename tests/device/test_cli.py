@@ -126,3 +126,62 @@ def test_a_writer_writes_text_and_ids(tmp_path, capsys):
     assert main(["--text", "words"], tmp_path / "b") == 2
     assert "no tokenizer" in capsys.readouterr().err
     assert np.isfinite(result["score"])
+
+
+def test_a_text_is_utf8_in_any_locale(folder):
+    """A board's shell often has the locale C, under which Python 3.6 reads arguments as ASCII."""
+    answers = []
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            [sys.executable, str(folder / "run_device.py"), "--text", "für gute Filme", "--json"],
+            capture_output=True,
+            env={"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout.decode("utf-8"))["scores"])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    "head, labels, problem_type, expected",
+    [
+        ("sequence_classification", ("a", "b", "c"), "", {"label", "scores"}),
+        ("sequence_classification", ("a", "b"), "multi_label_classification", {"labels", "scores"}),
+        ("sequence_classification", ("score",), "", {"value"}),
+        ("sequence_classification", ("a", "b"), "regression", {"a", "b"}),
+        ("multi_task", ("x:0", "x:1", "y:0", "y:1", "y:2"), "", {"tasks"}),
+        ("token_classification", ("a", "b"), "", {"labels", "logits", "shape"}),
+    ],
+)
+def test_answers_of_each_kind_of_head(head, labels, problem_type, expected, tmp_path, capsys):
+    config = bundles.config_of("bert", head, labels=labels, problem_type=problem_type)
+    bundles.write(tmp_path / "b", config)
+    assert main(["--ids", "1,2", "--json"], tmp_path / "b") == 0
+    (result,) = lines(capsys)
+    assert set(result) == expected | {"exit", "blocks", "milliseconds"}
+    if head == "multi_task":
+        assert {task: len(each["scores"]) for task, each in result["tasks"].items()} == {
+            "x": 2, "y": 3,
+        }  # fmt: skip
+    if problem_type == "multi_label_classification":
+        assert all(0 < score < 1 for score in result["scores"].values())
+    assert main(["--ids", "1,2"], tmp_path / "b") == 0
+
+
+def test_a_prompt_is_continued_to_the_last_position(tmp_path, capsys):
+    config = bundles.config_of("gpt2", "causal_lm")  # 24 positions
+    bundles.write(tmp_path / "b", config)
+    prompt = ",".join(["3"] * 20)
+    assert main(["--ids", prompt], tmp_path / "b") == 0
+    (result,) = lines(capsys)
+    assert len(result["ids"]) == 5  # the last token is not fed
+    assert main(["--ids", prompt, "--patience", "1"], tmp_path / "b") == 2
+    assert main(["--ids", ",".join(["3"] * 9), "--max-tokens", "16"], tmp_path / "b") == 0
+    assert len(lines(capsys)[0]["ids"]) == 16
+
+
+def test_what_a_checkpoint_says_of_the_end_is_in_the_bundle(tmp_path):
+    config = bundles.config_of("marian", "seq2seq_lm")
+    bundles.write(tmp_path / "b", config)
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["generation"]["eos_ids"] == [config.end]

@@ -153,6 +153,22 @@ def test_weights_that_were_exchanged_differ_from_the_reference(sound, tmp_path):
     assert main(["--selftest"], folder) == 5
 
 
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_weights_that_are_no_numbers_or_zeros_fail_the_reference(weights, tmp_path):
+    folder = tmp_path / "b"
+    bundles.classifier(folder, weights=weights)
+    assert main(["--selftest"], folder) == 0
+    file = folder / "weights" / "block_00.bin"
+    content = bytearray(file.read_bytes())
+    described = json.loads((folder / "manifest.json").read_text())["blocks"][0]["weights"]
+    offset = described["tensors"]["norm/bias"]["offset"]
+    content[offset : offset + 4] = np.float32(np.nan).tobytes()
+    for changed_content in (bytes(content), bytes(len(content))):
+        file.write_bytes(changed_content)
+        bundles.refresh(folder)
+        assert main(["--selftest"], folder) == 5
+
+
 def test_codes_of_errors(sound, tmp_path, capsys):
     folder = copied(sound, tmp_path)
     assert main(["--selftest"], folder) == 0

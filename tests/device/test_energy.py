@@ -30,6 +30,13 @@ BOARDS = {
         f"{HWMON}/curr1_input": 600, f"{HWMON}/in2_label": "GPU", f"{HWMON}/in2_input": 5000,
         f"{HWMON}/curr2_input": 200,
     },
+    "ina3221 (hwmon): CPU + GPU + SOC": {  # two sensors, as on the larger boards
+        f"{HWMON}/name": "ina3221", f"{HWMON}/in1_label": "CPU", f"{HWMON}/in1_input": 5000,
+        f"{HWMON}/curr1_input": 300, f"{HWMON}/in2_label": "GPU", f"{HWMON}/in2_input": 5000,
+        f"{HWMON}/curr2_input": 300, "sys/class/hwmon/hwmon4/name": "ina3221",
+        "sys/class/hwmon/hwmon4/in1_label": "SOC", "sys/class/hwmon/hwmon4/in1_input": 5000,
+        "sys/class/hwmon/hwmon4/curr1_input": 200,
+    },
     "ina3221 (iio): POM_5V_IN": {
         f"{IIO}/rail_name_0": "POM_5V_IN", f"{IIO}/in_power0_input": 4000,
         f"{IIO}/rail_name_1": "POM_5V_GPU", f"{IIO}/in_power1_input": 500,

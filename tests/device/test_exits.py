@@ -111,6 +111,14 @@ def test_a_deadline_stops_at_the_exit_that_is_reached(tmp_path):
     assert model(ids, mask, deadline=1e7, times=times).exits == ["head"] * 3
 
 
+def test_a_deadline_looks_at_the_time_to_the_next_exit(tmp_path):
+    bundles.classifier(tmp_path / "b", exits=(0,))
+    model = Bundle(tmp_path / "b").model
+    ids, mask = ragged(2)
+    times = [0.0, 0.0, 1e6, 0.0]  # the third block is slow, and no exit comes before the head
+    assert model(ids, mask, deadline=1e3, times=times).exits == ["exit_00"] * 2
+
+
 def test_impossible_rules_are_refused(tmp_path):
     _, _, policies = bundles.classifier(tmp_path / "b")
     model = Bundle(tmp_path / "b").model

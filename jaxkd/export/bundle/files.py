@@ -93,3 +93,11 @@ def write_sums(folder: pathlib.Path) -> None:
 def _digest(file: pathlib.Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def annotate(folder: pathlib.Path, name: str, value: Any) -> None:
+    """Set an entry of a bundle's manifest; digests are written anew."""
+    file = folder / MANIFEST
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**manifest, name: value}, indent=1) + "\n", encoding="utf-8")
+    write_sums(folder)

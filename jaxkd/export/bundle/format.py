@@ -13,7 +13,7 @@ import numpy as np
 from jaxkd.core.batch import Batch
 from jaxkd.device.bundle import Bundle as Runner
 from jaxkd.device.rules import optimal
-from jaxkd.export.bundle.files import MANIFEST, write_sums
+from jaxkd.export.bundle.files import annotate
 from jaxkd.export.bundle.write import parts_of, write_bundle
 from jaxkd.export.emit.kinds import Int8, weights_of
 from jaxkd.export.emit.whole import check_export
@@ -23,7 +23,6 @@ from jaxkd.export.verify import ExportMismatch
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
 
-ALLOWED = 3.0  # times the difference seen, of a kind of weights that cannot be equal
 BENCH = ("--bench", "--seconds", "1")
 
 
@@ -63,8 +62,7 @@ class Bundle:
     def verify(
         self, folder: pathlib.Path, config: Config, params: Params, *, tolerance: float
     ) -> dict[str, Any]:
-        """Run its reference. What a bundle of int8 or float16 may differ by elsewhere is set to
-        three times what it differs by on this machine."""
+        """Run its reference; what int8 and float16 lose is measured elsewhere."""
         runner = Runner(folder)
         difference = runner.reference_difference()
         if self.exact and not difference <= tolerance:
@@ -72,10 +70,8 @@ class Bundle:
                 f"{folder}: the bundle's logits differ from ours by {difference:.3g}, allowed is "
                 f"{tolerance:g}."
             )
-        if not np.isfinite(difference):
-            raise ExportMismatch(f"{folder}: the bundle's logits are not finite.")
-        allowed = tolerance if self.exact else ALLOWED * difference
-        annotate(folder, "reference", {**runner.manifest["reference"], "tolerance": allowed})
+        if self.exact:
+            annotate(folder, "reference", {**runner.manifest["reference"], "tolerance": tolerance})
         with np.load(folder / "reference.npz") as arrays:
             shape = arrays["tokens"].shape
         return {
@@ -105,14 +101,6 @@ def arrays_of(batch: Batch) -> dict[str, np.ndarray]:
         if value is not None:
             arrays[name] = np.asarray(value, np.int64)
     return arrays
-
-
-def annotate(folder: pathlib.Path, name: str, value: Any) -> None:
-    """Set an entry of a bundle's manifest; digests are written anew."""
-    file = folder / MANIFEST
-    manifest = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**manifest, name: value}, indent=1) + "\n", encoding="utf-8")
-    write_sums(folder)
 
 
 def bench(folder: pathlib.Path, ids: list[list[int]], *more: str) -> dict[str, Any]:

@@ -20,20 +20,23 @@ import numpy as np
 from jaxkd import device
 from jaxkd.checkpoint import layerwise
 from jaxkd.core.tree import named
+from jaxkd.device.bundle import Bundle
 from jaxkd.export.bundle import parts, tables
-from jaxkd.export.bundle.files import Files
+from jaxkd.export.bundle.files import Files, annotate
 from jaxkd.export.bundle.reference import PartOf, example, logits_by_part
 from jaxkd.export.emit.kinds import FLOAT32, KINDS, Int8, Weights, weights_of
 from jaxkd.export.emit.vocabulary import Vocabulary
-from jaxkd.export.emit.whole import cache_names, check_export, output_of
-from jaxkd.models import families
+from jaxkd.export.emit.whole import cache_names, check_export, has_cache, output_of
+from jaxkd.hub.generation import eos_ids, suppressed_ids
+from jaxkd.models import families, seq2seq
 from jaxkd.models.families import Config
 from jaxkd.models.model import Model, Params
 from jaxkd.models.parts import exit_blocks
 
 FORMAT, VERSION = "jaxkd bundle", 1
 RUNNER = pathlib.Path(device.__file__).parent
-TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": float("inf")}
+TOLERANCE = 1e-4  # of a float32 bundle's logits
+ALLOWED = 3.0  # times the difference seen here, of a kind of weights that cannot be equal
 
 
 def write_bundle(
@@ -93,17 +96,37 @@ def write_bundle(
         "model": {
             "family": config.family, "head": config.head, "output": name,
             "layers": config.layers, "width": config.width, "labels": list(config.labels),
-            "max_length": config.max_length, "vocabulary": config.vocabulary,
-            "segments": getattr(config, "segments", 0), "cache": cache_shapes(config),
+            "max_length": config.positions_for_tokens, "vocabulary": config.vocabulary,
+            "problem_type": config.problem_type, "segments": getattr(config, "segments", 0),
+            "cache": cache_shapes(config),
             "heads": config.heads, "inner": getattr(config, "feed_forward", 0),
             "largest_cast": manifest_parts.largest_cast,
         },
         "tokenizer": tokenizer,
-        "reference": {"file": "reference.npz", "tolerance": TOLERANCE[weights.name]},
-        "generation": dict(generation or {}),
+        "reference": {"file": "reference.npz", "tolerance": TOLERANCE},
+        "generation": dict(generation or ending_of(config)),
         "policies": dict(policies) if policies else None,
         **content,
     })  # fmt: skip
+    difference = Bundle(folder).reference_difference()
+    if not np.isfinite(difference):
+        raise ValueError(f"{folder}: the bundle's logits are not finite, or the model's are not.")
+    reference = {"file": "reference.npz", "difference": difference, "tolerance": TOLERANCE}
+    if weights is not FLOAT32 and weights.name != "float32":
+        reference["tolerance"] = max(TOLERANCE, ALLOWED * difference)
+    annotate(folder, "reference", reference)
+
+
+def ending_of(config: Config) -> dict[str, Any]:
+    """Tokens that end what a model writes and those it never writes, as its folder says."""
+    if not has_cache(config):
+        return {}
+    end = config.end if isinstance(config, seq2seq.Config) else None
+    tokens = {
+        "eos_ids": eos_ids(config.generation, end),
+        "suppress_tokens": suppressed_ids(config.generation),
+    }
+    return {name: [int(number) for number in ids] for name, ids in tokens.items()}
 
 
 def cache_shapes(config: Config) -> dict[str, list[int]]:
@@ -302,6 +325,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         sys.exit(f"{error}")
+    if has_cache(config) and not ending_of(config)["eos_ids"]:
+        print("The checkpoint names no end token: texts end at --max-tokens.")
     print(f"{args.output}: {args.weights}, run {args.output / 'run_device.py'}")
 
 
