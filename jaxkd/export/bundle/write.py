@@ -8,6 +8,7 @@ part, the tokenizer, and a reference by which the bundle checks itself.
 """  # noqa: E501
 
 import argparse
+import dataclasses
 import pathlib
 import shutil
 import sys
@@ -64,6 +65,8 @@ def write_bundle(
     check_export(config)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; a bundle is written into a new folder.")
+    # The reference is of float32, whatever the model computes in.
+    config = dataclasses.replace(config, compute="float32")
     model = families.build(config)
     part_of = _checked(model, part_of)
     files = Files(folder)

@@ -136,3 +136,9 @@ def test_the_format_checks_itself(tmp_path):
     reference = json.loads((tmp_path / "i" / "manifest.json").read_text())["reference"]
     assert reference["tolerance"] == pytest.approx(3 * difference["max_abs_difference"])
     Bundle(tmp_path / "i").check_reference()
+
+
+def test_a_model_that_computes_in_bfloat16_has_a_reference_of_float32(tmp_path):
+    config = bundles.config_of("bert", "sequence_classification", compute="bfloat16")
+    bundles.write(tmp_path / "b", config)
+    assert Bundle(tmp_path / "b").reference_difference() < 1e-5
