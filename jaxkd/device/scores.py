@@ -32,9 +32,9 @@ def described_answer(model, logits, tokens):
         return dict(zip(names, values)), " ".join(f"{value:.4g}" for value in values)
     if one or kind == "multi_label_classification":
         scores = 1 / (1 + np.exp(-logits.astype(float)))
-        held = [label for label, score in zip(labels, scores) if score >= 0.5]
-        result = {"labels": held, "scores": _named(labels, scores)}
-        return result, " ".join(held) or "none"
+        chosen = [label for label, score in zip(labels, scores) if score >= 0.5]
+        result = {"labels": chosen, "scores": _named(labels, scores)}
+        return result, " ".join(chosen) or "none"
     scores = np.exp(rules.log_softmax(logits))
     result = {"label": labels[int(logits.argmax())], "scores": _named(labels, scores)}
     return result, f"{result['label']}  {scores.max():.3f}"
