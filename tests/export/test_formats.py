@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from jaxkd.data.tokenizers.tokenizer import open_tokenizer
-from jaxkd.export.emit import whole
+from jaxkd.export.emit import decoder
 from jaxkd.export.formats import Format, HuggingFace, Onnx
 from jaxkd.export.onnx_model import export_onnx
 from jaxkd.export.torch_encoder import FAMILIES, HEADS
@@ -45,7 +45,7 @@ def test_onnx_of_a_head_without_an_emitter_is_refused_before_there_are_parameter
     stage = Export(model="student", skip=("onnx_int8",))
     stage.check()
     stage.check_config({"student": config}, None)
-    monkeypatch.delitem(whole.STATES, type(families.build(config).head))
+    monkeypatch.delitem(decoder.STATES, type(families.build(config).head))
     with pytest.raises(ValueError, match="ONNX export writes .*found llama .*skip="):
         Onnx().check(config)
     with pytest.raises(ValueError, match="ONNX export writes"):

@@ -1,5 +1,6 @@
 """Whole models as ONNX graphs: encoders, decoders with a cache, and encoder-decoders in two."""
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,8 +22,8 @@ from jaxkd.models.stack import unstack
 
 ROW = ("batch", "length")
 # Emitters of heads, and of those that predict tokens up to the product with the vocabulary.
-HEADS: Mapping[type, Any] = {**encoder.HEADS, **decoder.HEADS}
-STATES: Mapping[type, Any] = {**encoder.STATES, **decoder.STATES, **seq2seq.STATES}
+HEADS: Mapping[type, Any] = collections.ChainMap(encoder.HEADS, decoder.HEADS)
+STATES: Mapping[type, Any] = collections.ChainMap(encoder.STATES, decoder.STATES, seq2seq.STATES)
 MODEL, ENCODER, DECODER = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 
 
@@ -73,7 +74,9 @@ def check_export(config: Config) -> None:
     """Raise ValueError unless there are emitters of all the model's modules."""
     model = families.build(config)
     blocks = block_emitters(model)
-    if type(model.head) in HEADS | STATES and all(type(block) in blocks for block in model.blocks):
+    if type(model.head) in {*HEADS, *STATES} and all(
+        type(block) in blocks for block in model.blocks
+    ):
         return
     raise ValueError(
         f"ONNX export writes {', '.join(exportable_families())}; found {config.family} with the "
