@@ -25,37 +25,13 @@ from typing import Any
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parent.parent
+LIMITED = pathlib.Path(__file__).parent / "limited.py"
 LAYERS, WIDTH, HEADS, INNER, VOCABULARY, LENGTH = 12, 768, 12, 3072, 30522, 128
 LIMITS = {"float32": 40, "int8": 30}  # megabytes above the start
 SPREAD = (25, 75)
 # Seconds between runs: threads of a session spin for a while when it is done, on cores that the
 # next one needs.
 PAUSE = 0.03
-
-LIMITED = """
-import json, resource, sys
-sys.dont_write_bytecode = True
-sys.path.insert(0, sys.argv[1])
-import numpy as np, onnxruntime
-with open("/proc/self/status") as stream:
-    used = {line.split(":")[0]: line.split()[1] for line in stream if line.split()[1:]}
-limit = 1024 * int(used["VmData"]) + int(float(sys.argv[4]) * 1e6)
-resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-ids = np.arange(int(sys.argv[5]))[None] + 5
-if sys.argv[2] == "bundle":
-    from jaxkd.device.bundle import Bundle
-    bundle = Bundle(sys.argv[3], threads=1, window=float(sys.argv[4]) < 1e3)
-    logits, tiers = bundle.model(ids, np.ones_like(ids)).logits, bundle.tiers
-else:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(sys.argv[3], options, ["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    feeds = dict(zip(names, [ids, np.ones_like(ids), np.zeros_like(ids)]))
-    logits, tiers = session.run(None, feeds)[0], None
-print(json.dumps([logits.tolist(), tiers]))
-"""
 
 
 def config(layers: int = LAYERS) -> Any:
@@ -160,8 +136,8 @@ def memory(root: pathlib.Path) -> None:
             ("bundle", bundle, 1e5), ("bundle", bundle, limit), ("whole file", whole, limit),
             ("whole file", whole, 100), ("whole file", whole, 300), ("whole file", whole, 600),
         ):  # fmt: skip
-            command = [sys.executable, "-c", LIMITED, str(ROOT), kind.split()[0], str(path),
-                       str(allowed), str(LENGTH)]  # fmt: skip
+            command = [sys.executable, str(LIMITED), kind.split()[0], str(path), str(allowed),
+                       str(LENGTH)]  # fmt: skip
             done = subprocess.run(
                 command, capture_output=True, text=True, env={"MALLOC_ARENA_MAX": "1", "PATH": ""}
             )

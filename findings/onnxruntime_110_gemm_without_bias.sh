@@ -38,7 +38,7 @@ for count in (2, 3):
 PYTHON
 for version in 1.10.0 1.13.1; do
   "$old" -m venv "$place/$version"
-  "$place/$version/bin/pip" install --quiet --disable-pip-version-check "onnxruntime==$version" "numpy<2"
+  "$place/$version/bin/pip" install --quiet --disable-pip-version-check "onnxruntime==$version" numpy==1.21.6
   PLACE="$place" "$place/$version/bin/python" - <<'PYTHON'
 import os
 import sys

@@ -51,9 +51,10 @@ def run(args, folder):
     runner = Runner(bundle, args, folder)
     inputs = runner.inputs()
     if args.versus:
-        if opened(args.versus, budget, args).divided:
-            raise UsageError("--versus compares bundles of the same kind.")
-        other = Runner(opened(args.versus, budget, args), args, args.versus)
+        rival = opened(args.versus, budget, args)
+        if rival.divided:
+            raise UsageError("--versus compares bundles of models; that folder is a divided one.")
+        other = Runner(rival, args, args.versus)
         versus(runner, other, inputs, other.inputs(), args)
     elif args.bench:
         result = runner.bench(inputs)
@@ -122,7 +123,7 @@ def run_divided(bundle, args):
 
 
 def opened(folder, budget, args):
-    """The bundle under what was asked of memory."""
+    """The bundle within the memory that the options allow."""
     length = args.max_length or 128
     return Bundle(folder, budget, args.threads, args.batch, length, window=args.window)
 

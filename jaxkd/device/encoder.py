@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from jaxkd.device.blocks import Clock, Stack, lead_of
+from jaxkd.device.blocks import Clock, lead_of
 from jaxkd.device.errors import DamagedBundle, UsageError
 from jaxkd.device.folder import entry, whole_number
+from jaxkd.device.layered import Layered
 from jaxkd.device.rules import Never
-from jaxkd.device.tables import Table, Vocabulary
+from jaxkd.device.tables import Vocabulary
 
 
 class Answer:
@@ -20,15 +21,12 @@ class Answer:
         self.milliseconds = clock.milliseconds
 
 
-class OnePass:
+class OnePass(Layered):
     """An encoder, or a decoder that classifies."""
 
     def __init__(self, folder, graphs):
+        Layered.__init__(self, folder, graphs)
         manifest = folder.manifest
-        self.graphs, self.model = graphs, entry(manifest, "model", dict)
-        self.begin = entry(manifest, "begin", str)
-        self.stack = Stack(folder, graphs, entry(manifest, "blocks", list))
-        self.tokens = Table(folder, entry(manifest, "tokens", dict), "the token table")
         self.output = entry(self.model, "output", str, "the model")
         self.vocabulary = None
         if "vocabulary" in manifest:

@@ -1,4 +1,4 @@
-"""One bundle with what was requested of it: answers, measures, times kept on this machine."""
+"""A bundle under the options of the command line: answers, measures, times of this machine."""
 
 import json
 import os
@@ -19,7 +19,7 @@ TIMES = "times.json"  # of the blocks on this machine, beside the bundle's own f
 
 
 class Runner:
-    """One bundle with what was asked of it."""
+    """Answers and measures one bundle."""
 
     def __init__(self, bundle, args, folder):
         self.bundle, self.args, self.folder = bundle, args, folder
@@ -114,7 +114,7 @@ class Runner:
             lines.append(
                 json.dumps(result)
                 if self.args.json
-                else (f"{words}  ({result['blocks']} of {len(self.model.stack.blocks)} blocks)")
+                else f"{words}  ({result['blocks']} of {len(self.model.stack.blocks)} blocks)"
             )
         return lines
 
@@ -188,7 +188,7 @@ class Runner:
         except TypeError as error:
             raise DamagedBundle(f"the manifest's generation: {error}.") from error
         prompt = np.array(each[0], np.int64)
-        if hasattr(self.model, "read"):
+        if reads:
             self.model.read(prompt[None], np.ones((1, len(prompt)), np.int64))
             prompt = np.array([self.model.start], np.int64)
         return search(self.model, beam, prompt)[:n_best]
@@ -240,7 +240,7 @@ class Runner:
                 parts = dict(json.load(stream))
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{file} cannot be read ({error}): remove it.") from error
-        names = [(f"block_{i:02d}") for i in range(len(self.model.stack.blocks))]
+        names = [f"block_{i:02d}" for i in range(len(self.model.stack.blocks))]
         if not all(isinstance(parts.get(name), (int, float)) for name in names):
             raise UsageError(
                 f"{file} has not the milliseconds of all blocks: run --bench --save-times "
@@ -261,7 +261,8 @@ class Runner:
         return spent
 
     def save_times(self, parts):
-        names = [(f"block_{i:02d}") for i in range(len(self.model.stack.blocks))]
+        """Keep the milliseconds of the parts for later runs on this machine."""
+        names = [f"block_{i:02d}" for i in range(len(self.model.stack.blocks))]
         if not all(name in parts for name in names):
             raise UsageError(
                 "no input reached all blocks: --save-times needs --bench without a rule."

@@ -5,18 +5,16 @@ import numpy as np
 from jaxkd.device.blocks import Clock, Stack, lead_of
 from jaxkd.device.errors import DamagedBundle, UsageError
 from jaxkd.device.folder import entry, whole_number
+from jaxkd.device.layered import Layered
 from jaxkd.device.tables import Table, Vocabulary
 
 
-class Decoder:
+class Decoder(Layered):
     """A decoder alone; the prompt is what it continues."""
 
     def __init__(self, folder, graphs):
+        Layered.__init__(self, folder, graphs)
         manifest = folder.manifest
-        self.graphs, self.model = graphs, entry(manifest, "model", dict)
-        self.begin = entry(manifest, "begin", str)
-        self.stack = Stack(folder, graphs, entry(manifest, "blocks", list))
-        self.tokens = Table(folder, entry(manifest, "tokens", dict), "the token table")
         heads = entry(manifest, "heads", dict)
         self.head = entry(entry(heads, "head", dict), "graph", str)
         self.vocabulary = Vocabulary(folder, graphs, entry(manifest, "vocabulary", dict))

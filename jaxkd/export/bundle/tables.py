@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxkd.export.bundle.files import Files
 from jaxkd.export.emit.graph import Graph
-from jaxkd.export.emit.kinds import Float16, Float32, Int8, Weights, gemm, half, quantise
+from jaxkd.export.emit.kinds import Float16, Int8, Weights, gemm, half, quantise
 from jaxkd.export.emit.layers import Emitter
 
 SLICE = 4096  # tokens of the vocabulary that are multiplied at a time
@@ -60,7 +60,7 @@ def product(width: int, weights: Weights) -> Graph:
     else:
         dtype = np.float16 if isinstance(weights, Float16) else np.float32
         values = graph.input("values", dtype, ("slice", width))
-        if not isinstance(weights, Float32):
+        if isinstance(weights, Float16):
             values = e.graph.add("Cast", values, to=1)
         logits = gemm(graph, states, values)
     graph.output("logits", logits, np.float32, ("rows_out", "slice_out"))

@@ -115,7 +115,7 @@ def write_bundle(
     if not np.isfinite(difference):
         raise ValueError(f"{folder}: the bundle's logits are not finite, or the model's are not.")
     reference = {"file": "reference.npz", "difference": difference, "tolerance": TOLERANCE}
-    if weights is not FLOAT32 and weights.name != "float32":
+    if weights.name != "float32":
         reference["tolerance"] = max(TOLERANCE, ALLOWED * difference)
     annotate(folder, "reference", reference)
 

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxkd.export.emit.graph import Graph
-from jaxkd.export.emit.kinds import FLOAT32, Float16, quantise
+from jaxkd.export.emit.kinds import Float16, Float32, quantise
 
 RANGE = "range."  # outputs of a model whose ranges are observed, each [rows, ...]
 PERCENTILE = 99.9  # of the largest magnitude of each token: what is above is cut off
 
 
 @dataclasses.dataclass(frozen=True)
-class Observed:
+class Observed(Float32):
     """float32; what goes into each product is also seen: the largest magnitude of each token."""
 
     name: ClassVar[str] = "observed"
@@ -27,17 +27,11 @@ class Observed:
         self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
     ) -> list[str]:
         self._see(graph, hidden)
-        return FLOAT32.products(graph, names, hidden, kernels)
-
-    def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
-        return FLOAT32.rows(graph, name, table, ids)
-
-    def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
-        return FLOAT32.whole(graph, name, array, axis)
+        return super().products(graph, names, hidden, kernels)
 
     def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
         self._see(graph, hidden)
-        return FLOAT32.tied(graph, name, table, hidden)
+        return super().tied(graph, name, table, hidden)
 
     def _see(self, graph: Graph, hidden: str) -> None:
         number = sum(name.startswith(RANGE) for name in graph.outputs)
@@ -51,7 +45,7 @@ _LEAD = np.array([0, -1], np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
-class StaticInt8:
+class StaticInt8(Float32):
     """Products of bytes, with a fixed scale for what goes into each, in the order of the graph."""
 
     scales: tuple[float, ...]
@@ -69,9 +63,6 @@ class StaticInt8:
 
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
         return Float16().rows(graph, name, table, ids)
-
-    def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
-        return FLOAT32.whole(graph, name, array, axis)
 
     def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
         bytes_ = self._bytes(graph, hidden)

@@ -46,12 +46,12 @@ class Float32:
         if not graph.streamed:
             # A MatMul each and not one for all: onnxruntime makes one of them, with the attention.
             return [
-                graph.add("MatMul", hidden, graph.weight(name, kernel))
+                graph.add("MatMul", hidden, self.whole(graph, name, kernel, 0))
                 for name, kernel in zip(names, kernels, strict=True)
             ]
         # As [out, in]: the fastest that onnxruntime has for a matrix it sees for the first time.
         stacked = np.ascontiguousarray(np.concatenate(kernels, axis=1).T)
-        matrix = graph.weight(joined(names), stacked)
+        matrix = self.whole(graph, joined(names), stacked, 1)
         return split(graph, gemm(graph, hidden, matrix), kernels)
 
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
@@ -61,42 +61,23 @@ class Float32:
         return graph.weight(name, array)
 
     def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
-        matrix = graph.weight(name, table)
+        matrix = self.whole(graph, name, table, 1)
         # Not Gemm(transB=1): quantize_dynamic would transpose the matrix in place, and the
         # embedding's Gather would read the transpose.
         return graph.add("MatMul", hidden, graph.once("Transpose", matrix, perm=[1, 0]))
 
 
 @dataclasses.dataclass(frozen=True)
-class Float16:
+class Float16(Float32):
     """Matrices in half the bytes; made float32 when they are multiplied."""
 
     name: ClassVar[str] = "float16"
-
-    def products(
-        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
-    ) -> list[str]:
-        if graph.streamed:
-            stacked = np.concatenate(kernels, axis=1).T
-            matrix = self._stored(graph, joined(names), stacked)
-            return split(graph, gemm(graph, hidden, matrix), kernels)
-        return [
-            graph.add("MatMul", hidden, self._stored(graph, name, kernel))
-            for name, kernel in zip(names, kernels, strict=True)
-        ]
 
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
         chosen = graph.add("Gather", graph.weight(name, half(table, name)), ids)
         return graph.add("Cast", chosen, to=_FLOAT)
 
     def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
-        return self._stored(graph, name, array)
-
-    def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
-        matrix = graph.once("Transpose", self._stored(graph, name, table), perm=[1, 0])
-        return graph.add("MatMul", hidden, matrix)
-
-    def _stored(self, graph: Graph, name: str, array: np.ndarray) -> str:
         return graph.once("Cast", graph.weight(name, half(array, name)), to=_FLOAT)
 
 
