@@ -33,6 +33,12 @@ def companions_of(workspace: Workspace, model: str, config: Config, calibration:
 
     if calibration:
         policies = policies_of(open_calibration(workspace.stage_folder(calibration)))
+        calibrated, exits = len(policies["quality"]), len(config.exits) + 1
+        if calibrated != exits:
+            raise ValueError(
+                f"stage {workspace.name!r}: {calibration!r} calibrated {calibrated} exits, and "
+                f"{model!r} has {exits}, the head included. Calibrate that model."
+            )
     return Companions(
         tokenizer.saver(workspace.stage_folder(model), rows),
         generation(rows, config),

@@ -109,9 +109,11 @@ class Export:
         for name, each in self._written().items():
             if isinstance(each, Bundle):
                 checked[name] |= self._measure_bundle(workspace, config, workspace.folder / name)
-                annotate(workspace.folder / name, "measured", checked)
             if not _exact(each):
                 self._keep_or_remove(workspace, name, checked[name])
+        for name, each in self._written().items():
+            if isinstance(each, Bundle) and checked[name].get("kept", True):
+                annotate(workspace.folder / name, "measured", checked)  # the table of all formats
         return checked
 
     def _measure_bundle(

@@ -1,5 +1,6 @@
 """Every family's bundle answers as JAX does, under each Python and onnxruntime that a board has."""
 
+import functools
 import json
 import pathlib
 import subprocess
@@ -40,10 +41,16 @@ def folders(tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="module")
+def python_of(tmp_path_factory):
+    """The interpreter of a name; an environment is made once."""
+    return functools.cache(lambda name: pythons.make(name, tmp_path_factory.mktemp(name) / "venv"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("python", ["this", *pythons.OLD])
-def test_answers_are_those_of_jax(python, folders, tmp_path):
-    command = [pythons.make(python, tmp_path / "venv"), "-c", CHECK, str(ROOT), *map(str, folders)]
+def test_answers_are_those_of_jax(python, folders, python_of):
+    command = [python_of(python), "-c", CHECK, str(ROOT), *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     version, differences = json.loads(done.stdout)
@@ -56,10 +63,15 @@ def test_answers_are_those_of_jax(python, folders, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("python", pythons.OLD)
-def test_the_command_answers_there(python, tmp_path):
-    _, _, policies = bundles.classifier(tmp_path / "b")
-    interpreter = pythons.make(python, tmp_path / "venv")
-    command = [interpreter, str(tmp_path / "b" / "run_device.py"), "--ids", "1,2,3,4", "--json"]
+def test_the_command_answers_there(python, python_of, tmp_path):
+    bundles.classifier(tmp_path / "b")
+    command = [
+        python_of(python),
+        str(tmp_path / "b" / "run_device.py"),
+        "--ids",
+        "1,2,3,4",
+        "--json",
+    ]
     for more in ([], ["--patience", "1"], ["--lambda", "0.2"], ["--window", "--threads", "1"]):
         done = subprocess.run([*command, *more], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -13,12 +13,16 @@ from jaxkd.data.rows.labelled import Labelled
 from jaxkd.distil.schedule import Cycle
 from jaxkd.distil.terms import AtExits, HardLabels
 from jaxkd.exits import rules, stopping
+from jaxkd.export.bundle.format import Bundle
 from jaxkd.models.bert import Config
 from jaxkd.runs import runner
-from jaxkd.runs.experiment import Experiment
+from jaxkd.runs.display import Display
+from jaxkd.runs.experiment import Experiment, Workspace
 from jaxkd.runs.plan import check_one
+from jaxkd.stages.bundles import companions_of
 from jaxkd.stages.evaluate_exits import EvaluateExits
 from jaxkd.stages.exits import AddExits, Calibrate, open_calibration
+from jaxkd.stages.export import Export
 from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.models import load_model
 from jaxkd.stages.train import Train
@@ -69,6 +73,10 @@ def experiment(file, **more):
                 batch_sizes=(1, 4), skip=("distance", "confident_patience", "entropy"),
                 confidence=(0.6,), prices=(0.0, 100.0),
             ),
+            "export": Export(
+                model="exits", calibration="calibrate", formats={"bundle": Bundle()},
+                timed_rows=2, scored_rows=8,
+            ),
         } | more,
     )  # fmt: skip
 
@@ -91,6 +99,32 @@ def test_exits_are_added_and_nothing_else_changes(ran):
     jax.tree.map(np.testing.assert_array_equal, before, {name: after[name] for name in before})
     for name in ("exit_00", "exit_01"):
         jax.tree.map(np.testing.assert_array_equal, after[name], before["head"])
+
+
+def test_a_bundle_has_the_exits_and_their_calibration(ran):
+    folder = ran / "0" / "export" / "bundle"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["heads"]) == ["head", "exit_00", "exit_01"]
+    calibrated = open_calibration(ran / "0" / "calibrate")
+    policies = manifest["policies"]
+    assert policies["milliseconds"] == [1.0, 1.0, 1.0]
+    np.testing.assert_array_equal(policies["edges"], calibrated.calibration.edges)
+    np.testing.assert_array_equal(policies["quality"], calibrated.calibration.chain.quality)
+    curve = manifest["measured"]["bundle"]["exits"]
+    assert curve[0]["price"] == 0 and all(1 <= point["blocks"] <= 3 for point in curve)
+    # The report has a section of it, with both plots.
+    assert "On a device: export" in (ran / "report.md").read_text()
+    for plot in ("memory-after-each-layer", "score-over-time-on-the-bundle"):
+        assert (ran / f"export-{plot}.png").is_file()
+
+
+def test_a_calibration_of_other_exits_is_refused(ran):
+    workspace = Workspace(
+        name="export", folder=ran / "0" / "export", seed=0, rows=None, stages={}, display=Display()
+    )
+    config, _ = load_model(ran / "0" / "full")
+    with pytest.raises(ValueError, match="calibrated 3 exits, and 'full' has 1"):
+        companions_of(workspace, "full", config, "calibrate")
 
 
 def test_exits_can_share_the_heads_pooler_and_be_drawn_at_random(ran):

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from jaxkd.device import cli as device
 from jaxkd.evaluate import measures
+from jaxkd.export.bundle.format import Bundle
 from jaxkd.export.formats import HuggingFace, Onnx
 from jaxkd.metrics import classes
 from jaxkd.runs.runner import run
@@ -34,6 +36,9 @@ def finished(tmp_path_factory):
             "onnx_int8": Onnx(weights="int8"),
             "seven": Onnx(weights="int8", bits=7),
             "negated": Negated(weights="int8"),
+            "bundle": Bundle(),
+            "static": Onnx(weights="int8_static"),
+            "half": Onnx(compute="float16"),
         },
         max_loss=5.0,
         scored_rows=10,
@@ -70,6 +75,25 @@ def test_what_is_kept_was_scored_beside_our_model_on_the_same_rows(finished):
         > (measured["onnx"]["max_abs_difference"])
     )
     assert measured["seven"]["bits"] == 7 and "kept" not in measured["onnx"]
+
+
+def test_a_bundle_has_the_table_of_all_formats_and_its_own_memory(finished):
+    folder, measured = finished
+    manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
+    assert manifest["measured"] == measured
+    memory = measured["bundle"]["memory"]
+    assert len(memory["by_layer"]) == manifest["model"]["layers"]
+    assert memory["memory"]["peak"] > 10 and memory["memory_least"]["peak"] > 10
+    assert measured["bundle"]["score"] == pytest.approx(measured["bundle"]["ours"], abs=1e-5)
+    assert device.main(["--selftest"], folder / "bundle") == 0
+
+
+def test_fixed_scales_are_calibrated_on_training_rows_and_both_are_kept(finished):
+    folder, measured = finished
+    for name in ("static", "half"):
+        assert measured[name]["kept"] is True and (folder / name / "model.onnx").is_file()
+        assert 0 < measured[name]["max_abs_difference"]
+    assert measured["static"]["bits"] in (7, 8)
 
 
 def test_a_loss_is_worse_where_it_is_higher_and_an_accuracy_where_it_is_lower():
