@@ -9,7 +9,7 @@ from jaxkd.device.blocks import Graphs
 from jaxkd.device.encoder import OnePass
 from jaxkd.device.errors import DamagedBundle, DifferentAnswers
 from jaxkd.device.folder import Folder, entry, whole_number
-from jaxkd.device.residency import STREAMED, plan, working_bytes
+from jaxkd.device.residency import COST, FLOAT16_COST, STREAMED, plan, working_bytes
 from jaxkd.device.segments import Segments
 from jaxkd.device.writer import Decoder, EncoderDecoder
 
@@ -61,7 +61,8 @@ class Bundle:
             for name in ("width", "inner", "heads", "largest_cast")
         )
         working = working_bytes(width, inner, heads, rows, length, cast)
-        tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working)
+        cost = FLOAT16_COST if self.manifest.get("weights") == "float16" else COST
+        tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working, cost)
         for block, tier in zip(self.blocks, tiers):
             block.place(tier)
         memory.trim()

@@ -9,18 +9,20 @@ streamed: the file is mapped while the block runs, and let go of.
 from jaxkd.device.errors import NoMemory
 
 RESIDENT, MAPPED, STREAMED = "resident", "mapped", "streamed"
-COST = 1.2  # bytes of a resident block per byte of its matrices in float32 or int8
+# Bytes of a resident block per byte of its file; float16 is made float32 once and for all.
+COST, FLOAT16_COST = 1.2, 2.2
 BUILDING = 4.0  # the same while its session is made: file, message, arrays and packed matrices
 TIME = {RESIDENT: 1.0, MAPPED: 1.25, STREAMED: 2.0}  # about, of a block
 
 
-def plan(sizes, budget, working):
+def plan(sizes, budget, working, cost=COST):
     """The tier of each block: the fastest that fits, the first blocks in the faster tiers.
 
     Args:
       sizes: bytes of each block's weights, in the order in which they run.
       budget: bytes for the whole; None: no limit.
       working: bytes of everything but these weights.
+      cost: of a resident block.
     Raises:
       NoMemory: if not even one layer at a time fits.
 
@@ -47,8 +49,8 @@ def plan(sizes, budget, working):
         )
     best = None
     for resident in range(count + 1):
-        used = working + COST * sum(sizes[:resident])
-        if resident and used + (BUILDING - COST) * sizes[resident - 1] > budget:
+        used = working + cost * sum(sizes[:resident])
+        if resident and used + (BUILDING - COST) * cost / COST * sizes[resident - 1] > budget:
             break
         for mapped in range(count - resident + 1):
             streamed = count - resident - mapped

@@ -15,7 +15,8 @@ from jaxkd.device.residency import TIME, plan
 from jaxkd.models import families
 from tests.device import bundles
 
-LIMITED = pathlib.Path(__file__).parents[2] / "benchmarks" / "limited.py"
+ROOT = pathlib.Path(__file__).parents[2]
+LIMITED = ROOT / "benchmarks" / "limited.py"
 
 
 def limited(folder, megabytes):
@@ -45,7 +46,39 @@ def test_twelve_blocks_run_in_less_memory_than_their_weights(weights, megabytes,
     np.testing.assert_allclose(np.array(logits), free.logits, atol=1e-4)
     # The limit is real: with less than a layer's work needs there is no answer.
     done = limited(tmp_path / "b", 2)
-    assert done.returncode != 0 and "memory" in done.stderr
+    assert done.returncode != 0 and "memory" in done.stderr.lower()
+
+
+GROWTH = """
+import sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime
+from jaxkd.device import memory
+from jaxkd.device.bundle import Bundle
+before = memory.process()["anonymous"]
+bundle = Bundle(sys.argv[2], threads=1)
+ids = np.arange(16)[None]
+bundle.model(ids, np.ones_like(ids))
+memory.trim()
+print(memory.process()["anonymous"] - before)
+"""
+
+
+@pytest.mark.parametrize("weights, cost", [("float32", 1.2), ("float16", 2.2), ("int8", 1.2)])
+def test_a_resident_block_takes_what_the_plan_counts(weights, cost, tmp_path):
+    config = bundles.config_of(
+        "bert", "sequence_classification", layers=5, width=512, heads=8, feed_forward=2048
+    )
+    params = families.build(config).init(0)
+    bundles.write(tmp_path / "b", config, weights, params=params)
+    size = sum(f.stat().st_size for f in (tmp_path / "b" / "weights").glob("block*"))
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(ROOT), str(tmp_path / "b")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    grown = int(done.stdout)
+    assert size < grown < cost * size + 6e6  # and a few megabytes of onnxruntime's own
 
 
 def test_every_budget_keeps_what_it_promises_and_more_is_never_slower():
