@@ -282,15 +282,8 @@ def _through(
     block_inputs = block_inputs | from_embed
 
     def run(module: Any, block: Params, hidden: Array, i: Any) -> tuple[Array, Any]:
-        kind = model.blocks.index(module)
-        return run_kind(kind, block, hidden, mask, i, dropout, block_inputs)
-
-    @functools.partial(jax.jit, static_argnums=0)  # equal blocks are traced once
-    def run_kind(
-        kind: int, block: Params, hidden: Array, mask: Array, i: Any, dropout: Any, inputs: Any
-    ) -> tuple[Array, Any]:
-        return model.blocks[kind].apply(
-            {"params": block}, hidden, mask, train=train, rngs=_rngs(dropout, i + 1), **inputs
+        return module.apply(
+            {"params": block}, hidden, mask, train=train, rngs=_rngs(dropout, i + 1), **block_inputs
         )
 
     def one(module: Any, hidden: Array, block: Params, i: Any, keep: Any) -> tuple[Array, Any]:
