@@ -62,7 +62,7 @@ def test_a_student_pruned_from_a_teacher_learns(family):
             written, tokens=batch.tokens, mask=batch.mask,
             decoder_tokens=written.tokens, decoder_mask=written.mask,
         )  # fmt: skip
-    for _ in range(32):
+    for _ in range(48):
         state, metrics = step(state, teacher, batch)
         losses.append(float(metrics["loss"].compute()))
     assert np.isfinite(losses).all()

@@ -10,7 +10,7 @@ import transformers
 
 from jaxkd.data.tokenizers.tokenizer import open_tokenizer
 from jaxkd.export.emit import decoder
-from jaxkd.export.formats import Format, HuggingFace, Onnx
+from jaxkd.export.formats import Companions, Format, HuggingFace, Onnx
 from jaxkd.export.onnx_model import export_onnx
 from jaxkd.export.torch_encoder import FAMILIES, HEADS
 from jaxkd.export.verify import ExportMismatch, verify_folder
@@ -117,7 +117,7 @@ def test_the_exported_tokenizers_output_is_fed_as_it_is(family, head, tmp_path):
     )
     params = random_params(config)
     for name, each in {"huggingface": HuggingFace(), "onnx": Onnx()}.items():
-        each.write(tmp_path / name, config, params, known.save)
+        each.write(tmp_path / name, config, params, Companions(known.save))
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "huggingface")
     names = [value.name for value in session(tmp_path / "onnx" / "model.onnx").get_inputs()]
     fed = opened(PROSE[:1], ["the other one"], return_tensors="np")
@@ -235,7 +235,7 @@ def test_a_pipeline_says_our_labels_and_other_names_are_a_mismatch(labels, probl
         problem_type=problem,
     )  # fmt: skip
     format_ = HuggingFace()
-    format_.write(tmp_path / "f", config, params, known.save)
+    format_.write(tmp_path / "f", config, params, Companions(known.save))
     verified = format_.verify(tmp_path / "f", config, params, tolerance=1e-4)
     assert verified["classified"]
     file = tmp_path / "f" / "config.json"
