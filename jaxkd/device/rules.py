@@ -116,6 +116,8 @@ class OptimalStopping(Rule):
         previous = memory["previous"]
         if logits.shape[1] == 1:
             seen = -np.abs(logits[:, 0] - (0 if previous is None else previous[:, 0]))
+        elif logits.shape[1] == 2:
+            seen = np.exp(log_softmax(logits))[:, 1]  # says which class is predicted as well
         else:
             seen = confidence(logits)
         edges = np.asarray(self.edges[number], seen.dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
 from jaxkd.metrics.metric import Metric
-from jaxkd.metrics.states import on_host
+from jaxkd.metrics.states import Confusion, on_host
 from jaxkd.models.model import Model, Params, forward
 
 
@@ -59,6 +59,16 @@ def score(
     labelled: Bool[np.ndarray, " rows"],
 ) -> float:
     """A metric of classes or numbers, of logits that are there already."""
+    return float(metric.finish(state_of(metric, logits, labels, labelled)))
+
+
+def state_of(
+    metric: Metric,
+    logits: Float[np.ndarray, "rows C"],
+    labels: Float[np.ndarray, " rows"],
+    labelled: Bool[np.ndarray, " rows"],
+) -> Any:
+    """What that metric is computed from, such as a confusion matrix."""
     kind = np.int32 if logits.shape[-1] > 1 else np.float32
     batch = Batch(
         tokens=jnp.zeros((len(logits), 1), jnp.int32),
@@ -67,4 +77,40 @@ def score(
         target_mask=jnp.asarray(labelled),
     )
     outputs = Outputs(logits=jnp.asarray(logits), hidden=())
-    return float(metric.finish(on_host(metric.state(outputs, None, batch))))
+    return on_host(metric.state(outputs, None, batch))
+
+
+def answer_quality(
+    metric: Metric, logits: Float[np.ndarray, "rows C"], labels: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, "C C"]:
+    """What an answer is worth to a metric: [true class, predicted class], higher is better.
+
+    For accuracy 1 where right, 0 where wrong. F1 and Matthews' correlation are not means over rows,
+    but functions M of the confusion matrix. Near the matrix C of these n rows M changes as a mean
+    over rows does whose values are M + n dM/dC. At C that mean is M itself, because M does not
+    change when all counts are multiplied (Euler's theorem).
+
+    Args:
+      logits: of the exit whose answers the others are compared with: the last.
+      labels: class numbers.
+
+    >>> from jaxkd.metrics.classes import F1
+    >>> logits = np.eye(2)[[0, 1, 1, 1]]  # one of three positive answers is wrong: F1 is 0.8
+    >>> answer_quality(F1, logits, np.array([0.0, 0.0, 1.0, 1.0])).round(2).tolist()
+    [[0.8, 0.16], [0.16, 1.12]]
+    """
+    classes = logits.shape[1]
+    state = state_of(metric, logits, labels, np.ones(len(labels), bool))
+    if not isinstance(state, Confusion):
+        return np.eye(classes)
+    counts = state.counts
+    if not (counts.sum(0) > 0).all():
+        counts = counts + 0.5  # a class that is never predicted: such metrics have a corner there
+    sign = -1 if metric.higher_is_better is False else 1
+    step, slopes = 1e-3, np.empty((classes, classes))
+    for cell in np.ndindex(classes, classes):
+        more, fewer = counts.copy(), counts.copy()
+        more[cell] += step
+        fewer[cell] -= step
+        slopes[cell] = metric.finish(Confusion(more)) - metric.finish(Confusion(fewer))
+    return sign * (metric.finish(Confusion(counts)) + counts.sum() * slopes / (2 * step))

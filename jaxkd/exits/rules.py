@@ -221,8 +221,8 @@ class Distance(Rule):
 class OptimalStopping(Rule):
     """Stop where the calibrated table says that going on costs more than it brings.
 
-    A row's state at an exit is the bin of its confidence (classes) or of the change since the exit
-    before (regression), and whether it agrees with that exit. See stopping.py for the table.
+    A row's state at an exit is the bin of what `measured` gives, and whether it agrees with the
+    exit before. See stopping.py for the table.
     """
 
     table: Bool[np.ndarray, "N states"]  # True: stop
@@ -273,9 +273,9 @@ def states(
 ) -> Int[Array, " B"]:
     """Numbers of the rows' states at an exit: bin, and bins + bin where it agrees with the last.
 
-    >>> logits = jnp.array([[0.0, 5.0], [0.0, 0.1]])
-    >>> states(logits, logits, jnp.array([0.6, 0.9]), 1, 0.1).tolist()
-    [5, 3]
+    >>> logits = jnp.array([[0.0, 5.0], [0.0, 0.1], [5.0, 0.0]])
+    >>> states(logits, logits, jnp.array([0.1, 0.9]), 1, 0.1).tolist()
+    [5, 4, 3]
     """
     bins = jnp.searchsorted(edges, measured(logits, previous), side="right")
     equal = agree(previous, logits, tolerance) & (jnp.asarray(number) > 0)
@@ -292,9 +292,15 @@ def check_pairs(patience: int, exits: int) -> None:
 
 
 def measured(logits: Float[Array, "B C"], previous: Float[Array, "B C"]) -> Float[Array, " B"]:
-    """What bins are of: confidence; in a regression minus the change since the exit before."""
+    """What bins are of: a number that says how sure an exit is.
+
+    Of two classes the second one's probability, so that a bin says which is predicted as well; of
+    more the highest probability; in a regression minus the change since the exit before.
+    """
     if logits.shape[-1] == 1:
         return -jnp.abs(logits - previous)[..., 0]
+    if logits.shape[-1] == 2:
+        return jax.nn.softmax(logits.astype(jnp.float32))[..., 1]
     return confidence(logits)
 
 

@@ -47,7 +47,7 @@ def count_chain(
 
     Args:
       states: each row's state at each exit, 0 to size - 1.
-      quality: of the answer each exit would give: 1 or 0 for right or wrong, or minus an error.
+      quality: of the answer each exit would give, as `qualities` gives it.
     """
     rows, exits = states.shape
     counts = np.stack([np.bincount(states[:, i], minlength=size) for i in range(exits)])
@@ -140,11 +140,12 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What a calibration split says: bins of confidence, and how rows move between them."""
+    """What a calibration split says: bins, moves between them, and what answers are worth."""
 
     edges: Float[np.ndarray, "N edges"]
     chain: Chain
     tolerance: float
+    answers: Float[np.ndarray, "C C"]  # quality of [true class, predicted class]
 
     def rule(self, policy: Policy) -> OptimalStopping:
         """The rule that reads this policy's table."""
@@ -153,13 +154,14 @@ class Calibration:
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it by name, for a file."""
         chain = {each.name: getattr(self.chain, each.name) for each in dataclasses.fields(Chain)}
-        return {"edges": self.edges, "tolerance": np.array(self.tolerance), **chain}
+        own = {"edges": self.edges, "tolerance": np.array(self.tolerance), "answers": self.answers}
+        return own | chain
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Calibration":
         """What `arrays` gave."""
         chain = Chain(**{each.name: arrays[each.name] for each in dataclasses.fields(Chain)})
-        return cls(arrays["edges"], chain, float(arrays["tolerance"]))
+        return cls(arrays["edges"], chain, float(arrays["tolerance"]), arrays["answers"])
 
 
 def calibrate(
@@ -169,13 +171,14 @@ def calibrate(
     bins: int = 8,
     tolerance: float = 0.1,
     prior: float = PRIOR_ROWS,
+    answers: Float[np.ndarray, "C C"] | None = None,
 ) -> Calibration:
     """Bins and a chain from what every exit predicts for the rows of a calibration split.
 
-    The bins of an exit hold equally many rows: of confidence for classes, of minus the change since
-    the exit before for a regression. An answer's quality is 1 or 0 for classes, minus its absolute
-    error for a regression.
+    The bins of an exit hold equally many rows, by what `rules.measured` gives.
 
+    Args:
+      answers: as for `qualities`.
     Raises:
       ValueError: as `check_rows`.
     """
@@ -193,18 +196,26 @@ def calibrate(
             jnp.asarray(now), jnp.asarray(previous), jnp.asarray(edges[i]), i, tolerance
         )
         previous = now
-    chain = count_chain(numbers, qualities(logits, labels), size, prior)
-    return Calibration(edges, chain, tolerance)
+    answers = np.eye(logits.shape[2]) if answers is None else answers
+    chain = count_chain(numbers, qualities(logits, labels, answers), size, prior)
+    return Calibration(edges, chain, tolerance, answers)
 
 
 def qualities(
     logits: Float[np.ndarray, "rows N C"],
     labels: Float[np.ndarray, " rows"] | Int[np.ndarray, " rows"],
+    answers: Float[np.ndarray, "C C"] | None = None,
 ) -> Float[np.ndarray, "rows N"]:
-    """How good each answer is: 1 or 0 for a right or wrong class, minus the error of a number."""
+    """How good each answer is: of a class what `answers` says, of a number minus its error.
+
+    Args:
+      answers: the quality of [true class, predicted class]; None: 1 where right, 0 where wrong.
+        jaxkd.evaluate.exits.answer_quality makes it of a metric.
+    """
     if logits.shape[2] == 1:
         return -np.abs(logits[..., 0] - labels[:, None]).astype(float)
-    return (logits.argmax(2) == labels[:, None]).astype(float)
+    answers = np.eye(logits.shape[2]) if answers is None else answers
+    return answers[labels.astype(int)[:, None], logits.argmax(2)]
 
 
 def check_rows(rows: int, bins: int, parts: int = FOLDS) -> None:
@@ -233,7 +244,7 @@ def cross_fitted(
     than elsewhere.
 
     Args:
-      calibrated: of all rows; its number of bins and its tolerance are used.
+      calibrated: of all rows; its number of bins, tolerance and worth of answers are used.
     """
     exits = np.zeros(len(logits), np.int64)
     number = np.arange(len(logits)) % FOLDS
@@ -242,6 +253,7 @@ def cross_fitted(
         made = calibrate(
             logits[others], labels[others],
             bins=calibrated.edges.shape[1] + 1, tolerance=calibrated.tolerance,
+            answers=calibrated.answers,
         )  # fmt: skip
         exits[own] = exits_under(rule_of(made), logits[own])
     return exits

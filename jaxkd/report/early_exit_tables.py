@@ -139,8 +139,9 @@ def expectations_table(results: Mapping, runs: Sequence[Mapping]) -> Table | Non
     )  # fmt: skip
     caption = (
         "Expected: of the chain estimated on the calibration split; on its rows: of tables made "
-        "of the others. Quality: share of right classes, or minus the mean error. By the exits "
-        "taken: mean of the exits' calibrated times on the evaluated split."
+        "of the others. Quality: what answers are worth to the metric, its first-order value; of "
+        "numbers minus the mean error. By the exits taken: mean of the exits' calibrated times on "
+        "the evaluated split."
     )
     return make_table(results, header, rows, f"{caption} {over_seeds(results)}")
 

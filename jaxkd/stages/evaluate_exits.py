@@ -28,7 +28,7 @@ from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.evaluate import check_splits
 from jaxkd.stages.exits import Calibrate, Calibrated, check_exits, open_calibration
 from jaxkd.stages.models import check_stage_model, load_model
-from jaxkd.stages.task import task_of
+from jaxkd.stages.task import primary_metric, task_of
 
 RULES = {
     "patience": rules.Patience,
@@ -276,7 +276,9 @@ class EvaluateExits:
             made[f"{prefix}expected_milliseconds"] = float(
                 calibrated.milliseconds[exits[prefix]].mean()
             )
-            quality = stopping.qualities(answers[:, None], predicted.labels)
+            quality = stopping.qualities(
+                answers[:, None], predicted.labels, calibrated.calibration.answers
+            )
             made[f"{prefix}quality"] = float(quality[predicted.labelled].mean())
         share = np.bincount(exits[""], minlength=len(calibrated.milliseconds))
         made["share"] = (share / share.sum()).tolist()
@@ -296,12 +298,6 @@ class EvaluateExits:
                 metric, predicted.logits[:, -1], predicted.labels, predicted.labelled
             )
         return made
-
-
-def primary_metric(workspace: Workspace) -> Metric:
-    """The metric by which models of this task are compared."""
-    task = task_of(workspace)
-    return task.metric(task.primary)
 
 
 class _Recorded:

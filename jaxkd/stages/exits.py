@@ -10,7 +10,7 @@ from jaxtyping import Float
 from jaxkd.core.batch import Batch
 from jaxkd.core.ranges import field
 from jaxkd.data.rows.base import Rows
-from jaxkd.evaluate.exits import predict_exits
+from jaxkd.evaluate.exits import answer_quality, predict_exits
 from jaxkd.exits.rules import AtExit
 from jaxkd.exits.run import EarlyExit
 from jaxkd.exits.stopping import Calibration, calibrate, check_rows
@@ -22,6 +22,7 @@ from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
 from jaxkd.stages.evaluate import check_splits
 from jaxkd.stages.models import check_stage_model, load_model, save_model
+from jaxkd.stages.task import primary_metric
 
 CALIBRATION = "calibration"
 
@@ -89,7 +90,9 @@ class Calibrate:
 
     source: str  # stage whose model has exits
     split: str = CALIBRATION
-    bins: int = field(8, at_least=1)  # of confidence, with equally many rows each
+    bins: int = field(8, at_least=1)  # of how sure an exit is, with equally many rows each
+    # What an answer is worth: to the task's primary metric (evaluate/exits.py), or 1 if right.
+    quality: str = field("metric", one_of=("metric", "accuracy"))
     tolerance: float = field(0.1, above=0)  # regression: exits agree below this difference
     batch_size: int = field(1, at_least=1)  # rows of the batches that are timed
     timed_rows: int = field(64, at_least=1)
@@ -128,10 +131,13 @@ class Calibrate:
         batches = list(rows.batches(self.split, 32))
         predicted = predict_exits(model, model.arrange(params), batches)
         known = predicted.labelled
+        logits, labels = predicted.logits[known], predicted.labels[known]
+        answers = None
+        if self.quality == "metric" and logits.shape[2] > 1:
+            answers = answer_quality(primary_metric(workspace), logits[:, -1], labels)
         calibration = calibrate(
-            predicted.logits[known], predicted.labels[known], bins=self.bins,
-            tolerance=self.tolerance,
-        )  # fmt: skip
+            logits, labels, bins=self.bins, tolerance=self.tolerance, answers=answers
+        )
         run = EarlyExit(model, AtExit(), predicted.logits.shape[2])
         timed = list(rows.batches(self.split, self.batch_size, self.timed_rows))
         milliseconds = exit_milliseconds(run, params, timed, self.rounds)

@@ -22,7 +22,7 @@ from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.bundles import companions_of, measure_exits, measure_memory
 from jaxkd.stages.evaluate import check_splits
 from jaxkd.stages.models import load_model
-from jaxkd.stages.task import task_of
+from jaxkd.stages.task import primary_metric
 
 BATCH = 8  # rows at a time, all logits of which exist at once
 ROUNDS = 3  # of timing; the median counts
@@ -122,21 +122,19 @@ class Export:
         """Memory of a bundle's own process; with calibrated exits their curve."""
         if workspace.rows is None:
             return {}
-        rows, task = workspace.rows.for_model(config), task_of(workspace)
+        rows = workspace.rows.for_model(config)
         singles = list(rows.batches(self.split, 1, self.timed_rows))
         measured: dict[str, Any] = {"memory": measure_memory(folder, singles[0])}
         if config.exits and self.calibration:
             scored = list(rows.batches(self.split, 1, self.scored_rows))
-            metric = task.metric(task.primary)
-            measured["exits"] = measure_exits(folder, scored, metric)
+            measured["exits"] = measure_exits(folder, scored, primary_metric(workspace))
         return measured
 
     def _measure(
         self, workspace: Workspace, config: Config, params: Params, opened: dict[str, Predict]
     ) -> dict[str, dict[str, Any]]:
         """Score of each file and of our model on the same rows; milliseconds a row."""
-        task = task_of(workspace)
-        metric, rows = task.metric(task.primary), workspace.rows.for_model(config)
+        metric, rows = primary_metric(workspace), workspace.rows.for_model(config)
 
         def batches() -> Any:
             return rows.batches(self.split, BATCH, self.scored_rows)

@@ -84,18 +84,33 @@ def test_each_rule_stops_where_its_definition_says(seed):
     assert exits_of(rule, logits) == first([run_of(list(row), 2) for row in near])
 
 
-def test_the_table_is_read_at_the_rows_bin_and_agreement():
-    logits = np.array([[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]]])
-    edges = np.full((EXITS, 1), 0.5)  # every confidence is in bin 1: states 1 and 3 (agrees)
-    for at, state, expected in ((0, 1, 0), (1, 3, 1), (3, 1, 3), (4, 3, 4)):
+@pytest.mark.parametrize(
+    "logits, at_states",
+    [
+        # Two classes: below a probability of 0.5 for the second in bin 0, above it in bin 1.
+        (
+            [[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]],
+            ((0, 0), (1, 2), (3, 1), (4, 3)),
+        ),
+        # Three: every confidence is in bin 1.
+        (
+            [[2.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 2.0, 0.0]],
+            ((0, 1), (1, 3), (3, 1), (4, 3)),
+        ),
+    ],
+    ids=["two classes", "three classes"],
+)
+def test_the_table_is_read_at_the_rows_bin_and_agreement(logits, at_states):
+    edges = np.full((EXITS, 1), 0.5)
+    for at, state in at_states:
         table = np.zeros((EXITS, 4), bool)
         table[at, state] = True
         rule = rules.OptimalStopping(table=table, edges=edges)
-        assert exits_of(rule, logits) == [expected]
+        assert exits_of(rule, np.array([logits])) == [at]
         table[at] = False
         table[at, [s for s in range(4) if s != state]] = True
         rule = rules.OptimalStopping(table=table, edges=edges)
-        assert exits_of(rule, logits) == [EXITS - 1]
+        assert exits_of(rule, np.array([logits])) == [EXITS - 1]
 
 
 @pytest.mark.parametrize(
