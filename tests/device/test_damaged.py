@@ -66,8 +66,12 @@ def test_a_manifest_that_lies_with_right_digests_is_refused_or_changes_no_answer
     outside = tmp_path / "outside.bin"
     outside.write_bytes(b"\0" * 4096)
     manifest = json.loads((folder / "manifest.json").read_text())
-    lies = [lie for path, value in leaves(manifest) for lie in lies_about(path, value, outside)]
-    assert len(lies) > 400
+    lies = []
+    for i, (path, value) in enumerate(leaves(manifest)):
+        # A field recurs in every block and tensor; each time two others of its lies are tried.
+        possible = list(lies_about(path, value, outside))
+        lies += [each for j, each in enumerate(possible) if (j - i) % len(possible) < 2]
+    assert len(lies) > 200
     refused = 0
     for path, lie in lies:
         (folder / "manifest.json").write_text(json.dumps(changed(manifest, path, lie)))
