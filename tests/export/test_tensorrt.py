@@ -1,7 +1,7 @@
 """Every operator of our whole-model files is in the tables of TensorRT's parser, with its types.
 
-The tables are docs/operators.md of onnx/onnx-tensorrt, release 8.0, 8.4 and 8.5: what stands there
-is necessary, not sufficient.
+The tables are docs/operators.md of onnx/onnx-tensorrt, release 8.0, 8.4, 8.5 and 10.15: what stands
+there is necessary, not sufficient.
 """
 
 import onnx
@@ -28,14 +28,18 @@ LACKS_8_5 = LACKS_8_4 - set(
     "MeanVarianceNormalization Mod NonZero OneHot RandomNormal RandomNormalLike Reciprocal "
     "RoiAlign Shrink".split()
 )
-LACKS = {"8.0": LACKS_8_0, "8.4": LACKS_8_4, "8.5": LACKS_8_5}
+LACKS_10_15 = LACKS_8_5 - set("Hardmax IsInf".split())
+LACKS = {"8.0": LACKS_8_0, "8.4": LACKS_8_4, "8.5": LACKS_8_5, "10.15": LACKS_10_15}
 # Of what we use, those whose numbers may not be whole (the column "Supported Types").
 FLOATS_ONLY = {
     "ArgMax", "Cos", "CumSum", "Erf", "Gemm", "LSTM", "MatMul", "Pow", "ReduceMax", "ReduceMean",
     "ReduceSum", "Relu", "Sigmoid", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh", "TopK",
 }  # fmt: skip
 # Inputs that must be constants, by position.
-CONSTANTS = {"CumSum": 1, "Slice": 3, "Split": 1, "Squeeze": 1, "TopK": 1, "Unsqueeze": 1}
+CONSTANTS = {
+    "CumSum": 1, "OneHot": 1, "ReduceSum": 1, "Slice": 3, "Split": 1, "Squeeze": 1, "TopK": 1,
+    "Unsqueeze": 1,
+}  # fmt: skip
 MoE = "qwen2_moe"  # experts are chosen with OneHot, which the parser has from 8.5 on
 
 
@@ -49,7 +53,7 @@ def test_operators_and_types_are_in_the_tables(family, head):
             for version, lacks in LACKS.items()
         }
         expected = {"OneHot"} if family == MoE else set()
-        assert lacking == {"8.0": expected, "8.4": expected, "8.5": set()}, name
+        assert lacking == {"8.0": expected, "8.4": expected, "8.5": set(), "10.15": set()}, name
         check_types(model)
 
 
@@ -61,6 +65,7 @@ def check_types(model):
     }
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     kinds |= {name: tensor.data_type for name, tensor in constants.items()}
+    assert onnx.TensorProto.UINT8 not in kinds.values()  # 10.15: inputs and outputs only
     for node in model.graph.node:
         if node.op_type in FLOATS_ONLY:
             assert kinds[node.input[0]] == onnx.TensorProto.FLOAT, (node.op_type, node.name)
@@ -77,4 +82,4 @@ def test_int8_with_dynamic_activations_is_not_for_tensorrt():
     config = bundles.config_of("bert", "bare")
     ((_, graph),) = graphs(config, random_params(config), Int8(7))
     used = {node.kind for node in graph.nodes}
-    assert used & LACKS["8.5"] == {"DynamicQuantizeLinear", "MatMulInteger"}
+    assert used & LACKS["10.15"] == {"DynamicQuantizeLinear", "MatMulInteger"}
