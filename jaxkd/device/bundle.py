@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxkd.device import memory
 from jaxkd.device.blocks import Graphs
+from jaxkd.device.decoding import TOKENS
 from jaxkd.device.encoder import OnePass
 from jaxkd.device.errors import DamagedBundle, DifferentAnswers
 from jaxkd.device.folder import Folder, entry, whole_number
@@ -23,12 +24,15 @@ class Bundle:
       budget: bytes that this may add to the process; None: most of what the machine has free.
       window: hold one layer in memory at a time, whatever the budget.
       rows, length: the largest batch that is expected, for what activations take.
+      beam, tokens: of models that write, beams and tokens that are expected; None: the manifest's.
     Raises:
       DamagedBundle: for a folder that is not what was written.
       NoMemory: if not one layer fits.
     """
 
-    def __init__(self, path, budget=None, threads=0, rows=1, length=128, window=False):
+    def __init__(
+        self, path, budget=None, threads=0, rows=1, length=128, window=False, beam=None, tokens=None
+    ):
         self.folder = Folder(path)
         self.manifest = self.folder.manifest
         self.graphs = Graphs(self.folder, threads)
@@ -48,9 +52,16 @@ class Bundle:
         if kind == "encoder-decoder":
             self.blocks += self.model.encoder.distinct
         self.writes = kind == "encoder-decoder" or isinstance(self.model, Decoder)
-        self.tiers = self._place(budget, rows, length, window)
+        beams = rows
+        if self.writes:  # one text at a time, several beams of it
+            settings = {"width": 1, "max_tokens": TOKENS}
+            settings.update(entry(self.manifest, "generation", dict))
+            beams, rows = beam or whole_number(settings, "width", 1, "generation"), 1
+            length += tokens or whole_number(settings, "max_tokens", 1, "generation")
+            length = min(length, self.model.max_length)
+        self.tiers = self._place(budget, rows, beams, length, window)
 
-    def _place(self, budget, rows, length, window):
+    def _place(self, budget, rows, beams, length, window):
         sizes = [block.tensors.bytes for block in self.blocks]
         if budget is None:
             free = memory.available()
@@ -61,6 +72,8 @@ class Bundle:
             for name in ("width", "inner", "heads", "largest_cast")
         )
         working = working_bytes(width, inner, heads, rows, length, cast)
+        if not self.divided:
+            working += self.model.state_bytes(beams, length)
         cost = FLOAT16_COST if self.manifest.get("weights") == "float16" else COST
         tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working, cost)
         for block, tier in zip(self.blocks, tiers):

@@ -125,7 +125,9 @@ def run_divided(bundle, args):
 def opened(folder, budget, args):
     """The bundle within the memory that the options allow."""
     length = args.max_length or 128
-    return Bundle(folder, budget, args.threads, args.batch, length, window=args.window)
+    return Bundle(
+        folder, budget, args.threads, args.batch, length, args.window, args.beam, args.max_tokens
+    )
 
 
 def versus(first, second, inputs, others, args):

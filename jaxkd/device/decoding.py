@@ -6,6 +6,7 @@ from jaxkd.device.errors import UsageError
 from jaxkd.device.rules import log_softmax
 
 NEVER = np.float32(-1e9)
+TOKENS = 64  # that are written at most, if nobody says
 EARLY = ("true", "false", "never")
 
 
@@ -15,7 +16,7 @@ class Beam:
     def __init__(
         self,
         width=1,
-        max_tokens=64,
+        max_tokens=TOKENS,
         min_tokens=0,
         length_penalty=1.0,
         early_stopping="false",

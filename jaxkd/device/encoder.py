@@ -55,6 +55,10 @@ class OnePass(Layered):
         """Names of the exits, the head being the last."""
         return [name for _, name, _ in self.heads]
 
+    def state_bytes(self, rows, length):
+        """Besides the blocks' activations: logits of every position where it predicts tokens."""
+        return 0 if self.vocabulary is None else self.vocabulary.bytes(rows * length)
+
     def __call__(
         self, ids, mask, segments=None, rule=None, deadline=None, times=None, after_block=None
     ):

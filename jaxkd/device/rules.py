@@ -6,7 +6,7 @@ Sources: Zhou et al. (2020), arXiv:2006.04152 (patience); Xin et al. (2020), arX
 
 import numpy as np
 
-from jaxkd.device.errors import UsageError
+from jaxkd.device.errors import DamagedBundle, UsageError
 from jaxkd.device.folder import entry
 
 
@@ -126,6 +126,13 @@ class OptimalStopping(Rule):
         return self.table[number][state]
 
 
+def _numbers(policies, name):
+    try:
+        return np.array(entry(policies, name, list, "policies"), float)
+    except (ValueError, TypeError) as error:
+        raise DamagedBundle(f"policies: {name} is no array of numbers ({error}).") from error
+
+
 def agree(previous, logits, tolerance):
     """Whether two exits predict the same class, or numbers closer than `tolerance`."""
     if previous is None:
@@ -159,14 +166,25 @@ def optimal(policies, price, milliseconds=None, deadline=None):
         raise UsageError(
             f"lambda is {price!r}; it is 0 or more: quality that the time of all blocks is worth."
         )
-    quality, moves, edges = (
-        np.array(entry(policies, name, list, "policies"), float)
-        for name in ("quality", "moves", "edges")
-    )
-    times = np.array(milliseconds or entry(policies, "milliseconds", list, "policies"), float)
-    slowest = np.cumsum(times)
-    if milliseconds is None:
-        slowest = np.array(entry(policies, "slowest", list, "policies"), float)
+    names = ("quality", "moves", "edges", "milliseconds", "slowest")
+    quality, moves, edges, own_times, own_slowest = (_numbers(policies, each) for each in names)
+    exits, states = quality.shape if quality.ndim == 2 else (0, 0)
+    needed = {
+        "moves": (moves, (exits - 1, states, states)),
+        "edges": (edges, (exits, states // 2 - 1)),
+        "milliseconds": (own_times, (exits,)),
+        "slowest": (own_slowest, (exits,)),
+    }
+    for name, (array, shape) in needed.items():
+        if array.shape != shape:
+            raise DamagedBundle(
+                f"policies: {name} is of shape {array.shape}, and quality of {quality.shape} needs "
+                f"{shape}."
+            )
+    times, slowest = own_times, own_slowest
+    if milliseconds is not None:
+        times = np.array(milliseconds, float)
+        slowest = np.cumsum(times)
     if deadline is not None and slowest[0] > deadline:
         raise UsageError(
             f"the first exit may take {slowest[0]:.3g} ms to answer, the deadline is "

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxkd.device import bench as benchmarks
 from jaxkd.device import rules
-from jaxkd.device.decoding import Beam, search
+from jaxkd.device.decoding import TOKENS, Beam, search
 from jaxkd.device.errors import DamagedBundle, UsageError
 from jaxkd.device.folder import entry, whole_number
 from jaxkd.device.options import RULES
@@ -64,7 +64,7 @@ class Runner:
         most = whole_number(self.described, "max_length", 1, "the model")
         prompts = self.bundle.writes and not hasattr(self.model, "read")
         if prompts:  # room for what is written
-            most = max(most // 2, most - self.settings().get("max_tokens", 64))
+            most = max(most // 2, most - self.settings().get("max_tokens", TOKENS))
         longest = min(args.max_length or most, most)
         positions = self.described["max_length"]
         made = []
@@ -127,11 +127,16 @@ class Runner:
         return int(answer.blocks[0]), answer.parts
 
     def bench(self, inputs):
-        """What --bench prints."""
+        """What --bench prints; `python -m jaxkd.report.boards` makes a table of it."""
+        manifest = self.bundle.manifest
+        measured = manifest.get("measured") or {}
         result = {
             "machine": benchmarks.versions(),
-            "weights": self.bundle.manifest["weights"],
-            "bits": self.bundle.manifest.get("bits"),
+            "model": {name: manifest["model"][name] for name in MODEL},
+            "weights": manifest["weights"],
+            "bits": manifest.get("bits"),
+            # What jaxkd measured of this bundle when it was written.
+            "measured": measured.get(manifest.get("measured_as")),
             "rule": self.rule_name,
         }
         if not self.bundle.writes:
@@ -178,7 +183,7 @@ class Runner:
         reads = hasattr(self.model, "read")
         # The last token is not fed.
         room = self.model.max_length - (1 if reads else len(each[0])) + 1
-        settings["max_tokens"] = min(settings.get("max_tokens", 64), room)
+        settings["max_tokens"] = min(settings.get("max_tokens", TOKENS), room)
         if room < 1:
             raise UsageError(
                 f"a prompt of {len(each[0])} tokens leaves no room in {self.model.max_length}."
@@ -272,6 +277,9 @@ class Runner:
                 json.dump(parts, stream, indent=1)
         except OSError as error:
             raise UsageError(f"{TIMES} cannot be written: {error}.") from error
+
+
+MODEL = ("family", "head", "layers", "width")  # what says which model was measured
 
 
 def lines_of(file):

@@ -78,6 +78,10 @@ class Vocabulary:
             if self.bias.shape != (self.table.size,):
                 raise DamagedBundle(f"the vocabulary's bias is of shape {self.bias.shape}.")
 
+    def bytes(self, rows):
+        """Of the logits, and of what is computed from them: a distribution and its logarithm."""
+        return 4 * 4 * rows * self.table.size
+
     def logits(self, states):
         """[rows, E] -> [rows, V]."""
         logits = np.empty((len(states), self.table.size), np.float32)

@@ -22,6 +22,14 @@ class Decoder(Layered):
         self._past, self._length, self._last = None, 0, None
         self.clock = Clock()
 
+    def state_bytes(self, rows, length):
+        """Besides the blocks' activations: the cache, twice while beams are chosen, and logits."""
+        row = 0
+        for shape in entry(self.model, "cache", dict, "the model").values():
+            sizes = [whole_number({"n": n}, "n", 0) or length for n in shape]
+            row += 4 * int(np.prod(sizes))
+        return 2 * rows * row * len(self.stack.blocks) + self.vocabulary.bytes(rows)
+
     def logits(self, ids, mask):
         """Logits of all positions: int64 [B, L] -> [B, L, V]."""
         self._past, self._length = self._empty(len(ids)), 0
@@ -102,6 +110,11 @@ class EncoderDecoder(Decoder):
         for i, block in enumerate(self.stack.blocks):
             if "memory" not in block.names:
                 raise DamagedBundle(f"block {i} has no graph of the encoder's states.")
+
+    def state_bytes(self, rows, length):
+        """And what each block remembers of the source: keys and values, or the states."""
+        memory = 2 * 4 * length * whole_number(self.model, "width", 0) * len(self.stack.blocks)
+        return Decoder.state_bytes(self, rows, length) + memory
 
     def read(self, ids, mask):
         """Encode sources, int64 [B, L] each; what is written next is of them."""

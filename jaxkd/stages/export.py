@@ -114,6 +114,7 @@ class Export:
         for name, each in self._written().items():
             if isinstance(each, Bundle) and checked[name].get("kept", True):
                 annotate(workspace.folder / name, "measured", checked)  # the table of all formats
+                annotate(workspace.folder / name, "measured_as", name)
         return checked
 
     def _measure_bundle(

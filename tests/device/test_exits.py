@@ -7,7 +7,7 @@ import pytest
 from jaxkd.core.batch import Batch
 from jaxkd.device import rules as ours
 from jaxkd.device.bundle import Bundle
-from jaxkd.device.errors import UsageError
+from jaxkd.device.errors import DamagedBundle, UsageError
 from jaxkd.exits import rules, stopping
 from jaxkd.exits.run import EarlyExit
 from jaxkd.models import families
@@ -38,8 +38,10 @@ def exits_of(rule, logits):
     return exits
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+    "name, classes",
+    [(name, n) for name in PAIRS for n in (1, 3)] + [("patience", 2), ("optimal", 2)],
+)
 def test_rules_stop_where_those_of_jaxkd_do(name, classes):
     known, rule = PAIRS[name]
     if classes == 1 and rule.classes_only:
@@ -71,6 +73,20 @@ def test_a_price_gives_the_table_of_jaxkd(price, deadline, tmp_path):
     )  # fmt: skip
     rule = ours.optimal(policies, price, deadline=deadline)
     np.testing.assert_array_equal(rule.table, policy.stop)
+
+
+@pytest.mark.parametrize("name", ["quality", "moves", "edges", "milliseconds", "slowest"])
+@pytest.mark.parametrize("lie", ["absent", "text", "ragged", "shorter", "a number"])
+def test_a_calibration_that_does_not_hold_together_is_refused(name, lie, tmp_path):
+    _, _, policies = bundles.classifier(tmp_path / "b")
+    ours.optimal(policies, 0.1)
+    value = policies.pop(name)
+    if lie != "absent":
+        ragged_rows = [[1.0], [1.0, 2.0]]
+        lies = {"text": ["x"] * 4, "ragged": ragged_rows, "shorter": value[:-1], "a number": 3.0}
+        policies[name] = lies[lie]
+    with pytest.raises(DamagedBundle, match="policies"):
+        ours.optimal(policies, 0.1)
 
 
 def ragged(rows=11, length=10):

@@ -81,6 +81,48 @@ def test_a_resident_block_takes_what_the_plan_counts(weights, cost, tmp_path):
     assert size < grown < cost * size + 6e6  # and a few megabytes of onnxruntime's own
 
 
+WRITING = """
+import json, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime
+from jaxkd.device import memory
+from jaxkd.device.bundle import Bundle
+from jaxkd.device.decoding import Beam, search
+bundle = Bundle(sys.argv[2], threads=1, window=True)
+model, prompt, seen = bundle.model, np.arange(64), []
+if hasattr(model, "read"):
+    model.read(prompt[None], np.ones((1, 64), int))
+    prompt = np.array([model.start])
+begin, run = memory.process()["anonymous"], model.graphs.run
+def watched(name, feeds):
+    outputs = run(name, feeds)
+    seen.append(memory.process()["anonymous"])
+    return outputs
+model.graphs.run = watched
+search(model, Beam(width=8, max_tokens=150, min_tokens=150), prompt)
+print(json.dumps([max(seen) - begin, bundle.model.state_bytes(8, 64 + 150)]))
+"""
+
+
+@pytest.mark.parametrize("family, head", [("gpt2", "causal_lm"), ("bart", "seq2seq_lm")])
+def test_caches_and_logits_take_what_the_plan_counts(family, head, tmp_path):
+    config = bundles.config_of(
+        family, head, vocabulary=20_000, width=256, heads=4, feed_forward=256, max_length=256
+    )
+    bundles.write(tmp_path / "b", config, "float32", params=families.build(config).init(0))
+    done = subprocess.run(
+        [sys.executable, "-c", WRITING, str(ROOT), str(tmp_path / "b")],
+        capture_output=True, text=True, env={"MALLOC_ARENA_MAX": "1", "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    grown, counted = json.loads(done.stdout)
+    assert 0.4 * counted < grown < counted + 10 * 2**20  # what working_bytes has for onnxruntime
+    with pytest.raises(NoMemory):  # so a budget without room for them is refused at the start
+        Bundle(tmp_path / "b", counted, length=64, beam=8, tokens=150)
+    Bundle(tmp_path / "b", 200e6, length=64, beam=8, tokens=150)
+
+
 def test_every_budget_keeps_what_it_promises_and_more_is_never_slower():
     sizes = [70, 100, 100, 40, 100]
     times = []
