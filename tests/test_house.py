@@ -14,7 +14,7 @@ FLOORS = {
     "distil": 3, "train": 3,
     "evaluate": 4, "export": 4,
     "report": 5, "tasks": 5,
-    "runs": 6,
+    "runs": 6, "search": 6,
     "stages": 7,
 }  # fmt: skip
 TOP = {"__init__.py": False, "predict.py": True}  # files in no room: whether they hold code

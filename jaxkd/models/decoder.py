@@ -18,7 +18,7 @@ from jaxkd.models.cache_positions import CachePositions, token_positions
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.norms import layer_norm
-from jaxkd.models.rotary import KINDS, Rotary
+from jaxkd.models.rotary import KINDS, Rotary, check_head_width
 
 
 @dataclasses.dataclass
@@ -84,6 +84,8 @@ class Config(config.Config):
             raise ValueError(
                 f"{self.family}: {self.heads} heads do not divide over kv_heads {self.kv_heads}."
             )
+        if self.rotary:
+            check_head_width(self.family, self.key_width)
         if self.experts and not 0 < self.experts_per_token <= self.experts:
             raise ValueError(
                 f"{self.family}: experts_per_token is {self.experts_per_token}, of "

@@ -22,7 +22,7 @@ from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.heads import VocabularyHead
 from jaxkd.models.model import Model, mean_of_tokens
 from jaxkd.models.norms import layer_norm
-from jaxkd.models.rotary import Rotary
+from jaxkd.models.rotary import Rotary, check_head_width
 
 LAYER_TYPES = ("global", "local")
 
@@ -160,6 +160,7 @@ class Config(config.Config):
 
     def check(self) -> None:
         super().check()
+        check_head_width(self.family, self.key_width)
         self.one_of("classifier_pooling", ("cls", "mean"))
         if self.global_every < 1 or self.window < 1:
             raise ValueError(

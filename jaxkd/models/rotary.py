@@ -42,3 +42,12 @@ class Rotary:
         cos, sin = jnp.cos(angle).astype(heads.dtype), jnp.sin(angle).astype(heads.dtype)
         first, second = jnp.split(heads, 2, axis=-1)
         return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def check_head_width(family: str, head_width: int) -> None:
+    """Raise ValueError for heads whose channels cannot be turned in pairs."""
+    if head_width % 2:
+        raise ValueError(
+            f"{family}: attention heads are {head_width} wide; rotary embeddings turn channels in "
+            "pairs, so the width of a head is even. Change heads or the width."
+        )

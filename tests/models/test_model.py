@@ -126,6 +126,16 @@ def test_an_impossible_shape_is_named(changes, output):
         families.build(tiny.config(**changes))
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen2_moe", "modernbert"])
+def test_heads_of_an_odd_width_cannot_be_turned_in_pairs(family):
+    kind, _ = families.FAMILIES[family]
+    sizes = dict(vocabulary=31, layers=2, width=12, heads=4, feed_forward=16, max_length=16)
+    own = {"head_width": 3} if family == "qwen3" else {}
+    with pytest.raises(ValueError, match="heads are 3 wide; .* even"):
+        kind(**sizes, **own).check()
+    families.build(families.FAMILIES["gpt2"][0](**sizes))  # learned positions need no pairs
+
+
 def test_a_sequence_beyond_the_window_is_an_error():
     with pytest.raises(ValueError, match="25 tokens is longer than the model's 24 positions"):
         forward(MODEL, PARAMS, tiny.batch(length=25))

@@ -1,0 +1,186 @@
+"""Which shapes a student may have: every candidate of a space can be built and keeps its limits.
+
+A candidate is chosen a dimension at a time, in the space's order. `allowed` says which values may
+come next, so that an optimiser never has to throw a candidate away.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxkd.core.names import did_you_mean
+from jaxkd.models import families
+
+Candidate = Mapping[str, Any]  # dimension -> value, in the space's order
+ORDER = ("layers", "width", "heads", "feed_forward", "activation")
+SIZES = ORDER[:-1]  # dimensions that are numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """What a candidate may cost at most.
+
+    The cost must not fall when a size grows (`layers`, `width`, `feed_forward`): a prefix is then
+    refused as soon as its smallest completion costs too much.
+    """
+
+    name: str  # for messages: "parameters"
+    cost: Callable[[Candidate], float]
+    most: float
+
+
+class Space:
+    """The dimensions in which students of a teacher may differ, and their values.
+
+    Args:
+      teacher: config that everything else is taken from.
+      choices: values of some of ORDER, each ascending; the others are the teacher's.
+      limits: what candidates may cost at most.
+    Raises:
+      ValueError: for an unknown dimension, values that are empty, repeated, not ascending or above
+        the teacher's, or a space without any candidate.
+    """
+
+    def __init__(
+        self,
+        teacher: families.Config,
+        choices: Mapping[str, Sequence[Any]],
+        limits: Sequence[Limit] = (),
+    ):
+        self.teacher, self.limits = teacher, tuple(limits)
+        for name in choices:
+            if name not in ORDER:
+                raise ValueError(f"no dimension {name!r}. {did_you_mean(name, ORDER)}")
+        self.values = {name: tuple(choices[name]) for name in ORDER if name in choices}
+        for name, values in self.values.items():
+            self._check(name, values)
+        self.names = tuple(self.values)
+        self._builds = functools.cache(self._can_be_built)
+        self._allowed = functools.cache(self._values_after)
+        if not self.names or not self.allowed({}):
+            limits_text = ", ".join(f"{each.name} at most {each.most:g}" for each in self.limits)
+            raise ValueError(
+                f"the space {self.values} of {teacher.family} has no candidate"
+                + (f" under {limits_text}." if self.limits else ".")
+                + " Heads have to divide the width."
+            )
+
+    def _check(self, name: str, values: tuple[Any, ...]) -> None:
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name} is {values}: at least one value, and each only once.")
+        if name in SIZES:
+            largest = getattr(self.teacher, name)
+            if list(values) != sorted(values) or values[0] < 1 or values[-1] > largest:
+                raise ValueError(
+                    f"{name} is {values}: ascending numbers from 1 to the teacher's {largest}."
+                )
+
+    @property
+    def size(self) -> int:
+        """Number of combinations, those included that are not allowed."""
+        return math.prod(len(values) for values in self.values.values())
+
+    def config(self, candidate: Candidate) -> families.Config:
+        """The candidate's config: the teacher's but for what was chosen."""
+        return config_of(self.teacher, candidate)
+
+    def allowed(self, prefix: Candidate) -> tuple[Any, ...]:
+        """Values of the next dimension with which `prefix` can become a candidate."""
+        return self._allowed(tuple(prefix.values()))
+
+    def _values_after(self, prefix: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = self.values[self.names[len(prefix)]]
+        return tuple(value for value in values if self._possible((*prefix, value)))
+
+    def _possible(self, prefix: tuple[Any, ...]) -> bool:
+        smallest = self._smallest(prefix)
+        if smallest is None:
+            return False
+        candidate = dict(zip(self.names, smallest, strict=True))
+        return all(limit.cost(candidate) <= limit.most for limit in self.limits)
+
+    def _smallest(self, prefix: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The completion with the smallest values that can be built; None: there is none."""
+        if len(prefix) == len(self.names):
+            return prefix if self._builds(prefix) else None
+        completions = (
+            self._smallest((*prefix, value)) for value in self.values[self.names[len(prefix)]]
+        )
+        return next((each for each in completions if each is not None), None)
+
+    def _can_be_built(self, values: tuple[Any, ...]) -> bool:
+        config = self.config(dict(zip(self.names, values, strict=True)))
+        if config.heads % _queries_per_group(self.teacher):
+            return False
+        try:
+            config.check()
+        except ValueError:
+            return False
+        return True
+
+    def complete(self, wanted: Candidate) -> Candidate:
+        """The candidate nearest to `wanted`: each value replaced by the nearest that is allowed.
+
+        >>> from jaxkd.models.bert import Config
+        >>> space = Space(Config(width=8, heads=4), {"width": (4, 6, 8), "heads": (1, 2, 4)})
+        >>> space.complete({"width": 6, "heads": 4})
+        {'width': 6, 'heads': 2}
+        """
+        candidate: dict[str, Any] = {}
+        for name in self.names:
+            allowed, values = self.allowed(candidate), self.values[name]
+            at = values.index(wanted[name])
+            # The lower of two that are equally near.
+            candidate[name] = min(
+                allowed, key=lambda v: (abs(values.index(v) - at), values.index(v))
+            )
+        return candidate
+
+    def draw(self, random: np.random.Generator) -> Candidate:
+        """A candidate whose values are drawn with equal chances, one after the other."""
+        candidate: dict[str, Any] = {}
+        for name in self.names:
+            allowed = self.allowed(candidate)
+            candidate[name] = allowed[random.integers(len(allowed))]
+        return candidate
+
+    def all(self) -> list[Candidate]:
+        """Every candidate, in lexicographic order; for small spaces."""
+        candidates: list[Candidate] = [{}]
+        for name in self.names:
+            candidates = [{**c, name: value} for c in candidates for value in self.allowed(c)]
+        return candidates
+
+    def key(self, candidate: Candidate) -> str:
+        """A name for folders and tables: `layers-3_width-384`."""
+        return "_".join(f"{name}-{candidate[name]}" for name in self.names)
+
+
+def config_of(teacher: families.Config, candidate: Candidate) -> families.Config:
+    """The config of a student: the teacher's but for what was chosen."""
+    changes = {name: value for name, value in candidate.items() if name != "layers"}
+    if "heads" in changes and getattr(teacher, "kv_heads", 0):
+        changes["kv_heads"] = changes["heads"] // _queries_per_group(teacher)
+    layers = candidate.get("layers", teacher.layers)
+    return dataclasses.replace(families.with_layers(teacher, layers), **changes)
+
+
+def parameters_limit(teacher: families.Config, most: float) -> Limit:
+    """At most that many parameters, the embedding's included."""
+
+    @functools.cache
+    def count(sizes: tuple[tuple[str, Any], ...]) -> int:
+        shapes = families.build(config_of(teacher, dict(sizes))).shapes
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+    return Limit("parameters", lambda candidate: count(tuple(candidate.items())), float(most))
+
+
+def _queries_per_group(config: families.Config) -> int:
+    """Query heads that share a key and value head: heads come in multiples of it."""
+    return config.heads // (getattr(config, "kv_heads", 0) or config.heads)
