@@ -79,13 +79,13 @@ class Evolution:
         return unseen(self.space, self._random, self._seen, Random.TRIES)
 
     def _changed(self, parent: Candidate, changes: int) -> Candidate:
-        wanted = dict(parent)
+        target = dict(parent)
         for _ in range(changes):
             name = self.space.names[self._random.integers(len(self.space.names))]
-            others = [v for v in self.space.values[name] if v != wanted[name]]
+            others = [v for v in self.space.values[name] if v != target[name]]
             if others:
-                wanted[name] = others[self._random.integers(len(others))]
-        return self.space.complete(wanted)
+                target[name] = others[self._random.integers(len(others))]
+        return self.space.complete(target)
 
     def observe(self, candidate: Candidate, reward: float | None) -> None:
         self._seen.add(self.space.key(candidate))

@@ -123,8 +123,8 @@ class Space:
             return False
         return True
 
-    def complete(self, wanted: Candidate) -> Candidate:
-        """The candidate nearest to `wanted`: each value replaced by the nearest that is allowed.
+    def complete(self, target: Candidate) -> Candidate:
+        """The candidate nearest to `target`: each value replaced by the nearest that is allowed.
 
         >>> from jaxkd.models.bert import Config
         >>> space = Space(Config(width=8, heads=4), {"width": (4, 6, 8), "heads": (1, 2, 4)})
@@ -134,7 +134,7 @@ class Space:
         candidate: dict[str, Any] = {}
         for name in self.names:
             allowed, values = self.allowed(candidate), self.values[name]
-            at = values.index(wanted[name])
+            at = values.index(target[name])
             # The lower of two that are equally near.
             candidate[name] = min(
                 allowed, key=lambda v: (abs(values.index(v) - at), values.index(v))

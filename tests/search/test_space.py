@@ -77,8 +77,8 @@ def test_the_nearest_candidate_keeps_what_it_can():
     space = Space(teacher_of("bert"), CHOICES)
     for candidate in space.all():
         assert space.complete(candidate) == candidate
-    wanted = {"layers": 4, "width": 8, "heads": 3, "feed_forward": 48, "activation": "relu"}
-    assert space.complete(wanted) == wanted | {"heads": 2}
+    target = {"layers": 4, "width": 8, "heads": 3, "feed_forward": 48, "activation": "relu"}
+    assert space.complete(target) == target | {"heads": 2}
 
 
 @pytest.mark.parametrize(
