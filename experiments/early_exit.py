@@ -5,8 +5,8 @@
     python run.py --config experiments/early_exit.py:mini --config.data.train=reviews.csv
     python run.py --config experiments/early_exit.py:smoke                  # embedded, minutes
 
-results/README.md has eight tasks under `mini` with 1,600 to 4,000 training rows (--config.data.rows):
-40 to 100 minutes a task and seed on one core of an AMD EPYC, with other work on the other core.
+results/README.md has `mini` on all eight tasks, with 1,600 to 4,000 rows (--config.data.rows): 40
+to 100 minutes a task and seed on one core of an AMD EPYC, with other work on the other core.
 
 Variants: a backbone (mini, distilbert, albert, bert; by hub id, or --config.teacher=FOLDER) and a
 task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb); without a task your own table is read, as in
