@@ -31,8 +31,8 @@ def read(file: pathlib.Path) -> dict[str, Any]:
     lacking = [name for name in NEEDED if not isinstance(measured, dict) or name not in measured]
     if lacking:
         raise ValueError(
-            f"{file} lacks {', '.join(lacking)}: it is not the output of `run_device.py --bench` "
-            "of this version."
+            f"{file} lacks {', '.join(lacking)}: it is not what `run_device.py --bench` of this "
+            "version prints for a bundle of a model (a divided ONNX file has no row)."
         )
     return measured
 

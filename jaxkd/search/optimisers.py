@@ -25,12 +25,12 @@ class Optimiser(Protocol):
 
 
 class Random:
-    """Candidates with equal chances, none twice until the space is exhausted.
+    """Candidates as `Space.draw` draws them; one that was tried only if TRIES draws give no other.
 
     The baseline that every other optimiser has to beat.
     """
 
-    TRIES = 200  # draws until a space counts as exhausted
+    TRIES = 200
 
     def __init__(self, space: Space, seed: int):
         self.space = space
