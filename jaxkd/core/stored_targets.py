@@ -16,6 +16,15 @@ class States:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Hidden:
+    """Hidden states after some of the teacher's blocks."""
+
+    # As `Outputs.hidden`, the embedding's first: [B, L, D] each, None where it was not stored.
+    states: tuple[Any, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Scores:
     """All logits of a classifier."""
 
@@ -48,5 +57,5 @@ class NBest:
     log_p: Any  # [B, n] float32; the smallest float32 where there are fewer than n
 
 
-StoredTargets = States | Scores | TopK | Draws | NBest
+StoredTargets = States | Hidden | Scores | TopK | Draws | NBest
 SPARSE = (TopK, Draws)  # of the vocabulary only some tokens

@@ -6,7 +6,7 @@ import jax
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.outputs import Outputs
-from jaxkd.core.stored_targets import Scores, States
+from jaxkd.core.stored_targets import Hidden, Scores, States
 from jaxkd.models.model import Model, Params, forward, predict
 from jaxkd.models.quantised import dequantise
 
@@ -26,6 +26,8 @@ def teacher_outputs(teacher: Model | None, params: Params | None, batch: Batch) 
         everywhere = dataclasses.replace(batch, target_positions=None)
         logits, projection = predict(teacher, dequantise(params), everywhere, hidden)
         outputs = Outputs(logits, (hidden,), projection=projection)
+    elif isinstance(stored, Hidden):
+        outputs = Outputs(None, stored.states)
     elif isinstance(stored, Scores):
         outputs = Outputs(stored.logits, ())
     else:

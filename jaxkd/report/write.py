@@ -17,6 +17,7 @@ from jaxkd.report import (
     markup,
     plots,
     provenance,
+    search,
     tables,
 )
 from jaxkd.report.described import embedded, is_expected, label
@@ -74,6 +75,7 @@ def sections(results: Mapping) -> list[Section]:
         marks = ["Dots: seeds. Tick and bar: their mean and its 95% interval."] if png else []
         parts = (*findings(results), tables.comparisons(results), *plot, *marks)
         made.append(Section("Comparisons", parts))
+    made += search.sections(results, lambda heading: _slug(heading, taken))
     made += _early_exits(results, taken)
     made += provenance.examples(results)
     for spec in at(results, "report", "curves") or ():

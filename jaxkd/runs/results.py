@@ -49,6 +49,7 @@ def collect(
     metrics: dict[str, Any] = {}
     examples: dict[str, Any] = {}
     early_exit: dict[str, Any] = {}
+    search: dict[str, Any] = {}
     primary = ""
     for seed in map(str, experiment.seeds):
         for stage in experiment.stages:
@@ -71,6 +72,8 @@ def collect(
                 examples.setdefault(model, {})[seed] = by_split
             if "early_exit" in result:
                 early_exit.setdefault(stage, {})[seed] = result["early_exit"]
+            if "search" in result:
+                search.setdefault(stage, {})[seed] = result["search"]
             if (at / "metrics.jsonl").exists():
                 lines = list(MetricLog(at / "metrics.jsonl").rows())
                 curves.setdefault(stage, {})[seed] = lines
@@ -91,6 +94,7 @@ def collect(
         "models": models,
         "examples": examples,
         "early_exit": early_exit,
+        "search": search,
         "exports": exports,
         "curves": curves,
         "report": dataclasses.asdict(experiment.report),

@@ -1,11 +1,13 @@
 """Which candidate to try next: random search and evolution, behind one interface.
 
-An optimiser is a deterministic function of its seed and of what it observed: after an interruption
-the same calls in the same order bring it back.
+An optimiser's next candidate follows from its seed, its number, and what was observed before: after
+an interruption the same observations bring it back.
 """
 
+import dataclasses
 import math
 from collections import deque
+from collections.abc import Collection
 from typing import Protocol
 
 import numpy as np
@@ -14,14 +16,29 @@ from jaxkd.core.random import numpy_stream
 from jaxkd.search.space import Candidate, Space
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an optimiser learns of a candidate."""
+
+    reward: float
+    loss: float = math.nan  # the reward's terms, for optimisers of the front
+    milliseconds: float = math.nan
+
+
 class Optimiser(Protocol):
     """Proposes candidates and learns from their rewards."""
 
-    def suggest(self) -> Candidate:
-        """The next candidate to measure."""
+    def suggest(self, number: int, taken: Collection[str] = ()) -> Candidate:
+        """A candidate to measure.
 
-    def observe(self, candidate: Candidate, reward: float | None) -> None:
-        """Its reward; None: it could not be measured."""
+        Args:
+          number: of candidates before it; another number draws other random numbers.
+          taken: keys of candidates that others are measuring now.
+        Returns: one that was not observed and is not taken, as long as the space has such.
+        """
+
+    def observe(self, candidate: Candidate, outcome: Outcome | None) -> None:
+        """What was measured of it; None: it could not be measured."""
 
 
 class Random:
@@ -33,14 +50,14 @@ class Random:
     TRIES = 200
 
     def __init__(self, space: Space, seed: int):
-        self.space = space
-        self._random = numpy_stream(seed, "random search", 0)
+        self.space, self.seed = space, seed
         self._seen: set[str] = set()
 
-    def suggest(self) -> Candidate:
-        return unseen(self.space, self._random, self._seen, self.TRIES)
+    def suggest(self, number: int, taken: Collection[str] = ()) -> Candidate:
+        random = numpy_stream(self.seed, "random search", number)
+        return unseen(self.space, random, self._seen | set(taken), self.TRIES)
 
-    def observe(self, candidate: Candidate, reward: float | None) -> None:
+    def observe(self, candidate: Candidate, outcome: Outcome | None) -> None:
         self._seen.add(self.space.key(candidate))
 
 
@@ -59,38 +76,39 @@ class Evolution:
             raise ValueError(
                 f"tournament is {tournament} of a population of {population}: 1 to {population}."
             )
-        self.space, self.tournament = space, tournament
+        self.space, self.seed, self.tournament = space, seed, tournament
         self._alive: deque[tuple[float, Candidate]] = deque(maxlen=population)
-        self._random = numpy_stream(seed, "evolution", 0)
         self._seen: set[str] = set()
         self._first = population
 
-    def suggest(self) -> Candidate:
+    def suggest(self, number: int, taken: Collection[str] = ()) -> Candidate:
+        random = numpy_stream(self.seed, "evolution", number)
+        seen = self._seen | set(taken)
         if len(self._seen) < self._first or not self._alive:
-            return unseen(self.space, self._random, self._seen, Random.TRIES)
+            return unseen(self.space, random, seen, Random.TRIES)
         size = min(self.tournament, len(self._alive))
-        drawn = self._random.choice(len(self._alive), size, replace=False)
+        drawn = random.choice(len(self._alive), size, replace=False)
         _, parent = max((self._alive[i] for i in drawn), key=lambda each: each[0])
         for changes in range(1, 1 + Random.TRIES):
             # One change where that is new, and more as the neighbourhood is used up.
-            child = self._changed(parent, 1 + changes // 20)
-            if self.space.key(child) not in self._seen:
+            child = self._changed(random, parent, 1 + changes // 20)
+            if self.space.key(child) not in seen:
                 return child
-        return unseen(self.space, self._random, self._seen, Random.TRIES)
+        return unseen(self.space, random, seen, Random.TRIES)
 
-    def _changed(self, parent: Candidate, changes: int) -> Candidate:
+    def _changed(self, random: np.random.Generator, parent: Candidate, changes: int) -> Candidate:
         target = dict(parent)
         for _ in range(changes):
-            name = self.space.names[self._random.integers(len(self.space.names))]
+            name = self.space.names[random.integers(len(self.space.names))]
             others = [v for v in self.space.values[name] if v != target[name]]
             if others:
-                target[name] = others[self._random.integers(len(others))]
+                target[name] = others[random.integers(len(others))]
         return self.space.complete(target)
 
-    def observe(self, candidate: Candidate, reward: float | None) -> None:
+    def observe(self, candidate: Candidate, outcome: Outcome | None) -> None:
         self._seen.add(self.space.key(candidate))
-        if reward is not None and math.isfinite(reward):
-            self._alive.append((reward, candidate))
+        if outcome is not None and math.isfinite(outcome.reward):
+            self._alive.append((outcome.reward, candidate))
 
 
 def unseen(space: Space, random: np.random.Generator, seen: set[str], tries: int) -> Candidate:

@@ -6,8 +6,9 @@ come next, so that an optimiser never has to throw a candidate away.
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,6 +42,7 @@ class Space:
       teacher: config that everything else is taken from.
       choices: values of some of ORDER, each ascending; the others are the teacher's.
       limits: what candidates may cost at most.
+      fits: raises ValueError for a config that cannot be had for another reason.
     Raises:
       ValueError: for an unknown dimension, values that are empty, repeated, not ascending or above
         the teacher's, or a space without any candidate.
@@ -51,8 +53,9 @@ class Space:
         teacher: families.Config,
         choices: Mapping[str, Sequence[Any]],
         limits: Sequence[Limit] = (),
+        fits: Callable[[families.Config], None] | None = None,
     ):
-        self.teacher, self.limits = teacher, tuple(limits)
+        self.teacher, self.limits, self._fits = teacher, tuple(limits), fits
         for name in choices:
             if name not in ORDER:
                 raise ValueError(f"no dimension {name!r}. {did_you_mean(name, ORDER)}")
@@ -119,6 +122,8 @@ class Space:
             return False
         try:
             config.check()
+            if self._fits is not None:
+                self._fits(config)
         except ValueError:
             return False
         return True
@@ -141,6 +146,13 @@ class Space:
             )
         return candidate
 
+    def excess(self, candidate: Candidate) -> dict[str, float]:
+        """By how much a combination of values is over each limit; {}: it is a candidate."""
+        if not self._builds(tuple(candidate.values())):
+            return {"shape": 1.0}
+        over = {limit.name: limit.cost(candidate) - limit.most for limit in self.limits}
+        return {name: value for name, value in over.items() if value > 0}
+
     def draw(self, random: np.random.Generator) -> Candidate:
         """A candidate whose values are drawn with equal chances, one after the other."""
         candidate: dict[str, Any] = {}
@@ -151,14 +163,58 @@ class Space:
 
     def all(self) -> list[Candidate]:
         """Every candidate, in lexicographic order; for small spaces."""
-        candidates: list[Candidate] = [{}]
-        for name in self.names:
-            candidates = [{**c, name: value} for c in candidates for value in self.allowed(c)]
-        return candidates
+        return list(self._from({}))
+
+    def _from(self, prefix: Candidate) -> Iterator[Candidate]:
+        if len(prefix) == len(self.names):
+            yield prefix
+            return
+        name = self.names[len(prefix)]
+        for value in self.allowed(prefix):
+            yield from self._from({**prefix, name: value})
+
+    def with_fewer_layers(self) -> list[Candidate]:
+        """The candidates of the largest values but for their number of layers."""
+        largest = {name: values[-1] for name, values in self.values.items()}
+        if "activation" in largest:
+            largest["activation"] = self.values["activation"][0]
+        shapes = [largest | {"layers": n} for n in self.values.get("layers", ())]
+        return [candidate for candidate in shapes if not self.excess(candidate)]
+
+    def count(self, most: int) -> int:
+        """The number of candidates, at most `most`."""
+        return sum(1 for _ in itertools.islice(self._from({}), most))
 
     def key(self, candidate: Candidate) -> str:
         """A name for folders and tables: `layers-3_width-384`."""
         return "_".join(f"{name}-{candidate[name]}" for name in self.names)
+
+
+def derived(teacher: families.Config) -> dict[str, tuple[Any, ...]]:
+    """A few values of each size, from the teacher's own down.
+
+    Widths are multiples of a head's, heads divide the teacher's, so that a student can be cut from
+    the teacher as well as drawn.
+
+    >>> from jaxkd.models.bert import Config
+    >>> derived(Config(layers=6, width=384, heads=12, feed_forward=1536))["layers"]
+    (2, 3, 4, 5, 6)
+    """
+    size, each = teacher.key_width, _queries_per_group(teacher)
+    quarters = [fraction / 4 for fraction in (1, 2, 3, 4)]
+    groups = teacher.heads // each
+    heads = sorted({each * max(1, round(groups * quarter)) for quarter in quarters})
+    layers = sorted({max(1, round(teacher.layers * part / 6)) for part in (2, 3, 4, 5, 6)})
+    return {
+        "layers": tuple(layers),
+        "width": tuple(sorted({max(1, count * teacher.width // teacher.heads) for count in heads}))
+        if teacher.width == teacher.heads * size
+        else (teacher.width,),
+        "heads": tuple(heads),
+        "feed_forward": tuple(
+            sorted({max(1, round(teacher.feed_forward * quarter)) for quarter in quarters})
+        ),
+    }
 
 
 def config_of(teacher: families.Config, candidate: Candidate) -> families.Config:
