@@ -10,9 +10,10 @@
 The space has the teacher's number of blocks, width, heads and feed-forward channels, and less. Each
 candidate is cut from the teacher in order of importance (or drawn:
 --config.stages.search.start=random) and learns its hidden states for a short time on 30% of the
-rows; candidates that fall behind are stopped. The reward weighs the loss and the time. The best shape and the student that one would
-choose by hand (half of the blocks, which take half of the time) then learn on all rows, equally
-long. No candidate may take more time than the hand-chosen student: --config.stages.search.max_time.
+rows; candidates that fall behind are stopped. The reward weighs the loss and the time. The best
+shape and the student that one would choose by hand (half of the blocks, in half of the time) then
+learn on all rows, equally long. No candidate may take more time than the hand-chosen student:
+--config.stages.search.max_time.
 
 glue-TASK, one of cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb and wnli, fine-tunes what a run left:
 the teacher, the student that was found, and the hand-chosen one.

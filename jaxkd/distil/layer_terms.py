@@ -110,10 +110,12 @@ class HiddenStates(LayerTerm):
             width, target_width = student.hidden[i].shape[-1], self._width(teacher, layers)
             own = {}
             if self.project:
-                # The identity where widths are equal: a pruned student begins close to its teacher.
+                # The identity where widths are equal, once for each of the teacher's layers: a
+                # pruned student begins close to its teacher.
                 shape = (width, target_width)
                 draw = jax.random.normal(jax.random.fold_in(key, n), shape) * width**-0.5
-                own["kernel"] = jnp.eye(width) if width == target_width else draw
+                equal = target_width % width == 0 and self._width(teacher, layers[:1]) == width
+                own["kernel"] = jnp.tile(jnp.eye(width), target_width // width) if equal else draw
             elif width != target_width:
                 raise ValueError(
                     f"hidden states of width {width} are compared with {target_width}: set "
@@ -138,6 +140,25 @@ class HiddenStates(LayerTerm):
                 target = jnp.concatenate(targets, -1)
             totals.append(Mean.of(DISTANCES[self.kind](state, target), mask).total)
         return sum(totals) / len(totals)
+
+    def normal_equations(self, student: Outputs, teacher: Outputs, batch: Batch) -> list[Any]:
+        """X'X and X'Y of each pair over a batch: sums, from which `solved` makes the matrices."""
+        student, teacher, mask = self._side(student), self._side(teacher), self._mask(batch)
+        sums = []
+        for i, layers in self._pairs(student, teacher):
+            state = jnp.where(mask[..., None], student.hidden[i], 0).astype(jnp.float32)
+            target = jnp.concatenate([teacher.hidden[j] for j in layers], -1).astype(jnp.float32)
+            sums.append([jnp.einsum("bld,ble->de", state, other) for other in (state, target)])
+        return sums
+
+    def solved(self, sums: list[Any], ridge: float = 1e-4) -> list[Any]:
+        """The parameters with the least squared distance, by ridge regression."""
+        params = []
+        for squares, products in sums:
+            width = squares.shape[0]
+            penalty = ridge * jnp.trace(squares) / width * jnp.eye(width)
+            params.append({"kernel": jnp.linalg.solve(squares + penalty, products)})
+        return params
 
     def _width(self, teacher: Outputs, layers: tuple[int, ...]) -> int:
         widths = [teacher.hidden[j].shape[-1] for j in layers]

@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -146,12 +146,12 @@ def features(config: families.Config) -> np.ndarray:
 
 def fitted(
     shapes: Sequence[families.Config],
-    milliseconds: Sequence[float],
+    milliseconds: Iterable[float],
     held_out: Sequence[families.Config] = (),
-    held_out_milliseconds: Sequence[float] = (),
+    held_out_milliseconds: Iterable[float] = (),
 ) -> Table:
     """The table with the least squared relative error; judged on shapes that were held out."""
-    times = np.asarray(milliseconds, float)
+    times = np.array(list(milliseconds), float)
     matrix = np.stack([features(each) for each in shapes]) / times[:, None]
     scale = matrix.max(0) + 1e-30
     weights, _ = scipy.optimize.nnls(matrix / scale, np.ones(len(times)))

@@ -37,53 +37,49 @@ class Sampled:
             for name, values in space.values.items()
             if len(values) > 1
         }
-        directions = ["maximize"] if kind == "tpe" else ["minimize", "minimize"]
-        self._study = optuna.create_study(directions=directions)
-        self._open: dict[str, Any] = {}  # trials that were proposed and are not observed yet
-        self._known: dict[str, Outcome | None] = {}
+        self._known: dict[str, tuple[Candidate, Outcome | None]] = {}  # in order
 
     def suggest(self, number: int, taken: Collection[str] = ()) -> Candidate:
         random = numpy_stream(self.seed, f"optuna {self.kind}", number)
+        study = self._replayed()
         # A sampler of its own for each number, so that an interruption changes nothing.
-        self._study.sampler = self._sampler(int(random.integers(2**31)))
+        study.sampler = self._sampler(int(random.integers(2**31)))
         for _ in range(TRIES):
-            trial = self._study.ask(self._distributions)
+            trial = study.ask(self._distributions)
             candidate = self._candidate(trial.params)
             excess = self.space.excess(candidate)
             if excess:
                 for name, value in excess.items():
                     trial.set_constraint(name, value)
-                self._tell(trial, Outcome(0.0, 0.0, 0.0))
+                self._tell(study, trial, Outcome(0.0, 0.0, 0.0))
                 continue
             key = self.space.key(candidate)
-            if key in self._known:
-                self._tell(trial, self._known[key])
-                continue
-            if key in taken:
-                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                continue
-            self._open[key] = trial
-            return candidate
+            if key not in self._known and key not in taken:
+                return candidate
+            self._tell(study, trial, self._known[key][1] if key in self._known else None)
         seen = self._known.keys() | set(taken)
         return unseen(self.space, random, seen, TRIES)
 
     def observe(self, candidate: Candidate, outcome: Outcome | None) -> None:
-        key = self.space.key(candidate)
-        trial = self._open.pop(key, None)
-        if trial is None:
-            self._study.enqueue_trial(
+        self._known[self.space.key(candidate)] = (candidate, outcome)
+
+    def _replayed(self) -> Any:
+        """A study that has seen what was observed, and nothing else."""
+        directions = ["maximize"] if self.kind == "tpe" else ["minimize", "minimize"]
+        study = optuna.create_study(directions=directions, sampler=self._sampler(self.seed))
+        for candidate, outcome in self._known.values():
+            study.enqueue_trial(
                 {name: self._param(name, candidate[name]) for name in self._distributions}
             )
-            trial = self._study.ask(self._distributions)
-        self._known[key] = outcome
-        self._tell(trial, outcome)
+            self._tell(study, study.ask(self._distributions), outcome)
+        return study
 
-    def _tell(self, trial: Any, outcome: Outcome | None) -> None:
+    def _tell(self, study: Any, trial: Any, outcome: Outcome | None) -> None:
         values = None if outcome is None else self._values(outcome)
         if values is None:
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            self._study.tell(trial, values)
+            study.tell(trial, values)
 
     def _values(self, outcome: Outcome) -> list[float] | None:
         values = [outcome.reward]

@@ -1,4 +1,4 @@
-"""The batches a search trains on, with the teacher's hidden states: computed once, kept in files."""
+"""The batches a search trains on, with the teacher's hidden states, which are computed once."""
 
 import dataclasses
 import json
