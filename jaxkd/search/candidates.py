@@ -170,7 +170,7 @@ class ShortDistillation:
         return int(order[at])
 
     def _shapes(self, model: Model, params: Params, batch: Batch) -> tuple[Any, Any]:
-        student = jax.eval_shape(lambda p: forward(model, p, batch), params)
+        student = jax.eval_shape(lambda p, b: forward(model, p, b), params, batch)
         return student, jax.eval_shape(lambda b: teacher_outputs(None, None, b), batch)
 
     def _solved(self, model: Model, params: Params, own: dict[str, Any]) -> dict[str, Any]:
