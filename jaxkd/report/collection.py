@@ -13,11 +13,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxkd.report import early_exit_tables, markup, spread, tables
+from jaxkd.report import early_exit_summary, markup, spread, tables
 from jaxkd.report.described import column_title, label, values
-from jaxkd.report.markup import Table, escape_markdown
+from jaxkd.report.markup import Plot, Table, escape_markdown
 from jaxkd.report.spread import at, mean_std
-from jaxkd.report.write import STYLE
+from jaxkd.report.write import STYLE, plot_html
 
 PRIMARY = "primary"
 
@@ -113,17 +113,22 @@ def conditions(every: Sequence[Mapping]) -> Table:
 def write(every: Sequence[Mapping], folder: pathlib.Path, title: str) -> list[pathlib.Path]:
     """report.md and report.html of several results, and a copy of each file."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [("Results", table(every, title)), ("What ran where", conditions(every))]
+    parts: list[tuple[str, Table | Plot]] = [
+        ("Results", table(every, title)),
+        ("What ran where", conditions(every)),
+    ]
     if (originals := references(every)).rows:
         parts.insert(1, ("Beside the originals", originals))
-    for i, each in enumerate(early_exit_tables.summary_tables(every)):
-        parts.insert(1 + i, (("Early exit: scores", "Early exit: times as fast",
-                              "Early exit: mean score over time")[i], each))  # fmt: skip
+    parts[1:1] = early_exit_summary.summary(every)
     body = [f"# {escape_markdown(title)}"]
     page = [f"<h1>{escaping.escape(title)}</h1>"]
     for heading, each in parts:
-        body += [f"## {heading}", markup.markdown(each).rstrip()]
-        page += [f"<h2>{heading}</h2>", markup.html(each)]
+        if isinstance(each, Plot):
+            shown = f"![{escape_markdown(each.alt)}]({each.name})", plot_html(each)
+        else:
+            shown = markup.markdown(each).rstrip(), markup.html(each)
+        body += [f"## {heading}", shown[0]]
+        page += [f"<h2>{heading}</h2>", shown[1]]
     files = {
         "report.md": "\n\n".join(body) + "\n",
         "report.html": '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -137,7 +142,10 @@ def write(every: Sequence[Mapping], folder: pathlib.Path, title: str) -> list[pa
     }
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
-    return [folder / name for name in files]
+    plots = [each for _, each in parts if isinstance(each, Plot)]
+    for plot in plots:
+        (folder / plot.name).write_bytes(plot.png)
+    return [folder / name for name in (*files, *(plot.name for plot in plots))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,6 +10,8 @@ from jaxkd.report.spread import at
 
 POINTS_BELOW = 0.005  # half a point: how far below the whole model's score a setting may be
 TIMES_AS_FAST = 1.5  # as the whole model, at equal time
+SLOWER = 1.02  # times as slow as another model a setting may be to have its speed
+OURS = "optimal_stopping"
 
 
 def measured(results: Mapping, stage: str) -> list[Mapping[str, Any]]:
@@ -88,6 +90,21 @@ def at_equal_time(run: Mapping, rule: str, size: str) -> Mapping | None:
     limit = whole_model([run])["milliseconds"][size] / TIMES_AS_FAST
     allowed = [point for point in run["rules"][rule] if point["milliseconds"][size] <= limit]
     return max(allowed, key=lambda point: point["calibration_score"], default=None)
+
+
+def at_speed_of(run: Mapping, rule: str, rival: str, size: str) -> Mapping | None:
+    """The best setting at most 2% slower than another model, by the calibration split."""
+    limit = SLOWER * run["models"][rival]["milliseconds"][size]
+    allowed = [point for point in run["rules"][rule] if point["milliseconds"][size] <= limit]
+    return max(allowed, key=lambda point: point["calibration_score"], default=None)
+
+
+def best_so_far(run: Mapping, rule: str, size: str, share: float) -> float | None:
+    """The score of the best setting within a share of the whole model's time; None: none is."""
+    limit = share * whole_model([run])["milliseconds"][size]
+    allowed = [point for point in run["rules"][rule] if point["milliseconds"][size] <= limit]
+    best = max(allowed, key=lambda point: point["calibration_score"], default=None)
+    return None if best is None else best["score"]
 
 
 def calibration_time(point: Mapping) -> float:

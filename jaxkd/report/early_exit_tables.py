@@ -1,11 +1,10 @@
 """Early exit in a report: its tables, for one run and over several data sets."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxkd.report import early_exit, spread
-from jaxkd.report.described import about, column_title, label
+from jaxkd.report.described import column_title, label
 from jaxkd.report.markup import Table
 from jaxkd.report.spread import ABSENT, at, mean_std, number
 from jaxkd.report.tables import make_table, over_seeds
@@ -170,113 +169,6 @@ def exits_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
         "the calibration). Rows: at the settings of equal score."
     )
     return make_table(results, header, rows, f"{caption} {over_seeds(results)}")
-
-
-def summary_tables(every: Sequence[Mapping]) -> list[Table]:
-    """Of several data sets: scores and speeds at equal score, and the mean score over time.
-
-    A rule without a setting at equal score counts as the whole model: its score, once as fast.
-    """
-    ran = [
-        (results, runs)
-        for results in every
-        for stage in results.get("early_exit") or ()
-        if (runs := early_exit.measured(results, stage))
-    ]
-    if not ran:
-        return []
-    size = early_exit.batch_sizes(ran[0][1])[-1]
-    rules = list(dict.fromkeys(rule for _, runs in ran for rule in runs[0]["rules"]))
-    rivals = [name for name in ran[0][1][0]["models"] if name != ran[0][1][0]["full"]]
-    equal = (
-        "The fastest setting within half a point of the whole model, chosen on the calibration "
-        "split; without one the whole model stands for the rule."
-    )
-
-    def score(run: Mapping, name: str) -> float | None:
-        point = early_exit.at_equal_score_or_whole(run, name)
-        return None if point is None else 100 * point["score"]
-
-    def faster(run: Mapping, name: str) -> float | None:
-        point = early_exit.at_equal_score_or_whole(run, name)
-        whole = early_exit.whole_model([run])["milliseconds"][size]
-        return None if point is None else whole / point["milliseconds"][size]
-
-    def over_time(run: Mapping, name: str) -> float | None:
-        if name not in run["rules"]:
-            return None
-        whole = early_exit.whole_model([run])["milliseconds"][size]
-        mean = early_exit.area(run["rules"][name], size, early_exit.shared_start(run, size), whole)
-        return None if mean is None else 100 * mean
-
-    first = ran[0][1][0]["full"]
-    columns = [first, *rules, *rivals]
-    return [
-        _of_tasks(ran, columns, score, f"Scores in points: times 100. {equal}"),
-        _of_tasks(ran, columns, faster, f"Times as fast as the whole model, batch {size}. {equal}"),
-        _of_tasks(
-            ran,
-            rules,
-            over_time,
-            "Mean over time, in points, of the score of the best setting that takes no more time, "
-            f"batch {size}.",
-        ),
-    ]
-
-
-def _of_tasks(
-    ran: Sequence[tuple[Mapping, Sequence[Mapping]]],
-    columns: Sequence[str],
-    value: Any,
-    caption: str,
-) -> Table:
-    """A row for each data set, then means over them, over the seeds that all of them have."""
-    rows, by_task = [], []
-    for results, runs in ran:
-        by_seed = dict(zip(_seeds_of(results, runs), runs, strict=True))
-        values = {
-            name: {seed: value(run, name) for seed, run in by_seed.items()} for name in columns
-        }
-        by_task.append(values)
-        cells = [mean_std(v for v in values[n].values() if v is not None) for n in columns]
-        corpus = str(at(results, "data", "corpus"))
-        rows.append([corpus, about(results, runs[0]["metric"])["title"], *cells])
-    shared = set.intersection(*(set(values[columns[0]]) for values in by_task))
-    # A rule that some data set does not have (entropy of a regression) has no mean over all; the
-    # last row compares rules over the data sets that have them all.
-    complete = [
-        values
-        for values in by_task
-        if all(values[name][seed] is not None for name in columns for seed in shared)
-    ]
-    for which, tasks in (("mean of all", by_task), (f"mean of {len(complete)}", complete)):
-        if which != "mean of all" and len(complete) in (0, len(by_task)):
-            continue
-        means = []
-        for name in columns:
-            each = [[values[name][seed] for values in tasks] for seed in sorted(shared)]
-            means.append(mean_std(statistics.fmean(v) for v in each if None not in v))
-        rows.append([which, "", *means])
-    labels = [
-        label(ran[0][0], name) if name in ran[0][1][0]["models"] else early_exit.title(name)
-        for name in columns
-    ]
-    caption += (
-        f" Means are over data sets, ± over n = {len(shared)} seeds that all have. The second is "
-        "over those for which every rule has a value."
-    )
-    return Table(("data", "metric", *labels), tuple(map(tuple, rows)), caption)
-
-
-def _seeds_of(results: Mapping, runs: Sequence[Mapping]) -> list[str]:
-    return [
-        seed
-        for seed in spread.seeds(results)
-        if any(
-            at(results, "early_exit", stage, seed) in runs
-            for stage in results.get("early_exit") or ()
-        )
-    ]
 
 
 def introduction(results: Mapping, runs: Sequence[Mapping]) -> str:

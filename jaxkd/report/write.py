@@ -185,6 +185,13 @@ def _markdown(results: Mapping, body: list[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def plot_html(plot: Plot) -> str:
+    """A paragraph that holds the picture itself."""
+    image = base64.b64encode(plot.png).decode()
+    alt = escaping.escape(plot.alt)
+    return f'<p><img alt="{alt}" src="data:image/png;base64,{image}"></p>'
+
+
 def _html(results: Mapping, body: list[Section]) -> str:
     escape = escaping.escape
     parts = [f"<h1>{escape(title(results))}</h1>"]
@@ -201,9 +208,7 @@ def _html(results: Mapping, body: list[Section]) -> str:
             if isinstance(part, Table):
                 parts.append(markup.html(part))
             elif isinstance(part, Plot):
-                image = base64.b64encode(part.png).decode()
-                source = f"data:image/png;base64,{image}"
-                parts.append(f'<p><img alt="{escape(part.alt)}" src="{source}"></p>')
+                parts.append(plot_html(part))
             else:
                 parts.append(f"<p>{escape(part)}</p>")
     content = "\n".join(parts)

@@ -109,6 +109,31 @@ def test_a_report_and_a_collection_show_it(tmp_path):
     assert "| price 1 | 0.900 | 0.890 | 0.880 | 2.000 | 2.500 | 2.500 | 5.000 |" in report
 
 
+def test_a_student_is_compared_with_the_best_setting_as_fast_as_it():
+    run = early_exit.measured(results(), "stage")[0]
+    # Price 1 takes 1.25 ms at batch 32, the student 1.0: patience 1 alone is as fast.
+    assert early_exit.at_speed_of(run, "optimal_stopping", "half", "32") is None
+    assert early_exit.at_speed_of(run, "patience", "half", "32")["setting"] == "patience 1"
+    run["models"]["half"]["milliseconds"]["32"] = 1.24  # 2% slower is as fast
+    assert early_exit.at_speed_of(run, "optimal_stopping", "half", "32")["score"] == 0.77
+    assert early_exit.best_so_far(run, "optimal_stopping", "32", 0.5) is None
+    assert early_exit.best_so_far(run, "optimal_stopping", "32", 0.7) == 0.77
+    assert early_exit.best_so_far(run, "optimal_stopping", "32", 1.0) == 0.8
+
+
+def test_who_wins_at_a_students_speed_is_in_the_collection(tmp_path):
+    fast, slow = results("RTE"), results("MRPC")
+    for each, milliseconds in ((fast, 1.24), (slow, 1.0)):
+        models = each["early_exit"]["stage"]["0"]["models"]
+        models["half"]["milliseconds"]["32"] = milliseconds
+    collection.write([fast, slow], tmp_path, "Two")
+    report = (tmp_path / "report.md").read_text()
+    assert "| RTE | accuracy | half | 75.00 | 77.00 | 2.000 | early exit |" in report
+    assert "| MRPC | accuracy | half | 75.00 | – | – | the student |" in report
+    assert (tmp_path / "early-exit-score-over-time.png").stat().st_size > 1000
+    assert "data:image/png;base64" in (tmp_path / "report.html").read_text()
+
+
 def test_means_over_data_sets_are_of_points_and_of_all_rules(tmp_path):
     cola = results("CoLA", 0.6)
     cola["metrics"] = {"mcc": {"title": "MCC", "unit": "", "higher_is_better": True}}
