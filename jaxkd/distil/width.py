@@ -66,6 +66,11 @@ def narrowed(config: families.Config, heads: int, feed_forward: int, width: int)
             f"feed-forward each; {config.family} has another structure. Prune its blocks (Prune), "
             "or start from bert, distilbert, roberta, modernbert, gpt2, llama, qwen2 or qwen3."
         )
+    if config.feed_forwards:
+        raise ValueError(
+            f"the source's feed_forwards differ ({config.feed_forwards}): width pruning measures "
+            "blocks of one shape. Prune the model they were cut from."
+        )
     sizes = {"heads": heads, "feed_forward": feed_forward, "width": width}
     for name, value in sizes.items():
         if not 0 <= value <= getattr(config, name):
@@ -135,7 +140,7 @@ def choose(config: families.Config, narrow: families.Config, scores: Importance)
     return Kept(
         _largest(scores.width, narrow.width),
         [_expanded(_largest(of, narrow.heads // each), each) for of in groups],
-        [_largest(of, narrow.feed_forward) for of in scores.feed_forward],
+        [_largest(of, narrow.block(i).feed_forward) for i, of in enumerate(scores.feed_forward)],
     )
 
 

@@ -171,7 +171,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.embed = Embed(config)
         distinct = 1 if config.shared_blocks else config.layers
-        self.blocks = nn.ModuleList([Block(config) for _ in range(distinct)])
+        self.blocks = nn.ModuleList([Block(config.block(i)) for i in range(distinct)])
         self.repeats = config.layers // distinct  # how often the list is applied
         self.head = HEADS[config.head](config)
 

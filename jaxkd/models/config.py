@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxkd.core.names import did_you_mean
+from jaxkd.core.tree import map_named
+from jaxkd.models import axes
 from jaxkd.models.activations import activation
 from jaxkd.models.attention import KINDS as ATTENTIONS
 
@@ -28,6 +31,7 @@ class Config:
     width: int = 768
     heads: int = 12
     feed_forward: int = 3072
+    feed_forwards: tuple[int, ...] = ()  # of each block, where they differ; else feed_forward
     activation: str = "gelu"  # see models/activations.py
     max_length: int = 512
     dropout: float = 0.1  # of the embeddings and of each sub-layer's output
@@ -58,6 +62,7 @@ class Config:
     family: ClassVar[str] = ""  # its name in families.FAMILIES
     known_heads: ClassVar[Mapping[str, Any]] = {}  # name -> flax module
     shared_blocks: ClassVar[bool] = False  # one block, applied `layers` times
+    one_list: ClassVar[bool] = True  # of blocks with one feed-forward each
 
     @property
     def dtype(self) -> Any:
@@ -84,7 +89,10 @@ class Config:
 
     def block(self, i: int) -> "Config":
         """The shape of block `i`; blocks may differ."""
-        return self
+        if not self.feed_forwards:
+            return self
+        own = self.feed_forwards[i]
+        return dataclasses.replace(self, feed_forward=own, feed_forwards=())
 
     def keep(self, blocks: Sequence[int]) -> "Config":
         """The shape of the model that has only these blocks, in this order."""
@@ -95,6 +103,9 @@ class Config:
             layers=len(blocks),
             exits=self.kept_exits(blocks),
             head_reads=self.exit_reads if was_exit else self.head_reads,
+            feed_forwards=tuple(self.feed_forwards[block] for block in before)
+            if self.feed_forwards
+            else (),
         )
 
     def kept_exits(self, blocks: Sequence[int]) -> tuple[int, ...]:
@@ -104,8 +115,24 @@ class Config:
         return tuple(i for i, block in enumerate(before[:-1]) if block in self.exits)
 
     def for_hub(self, params: Any) -> tuple["Config", Any]:
-        """Config and parameters of the same model as a HuggingFace folder can hold it."""
-        return self, params
+        """Config and parameters of the same model as a HuggingFace folder can hold it.
+
+        transformers has one width of feed-forwards: narrower ones get channels of zeros, which add
+        nothing.
+        """
+        if not self.feed_forwards:
+            return self, params
+        widest = max(self.feed_forwards)
+
+        def padded(name: str, leaf: Any) -> Any:
+            if not name.startswith("blocks/"):
+                return leaf
+            missing = widest - self.feed_forwards[int(name.split("/")[1])]
+            letters = axes.axes(name, np.ndim(leaf))
+            return np.pad(leaf, [(0, missing if letter == "F" else 0) for letter in letters])
+
+        uniform = dataclasses.replace(self, feed_forward=widest, feed_forwards=())
+        return uniform, map_named(padded, params)
 
     def check(self) -> None:
         """Raise ValueError for a shape that cannot be built."""
@@ -115,6 +142,7 @@ class Config:
                 raise ValueError(
                     f"{self.family}: {name} is {getattr(self, name)}; it must be at least 1."
                 )
+        self._check_feed_forwards()
         self.check_heads()
         self.one_of("compute", DTYPES)
         self.one_of("attention", ATTENTIONS)
@@ -134,6 +162,26 @@ class Config:
         if not self.labels:
             raise ValueError(
                 f"{self.family}: labels is empty; a regression has one, a classifier one a class."
+            )
+
+    def _check_feed_forwards(self) -> None:
+        widths = self.feed_forwards
+        if not widths:
+            return
+        if self.shared_blocks or not self.one_list:
+            raise ValueError(
+                f"{self.family}: feed_forwards is of models with one list of blocks of their own. "
+                "Set it to (), and feed_forward to one number."
+            )
+        if len(widths) != self.layers or min(widths) < 1:
+            raise ValueError(
+                f"{self.family}: feed_forwards is {widths}; it has a number from 1 for each of the "
+                f"{self.layers} blocks."
+            )
+        if self.scan_layers:
+            raise ValueError(
+                f"{self.family}: scan_layers needs blocks of one shape, and feed_forwards is "
+                f"{widths}. Set scan_layers to False."
             )
 
     def _check_exits(self) -> None:

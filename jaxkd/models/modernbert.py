@@ -136,7 +136,7 @@ class Config(config.Config):
     def block(self, i: int) -> "Config":
         local = self.types[i] == "local"
         return dataclasses.replace(
-            self,
+            super().block(i),
             layer_types=(),
             window=self.window if local else 0,
             rope_theta=self.local_rope_theta if local else self.rope_theta,

@@ -24,3 +24,4 @@ class Config(decoder.Config):
     experts: int = 60
 
     family: ClassVar[str] = "qwen2_moe"
+    one_list: ClassVar[bool] = False  # a block has several feed-forwards

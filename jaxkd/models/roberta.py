@@ -30,14 +30,15 @@ class Config(bert.Config):
 
         Rows before the first position are added or cut; nothing reads them but padding.
         """
+        config, params = super().for_hub(params)
         shift = self.pad + 1 - self.position_offset
         if not shift:
-            return self, params
+            return config, params
         table = np.asarray(params["embed"]["position"])
         unused = np.repeat(table[:1], max(shift, 0), axis=0)
         table = np.concatenate([unused, table[max(-shift, 0) :]])
         moved = dataclasses.replace(
-            self, position_offset=self.pad + 1, max_length=self.max_length + shift
+            config, position_offset=self.pad + 1, max_length=self.max_length + shift
         )
         return moved, params | {"embed": params["embed"] | {"position": table}}
 

@@ -40,6 +40,7 @@ class Config(config.Config):
 
     family: ClassVar[str] = "seq2seq"
     known_heads: ClassVar[Mapping[str, Any]] = heads.SEQ2SEQ
+    one_list: ClassVar[bool] = False
     positions: ClassVar[str] = "learned"  # sinusoidal, none
     position_offset: ClassVar[int] = 0  # unused first rows of the position embedding
     embedding_norm: ClassVar[bool] = False

@@ -67,7 +67,7 @@ def share_of_time(candidate: Mapping) -> float:
 def found_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
     """The teacher's shape, the best candidate's of each seed, and the best one by hand."""
     rows = []
-    names = [name for name in SIZES if name in runs[0]["space"]]
+    names = _names(runs[0])
     teacher = runs[0]["teacher"]
     rows.append(["teacher", *(str(teacher[name]) for name in names), "1", "–", "–", "–"])
     for seed, run in zip(spread.seeds(results), runs, strict=False):
@@ -86,10 +86,22 @@ def found_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
     return make_table(results, header, rows, caption)
 
 
+def _names(run: Mapping) -> list[str]:
+    """The dimensions that are columns; the blocks' own feed-forwards share one."""
+    return [name for name in SIZES if any(each.startswith(name) for each in run["space"])]
+
+
+def _size(candidate: Mapping, name: str) -> str:
+    if name in candidate:
+        return str(candidate[name])
+    own = [str(value) for each, value in candidate.items() if each.startswith(name)]
+    return "/".join(own[: candidate.get("layers", len(own))])
+
+
 def _shape(what: str, names: Sequence[str], each: Mapping) -> list[str]:
     return [
         what,
-        *(str(each["candidate"][name]) for name in names),
+        *(_size(each["candidate"], name) for name in names),
         number(share_of_time(each)),
         f"{each['parameters']:,}",
         number(each["loss"]),
@@ -125,7 +137,7 @@ def cost_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
 
 def candidates_table(results: Mapping, run: Mapping) -> Table:
     """The candidates of the front, fastest first, and those that failed."""
-    names = [name for name in SIZES if name in run["space"]]
+    names = _names(run)
     by_key = {each["key"]: each for each in run["candidates"]}
     rows = [
         _shape("best" if key == run["best"] else "front", names, by_key[key])

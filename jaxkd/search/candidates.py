@@ -64,7 +64,7 @@ class Starts:
         if self.kind == "random":
             key = "_".join(f"{name}-{value}" for name, value in candidate.items())
             return config, families.build(config).init(self.seed, f"candidate {key}")
-        kept = most_influential(self._influence, config.layers)
+        kept = self._kept(config.layers)
         shorter, params = self.config.keep(kept), prune(self.params, kept)
         narrow = pruned_config(shorter, config)
         if narrow is None:
@@ -78,6 +78,17 @@ class Starts:
             shorter, params, choose(shorter, narrow, scores)
         )
 
+    def _kept(self, count: int) -> list[int]:
+        """The most influential blocks; with the first, where the family cannot do without it."""
+        kept = most_influential(self._influence, count)
+        try:
+            self.config.keep(kept)
+        except ValueError:
+            scores = self._influence.copy()
+            scores[0] = np.inf
+            kept = most_influential(scores, count)
+        return kept
+
 
 def pruned_config(teacher: families.Config, wanted: families.Config) -> families.Config | None:
     """The teacher's config at a candidate's width, heads and channels; None: they are the same.
@@ -86,9 +97,11 @@ def pruned_config(teacher: families.Config, wanted: families.Config) -> families
       ValueError: if slices of the teacher's arrays do not give such a model.
     """
     sizes = ("heads", "feed_forward", "width")
-    if all(getattr(wanted, name) == getattr(teacher, name) for name in sizes):
+    equal = all(getattr(wanted, name) == getattr(teacher, name) for name in sizes)
+    if equal and not wanted.feed_forwards:
         return None
-    return narrowed(teacher, *(getattr(wanted, name) for name in sizes))
+    narrow = narrowed(teacher, *(getattr(wanted, name) for name in sizes))
+    return dataclasses.replace(narrow, feed_forwards=wanted.feed_forwards)
 
 
 def _with_activation(config: families.Config, wanted: families.Config) -> families.Config:

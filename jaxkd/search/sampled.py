@@ -10,7 +10,7 @@ from typing import Any
 from jaxkd.core.random import numpy_stream
 from jaxkd.search.optimisers import Outcome, unseen
 from jaxkd.search.optuna_package import optuna
-from jaxkd.search.space import SIZES, Candidate, Space
+from jaxkd.search.space import Candidate, Space, is_size
 
 TRIES = 100  # proposals, until one is new and allowed
 
@@ -91,12 +91,13 @@ class Sampled:
         def value(name: str, values: tuple[Any, ...]) -> Any:
             if name not in params:
                 return values[0]
-            return values[params[name]] if name in SIZES else params[name]
+            return values[params[name]] if is_size(name) else params[name]
 
-        return {name: value(name, values) for name, values in self.space.values.items()}
+        chosen = {name: value(name, values) for name, values in self.space.values.items()}
+        return self.space.canonical(chosen)
 
     def _param(self, name: str, value: Any) -> Any:
-        return self.space.values[name].index(value) if name in SIZES else value
+        return self.space.values[name].index(value) if is_size(name) else value
 
     def _sampler(self, seed: int) -> Any:
         if self.kind == "nsga2":
@@ -106,6 +107,6 @@ class Sampled:
 
 def _distribution(name: str, values: tuple[Any, ...]) -> Any:
     """Sizes by their place among the values, which are not evenly spaced; else classes."""
-    if name in SIZES:
+    if is_size(name):
         return optuna.distributions.IntDistribution(0, len(values) - 1)
     return optuna.distributions.CategoricalDistribution(values)

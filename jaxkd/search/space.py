@@ -19,7 +19,21 @@ from jaxkd.models import families
 
 Candidate = Mapping[str, Any]  # dimension -> value, in the space's order
 ORDER = ("layers", "width", "heads", "feed_forward", "activation")
-SIZES = ORDER[:-1]  # dimensions that are numbers
+OWN = "feed_forward_"  # and a number from 0: the width of one block's feed-forward
+
+
+def is_size(name: str) -> bool:
+    """Whether a dimension's values are numbers in order."""
+    return name != "activation"
+
+
+def own_feed_forwards(layers: int, values: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """A dimension for each of so many blocks.
+
+    >>> own_feed_forwards(2, (8, 16))
+    {'feed_forward_0': (8, 16), 'feed_forward_1': (8, 16)}
+    """
+    return {f"{OWN}{i}": tuple(values) for i in range(layers)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +54,9 @@ class Space:
 
     Args:
       teacher: config that everything else is taken from.
-      choices: values of some of ORDER, each ascending; the others are the teacher's.
+      choices: values of some of ORDER, each ascending; the others are the teacher's. Instead of
+        `feed_forward` each block may have its own (`own_feed_forwards`); a candidate of fewer
+        blocks has the smallest value where it has no block.
       limits: what candidates may cost at most.
       fits: raises ValueError for a config that cannot be had for another reason.
     Raises:
@@ -56,10 +72,18 @@ class Space:
         fits: Callable[[families.Config], None] | None = None,
     ):
         self.teacher, self.limits, self._fits = teacher, tuple(limits), fits
+        own = tuple(own_feed_forwards(teacher.layers, ()))
         for name in choices:
-            if name not in ORDER:
+            if name not in (*ORDER, *own):
                 raise ValueError(f"no dimension {name!r}. {did_you_mean(name, ORDER)}")
-        self.values = {name: tuple(choices[name]) for name in ORDER if name in choices}
+        order = (*ORDER, *own)
+        self.values = {name: tuple(choices[name]) for name in order if name in choices}
+        given = [name for name in own if name in choices]
+        if given and ("feed_forward" in choices or len(given) < len(own)):
+            raise ValueError(
+                f"the dimensions {', '.join(choices)}: feed_forward for all blocks, or "
+                f"{own[0]} to {own[-1]} for each of the teacher's."
+            )
         for name, values in self.values.items():
             self._check(name, values)
         self.names = tuple(self.values)
@@ -76,8 +100,9 @@ class Space:
     def _check(self, name: str, values: tuple[Any, ...]) -> None:
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} is {values}: at least one value, and each only once.")
-        if name in SIZES:
-            largest = getattr(self.teacher, name)
+        if is_size(name):
+            field = "feed_forward" if name.startswith(OWN) else name
+            largest = getattr(self.teacher, field)
             if list(values) != sorted(values) or values[0] < 1 or values[-1] > largest:
                 raise ValueError(
                     f"{name} is {values}: ascending numbers from 1 to the teacher's {largest}."
@@ -97,8 +122,23 @@ class Space:
         return self._allowed(tuple(prefix.values()))
 
     def _values_after(self, prefix: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = self.values[self.names[len(prefix)]]
+        name = self.names[len(prefix)]
+        values = self.values[name]
+        if self._is_unused(name, dict(zip(self.names, prefix, strict=False))):
+            values = values[:1]
         return tuple(value for value in values if self._possible((*prefix, value)))
+
+    def _is_unused(self, name: str, candidate: Candidate) -> bool:
+        """Whether the dimension is of a block that the candidate does not have."""
+        layers = candidate.get("layers", self.teacher.layers)
+        return name.startswith(OWN) and int(name.removeprefix(OWN)) >= layers
+
+    def canonical(self, candidate: Candidate) -> Candidate:
+        """The same shape with the smallest value where it has no block."""
+        return {
+            name: self.values[name][0] if self._is_unused(name, candidate) else value
+            for name, value in candidate.items()
+        }
 
     def _possible(self, prefix: tuple[Any, ...]) -> bool:
         smallest = self._smallest(prefix)
@@ -179,6 +219,7 @@ class Space:
         if "activation" in largest:
             largest["activation"] = self.values["activation"][0]
         shapes = [largest | {"layers": n} for n in self.values.get("layers", ())]
+        shapes = [self.canonical(candidate) for candidate in shapes]
         return [candidate for candidate in shapes if not self.excess(candidate)]
 
     def count(self, most: int) -> int:
@@ -187,7 +228,8 @@ class Space:
 
     def key(self, candidate: Candidate) -> str:
         """A name for folders and tables: `layers-3_width-384`."""
-        return "_".join(f"{name}-{candidate[name]}" for name in self.names)
+        used = (name for name in self.names if not self._is_unused(name, candidate))
+        return "_".join(f"{name}-{candidate[name]}" for name in used)
 
 
 def derived(teacher: families.Config) -> dict[str, tuple[Any, ...]]:
@@ -219,10 +261,17 @@ def derived(teacher: families.Config) -> dict[str, tuple[Any, ...]]:
 
 def config_of(teacher: families.Config, candidate: Candidate) -> families.Config:
     """The config of a student: the teacher's but for what was chosen."""
-    changes = {name: value for name, value in candidate.items() if name != "layers"}
+    own = [value for name, value in candidate.items() if name.startswith(OWN)]
+    changes = {
+        name: value
+        for name, value in candidate.items()
+        if name != "layers" and not name.startswith(OWN)
+    }
     if "heads" in changes and getattr(teacher, "kv_heads", 0):
         changes["kv_heads"] = changes["heads"] // _queries_per_group(teacher)
     layers = candidate.get("layers", teacher.layers)
+    if own:
+        changes["feed_forwards"] = tuple(own[:layers])
     return dataclasses.replace(families.with_layers(teacher, layers), **changes)
 
 

@@ -39,6 +39,7 @@ class Search:
     width: tuple[int, ...] = field((), at_least=1)
     heads: tuple[int, ...] = field((), at_least=1)
     feed_forward: tuple[int, ...] = field((), at_least=1)
+    own_feed_forward: bool = False  # each block has one of these widths of its own
     activation: tuple[str, ...] = ()
     max_parameters: int = field(0, at_least=0)  # with the embedding; 0: any number
     # At most this share of the teacher's time; needs latency.fitted_on. 0: any time.
@@ -125,7 +126,10 @@ class Search:
             def fits(config: families.Config) -> None:
                 pruned_config(families.with_layers(teacher, config.layers), config)
 
-        return spaces.Space(teacher, spaces.derived(teacher) | given, limits, fits)
+        choices = spaces.derived(teacher) | given
+        if self.own_feed_forward:
+            choices |= spaces.own_feed_forwards(teacher.layers, choices.pop("feed_forward"))
+        return spaces.Space(teacher, choices, limits, fits)
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         config, params = load_model(workspace.stage_folder(self.teacher), on_host=True)

@@ -22,7 +22,7 @@ from jaxkd.search.latency import Table, Timed, fitted, in_turns
 from jaxkd.search.optimisers import Evolution, Optimiser, Outcome, Random
 from jaxkd.search.reward import Measured, Reward, pareto_front
 from jaxkd.search.sampled import Sampled
-from jaxkd.search.space import Candidate
+from jaxkd.search.space import ORDER, Candidate
 from jaxkd.search.study import Record, Study
 from jaxkd.search.teacher_states import TeacherStates, layers_of, share_of
 from jaxkd.stages import tokenizer
@@ -243,7 +243,7 @@ class Run:
             "space": {name: list(values) for name, values in self.space.values.items()},
             "combinations": self.space.size,
             "steps": self.train.steps,
-            "teacher": {name: getattr(self.config, name) for name in self.space.names},
+            "teacher": {name: getattr(self.config, name) for name in ORDER},
             "rows": self.data.steps * self.stage.batch_size,
             "candidates": [_described(record) for record in records],
             "best": best.key,

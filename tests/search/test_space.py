@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxkd.models import families
-from jaxkd.search.space import Space, parameters_limit
+from jaxkd.models import bert, families
+from jaxkd.search.space import Space, own_feed_forwards, parameters_limit
 
 CHOICES = {
     "layers": (1, 4), "width": (8, 12, 16, 24), "heads": (1, 2, 3, 4), "feed_forward": (8, 48),
@@ -103,3 +103,21 @@ def test_a_limit_below_the_smallest_model_is_refused():
     teacher = teacher_of("bert")
     with pytest.raises(ValueError, match="under parameters at most 100"):
         Space(teacher, CHOICES, [parameters_limit(teacher, 100.0)])
+
+
+def test_blocks_may_have_feed_forwards_of_their_own():
+    teacher = bert.Config(**SIZES, head="bare")
+    choices = {"layers": (1, 2, 4), "heads": (2, 4)} | own_feed_forwards(4, (8, 16, 48))
+    space = Space(teacher, choices)
+    # 3 + 9 + 81 combinations of widths, each for two numbers of heads; keys tell them apart.
+    assert len(space.all()) == len({space.key(c) for c in space.all()}) == 2 * (3 + 9 + 81)
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        candidate = space.draw(draw)
+        config = space.config(candidate)
+        assert len(config.feed_forwards) == config.layers
+        families.build(config).shapes  # noqa: B018
+        assert space.canonical(candidate) == candidate and not space.excess(candidate)
+    for wrong in ({"feed_forward_0": (8,)}, choices | {"feed_forward": (8,)}):
+        with pytest.raises(ValueError, match="feed_forward for all blocks, or"):
+            Space(teacher, wrong)
