@@ -105,9 +105,9 @@ def get_config(variant: str = "mini") -> Experiment:
         known = (*TEACHERS, "smoke", *(f"glue-{task}" for task in TASKS))
         raise ValueError(f"no variant {variant!r} of nas_kd. {did_you_mean(variant, known)}")
     smoke = variant == "smoke"
-    terms = {"hidden": HiddenStates(layer_map="both")}
+    terms = {"hidden": HiddenStates(layer_map="both", solve=True)}
     search: dict[str, Any] = dict(
-        candidates=32, max_time=0.5, latency=Latency(batch=1, length=64, fitted_on=16),
+        candidates=32, max_time=0.55, latency=Latency(head=HEAD, length=64, fitted_on=16),
         optimiser=AdamW(learning_rate=5e-4),
     )  # fmt: skip
     settings = training(3e-4, 1, 32, evaluate_every=0)
@@ -120,7 +120,7 @@ def get_config(variant: str = "mini") -> Experiment:
         )
         search |= dict(
             candidates=5, max_time=0.0, epochs=0.5, batch_size=16, validation_rows=32,
-            latency=Latency(batch=1, length=16, rounds=3), halving=2,
+            latency=Latency(head=HEAD, length=16, rounds=3), halving=2,
         )  # fmt: skip
         settings = smoke_training()
     else:

@@ -99,8 +99,20 @@ class HiddenStates(LayerTerm):
 
     kind: str = field("squared", one_of=DISTANCES)  # cosine compares directions, as PKD does
     project: bool = True  # False: both must be of one width
+    solve: bool = False  # the matrix starts as the least squares of some batches, not drawn
 
     several: ClassVar[bool] = True
+
+    def check(self, name: str) -> None:
+        super().check(name)
+        if self.solve and (
+            self.kind != "squared" or not self.project or parsed(self.layer_map) == "learned"
+        ):
+            raise ValueError(
+                f"{name}.solve=True is of kind='squared' with project=True and layers that are not "
+                f"learned; kind is {self.kind!r}, project {self.project} and layer_map "
+                f"{self.layer_map!r}."
+            )
 
     def init(self, key: jax.Array, student: Outputs, teacher: Outputs) -> Any:
         """Parameters of the term, for outputs of these shapes."""

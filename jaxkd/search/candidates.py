@@ -15,7 +15,7 @@ from jaxkd.core.random import numpy_stream
 from jaxkd.distil import objective
 from jaxkd.distil.depth import influence, most_influential
 from jaxkd.distil.layer_map import pairs
-from jaxkd.distil.layer_terms import HiddenStates
+from jaxkd.distil.solved import BATCHES, with_solved_matrices
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.student import prune
 from jaxkd.distil.teacher import teacher_outputs
@@ -31,7 +31,6 @@ from jaxkd.train.optimiser import AdamW
 
 STARTS = ("teacher", "random")
 IMPORTANCE_BATCHES = 8  # of the training split
-SOLVED_ON = 8  # batches, for the matrices of hidden states
 
 
 class Starts:
@@ -156,7 +155,14 @@ class ShortDistillation:
         validation = self.data.validation()
         own = objective.init(self.terms, self.seed, *self._shapes(model, params, validation[0]))
         if own:
-            params = params | {"terms": self._solved(model, params, own)}
+            count = min(BATCHES, self.data.steps)
+            own = with_solved_matrices(
+                self.terms,
+                own,
+                lambda batch: (forward(model, params, batch), teacher_outputs(None, None, batch)),
+                [self.data.batch("train", i) for i in range(count)],
+            )
+            params = params | {"terms": own}
         optimiser = self.optimiser.build(params, self.steps, self.freeze)
         step = run_step(
             make_step(model, self.terms, optimiser, seed=self.seed, dropout=config.drops)
@@ -185,30 +191,6 @@ class ShortDistillation:
     def _shapes(self, model: Model, params: Params, batch: Batch) -> tuple[Any, Any]:
         student = jax.eval_shape(lambda p, b: forward(model, p, b), params, batch)
         return student, jax.eval_shape(lambda b: teacher_outputs(None, None, b), batch)
-
-    def _solved(self, model: Model, params: Params, own: dict[str, Any]) -> dict[str, Any]:
-        """Matrices of hidden states by least squares on some batches.
-
-        In a short training a narrow student would else be judged by how fast they are learned.
-        """
-        terms = {
-            name: self.terms[name]
-            for name in own
-            if isinstance(self.terms[name], HiddenStates)
-            and self.terms[name].kind == "squared"
-            and self.terms[name].layer_map != "learned"
-        }
-
-        @jax.jit
-        def sums(params: Params, batch: Batch) -> dict[str, Any]:
-            student = forward(model, params, batch)
-            teacher = teacher_outputs(None, None, batch)
-            return {n: t.normal_equations(student, teacher, batch) for n, t in terms.items()}
-
-        count = min(SOLVED_ON, self.data.steps)
-        parts = [sums(params, self.data.batch("train", i)) for i in range(count)] if terms else []
-        total = jax.tree.map(lambda *each: sum(each), *parts) if parts else {}
-        return own | {name: terms[name].solved(total[name]) for name in terms}
 
     def _units(self, depth: int) -> dict[str, float]:
         """What each term is divided by: squared distances by that of the best constant answer.

@@ -14,8 +14,9 @@ from jaxkd.data.rows.feed import Recall
 from jaxkd.decode.suppressed import suppressed_tokens
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
+from jaxkd.distil.solved import BATCHES, with_solved_matrices
 from jaxkd.distil.step import State, initial_state, make_step, model_of, rest_of
-from jaxkd.distil.teacher import dequantise
+from jaxkd.distil.teacher import dequantise, teacher_outputs
 from jaxkd.models import decoder, families
 from jaxkd.models.config import NO_CLASSIFIER
 from jaxkd.models.model import Model, Params, forward
@@ -77,7 +78,10 @@ def fit(
         terms, workspace.seed, (model, params), (teacher_model, teacher_params), batches
     )
     if term_params:
-        params = params | {"terms": term_params}
+        params = params | {"terms": _solved(
+            stage, workspace, config, terms, term_params, (model, params),
+            (teacher_model, teacher_params), recall,
+        )}  # fmt: skip
     optimiser = stage.optimiser.build(params, stage.steps, stage.freeze)
     step = make_step(
         model,
@@ -258,6 +262,27 @@ def _resume(series: Series, like: State, model: Model) -> tuple[State | None, li
     term_params = {"terms": rest["terms"]} if "terms" in rest else {}
     state = State(rest["step"], model.arrange(params) | term_params, rest["optimiser"])
     return state, list(layerwise.load_json(latest, "data").get("validation_losses", []))
+
+
+def _solved(
+    stage: Any,
+    workspace: Workspace,
+    config: families.Config,
+    terms: objective.Terms,
+    own: dict[str, Any],
+    student: tuple[Model, Params],
+    teacher: tuple[Model | None, Params | None],
+    recall: Recall | None,
+) -> dict[str, Any]:
+    """The terms' parameters, matrices with `solve` fitted to the first training batches."""
+    feed = workspace.rows.for_model(config).training(
+        seed=workspace.seed, batch_size=stage.batch_size, masking=stage.masking, recall=recall
+    )
+
+    def outputs(batch: Batch) -> tuple[Any, Any]:
+        return forward(*student, batch), teacher_outputs(*teacher, batch)
+
+    return with_solved_matrices(terms, own, outputs, (feed[i] for i in range(BATCHES)))
 
 
 def _term_params(

@@ -20,7 +20,7 @@ from jaxkd.train.optimiser import AdamW
 
 
 def _terms() -> dict[str, Any]:
-    return {"hidden": HiddenStates(layer_map="both")}
+    return {"hidden": HiddenStates(layer_map="both", solve=True)}
 
 
 @dataclasses.dataclass

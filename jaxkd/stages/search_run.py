@@ -18,7 +18,7 @@ from jaxkd.runs.folders import write_json
 from jaxkd.runtime.compilations import compilations
 from jaxkd.search.candidates import IMPORTANCE_BATCHES, ShortDistillation, Starts
 from jaxkd.search.controller import Controller
-from jaxkd.search.latency import Table, Timed, fitted, in_turns
+from jaxkd.search.latency import Table, Timed, filled, fitted, in_turns
 from jaxkd.search.optimisers import Evolution, Optimiser, Outcome, Random
 from jaxkd.search.reward import Measured, Reward, pareto_front
 from jaxkd.search.sampled import Sampled
@@ -203,10 +203,7 @@ class Run:
         self.say(f"{self.workspace.name}: timing {len(configs)} shapes")
         times = []
         for config in configs:
-            # Which numbers the weights are does not change the time; drawing them takes longer.
-            shapes_of = families.build(config).shapes
-            params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes_of)
-            timed = latency.timed(config, params)
+            timed = latency.timed(config, filled(families.build(config).shapes))
             own, teacher = in_turns([timed, self.teacher_timed], latency.rounds)
             times.append((own, teacher))
         # As shares of the teacher's time in the same rounds, then in milliseconds again.
