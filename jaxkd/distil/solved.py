@@ -15,24 +15,25 @@ BATCHES = 8  # of the training split
 def with_solved_matrices(
     terms: Terms,
     own: Mapping[str, Any],
-    outputs: Callable[[Batch], tuple[Outputs, Outputs]],
+    outputs: Callable[[Any, Batch], tuple[Outputs, Outputs]],
+    params: Any,
     batches: Iterable[Batch],
 ) -> dict[str, Any]:
     """The terms' parameters, the matrices of those with `solve` fitted to the batches.
 
     Args:
       own: parameters of the terms (`objective.init`).
-      outputs: the student's and the teacher's outputs for a batch.
+      outputs: the student's and the teacher's outputs for these `params` and a batch.
     """
     chosen = {name: terms[name] for name in own if getattr(terms[name], "solve", False)}
     if not chosen:
         return dict(own)
 
     @jax.jit
-    def sums(batch: Batch) -> dict[str, Any]:
-        student, teacher = outputs(batch)
+    def sums(params: Any, batch: Batch) -> dict[str, Any]:
+        student, teacher = outputs(params, batch)
         return {n: term.normal_equations(student, teacher, batch) for n, term in chosen.items()}
 
-    parts = [sums(batch) for batch in batches]
+    parts = [sums(params, batch) for batch in batches]
     total = jax.tree.map(lambda *each: sum(each), *parts)
     return dict(own) | {name: term.solved(total[name]) for name, term in chosen.items()}

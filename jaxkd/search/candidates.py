@@ -159,7 +159,8 @@ class ShortDistillation:
             own = with_solved_matrices(
                 self.terms,
                 own,
-                lambda batch: (forward(model, params, batch), teacher_outputs(None, None, batch)),
+                lambda p, batch: (forward(model, p, batch), teacher_outputs(None, None, batch)),
+                params,
                 [self.data.batch("train", i) for i in range(count)],
             )
             params = params | {"terms": own}

@@ -279,10 +279,12 @@ def _solved(
         seed=workspace.seed, batch_size=stage.batch_size, masking=stage.masking, recall=recall
     )
 
-    def outputs(batch: Batch) -> tuple[Any, Any]:
-        return forward(*student, batch), teacher_outputs(*teacher, batch)
+    def outputs(params: Any, batch: Batch) -> tuple[Any, Any]:
+        mine, others = params
+        return forward(student[0], mine, batch), teacher_outputs(teacher[0], others, batch)
 
-    return with_solved_matrices(terms, own, outputs, (feed[i] for i in range(BATCHES)))
+    both, batches = (student[1], teacher[1]), (feed[i] for i in range(BATCHES))
+    return with_solved_matrices(terms, own, outputs, both, batches)
 
 
 def _term_params(

@@ -23,7 +23,7 @@ SHAPE = dict(vocabulary=61, layers=3, width=16, heads=2, max_length=24, feed_for
 CONFIGS = {
     "bert": bert.Config(**SHAPE),
     "roberta": roberta.Config(**SHAPE | {"max_length": 26}, pad=1),
-    "modernbert": modernbert.Config(**SHAPE),
+    "modernbert": modernbert.Config(**SHAPE, pad=0),
     "gpt2": gpt2.Config(**SHAPE),
     "llama": llama.Config(**SHAPE, kv_heads=1, tied=True),
 }
