@@ -76,9 +76,9 @@ def test_the_best_shape_is_left_with_its_first_parameters_and_no_checkpoints_of_
     # Cut from the teacher: every row of the feed-forward is one of the teacher's.
     _, teacher = load_model(folder / "0" / "teacher", on_host=True)
     rows = np.concatenate(
-        [block["feed_forward"]["output"]["kernel"] for block in teacher["blocks"]]
+        [block["feed_forward"]["contract"]["kernel"] for block in teacher["blocks"]]
     )
-    for row in params["blocks"][0]["feed_forward"]["output"]["kernel"]:
+    for row in params["blocks"][0]["feed_forward"]["contract"]["kernel"]:
         assert (rows == row).all(1).any()
     assert not (folder / "0" / "search" / "teacher_states").exists()
     assert len(list((folder / "0" / "search" / "checkpoint").glob("[0-9]*[0-9]"))) == 1
