@@ -114,7 +114,7 @@ class Search:
         given = {name: getattr(self, name) for name in spaces.ORDER if getattr(self, name)}
         limits = []
         if self.max_parameters:
-            limits.append(spaces.parameters_limit(teacher, self.max_parameters))
+            limits.append(spaces.parameters_limit(teacher, float(self.max_parameters)))
         if table is not None and self.max_time:
             most = self.max_time * table(teacher)
             limits.append(

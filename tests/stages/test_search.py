@@ -212,7 +212,7 @@ def test_stored_states_are_the_teachers_and_give_the_same_terms(corpus, tmp_path
     layers = layers_of(terms, (1, 2), config.layers)
     data = TeacherStates(
         tmp_path / "states", "test", config, params, share_of(rows, 0.5), layers=layers, seed=0,
-        batch_size=8, validation_rows=8, most_megabytes=10,
+        batch_size=8, validation_rows=8, most_megabytes=10.0,
     )  # fmt: skip
     assert layers == [1, 2, 3]
     batch = data.batch("train", 0)
