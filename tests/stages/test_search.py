@@ -217,8 +217,8 @@ def test_stored_states_are_the_teachers_and_give_the_same_terms(corpus, tmp_path
     assert layers == [1, 2, 3]
     batch = data.batch("train", 0)
     assert isinstance(batch.stored_targets, Hidden) and batch.stored_targets.states[0] is None
-    stored = teacher_outputs(None, None, batch)
     batch = jax.tree.map(jnp.asarray, batch)
+    stored = teacher_outputs(None, None, batch)
     live = forward(model, params, dataclasses.replace(batch, stored_targets=None))
     for layer in layers:
         np.testing.assert_allclose(stored.hidden[layer], live.hidden[layer], atol=1e-5)
