@@ -51,7 +51,7 @@ def table(file: pathlib.Path, seeds: int) -> None:
     complete = {each["key"]: each for each in run["candidates"] if each["state"] == "complete"}
     rewards = {key: each["reward"] for key, each in complete.items()}
     best, values = max(rewards.values()), {n: tuple(v) for n, v in run["space"].items()}
-    space = Space(_widest(values), values, fits=_only(complete, values))
+    space = Space(_widest(values), values, allows=_only(complete, values))
     median, near = np.median(list(rewards.values())), (1 - WITHIN) * best
     print(f"{len(rewards)} candidates, best reward {best:.4f}, median {median:.4f}")
     print(f"within {WITHIN:.0%} of the best: {sum(r >= near for r in rewards.values())}")

@@ -124,11 +124,11 @@ def write(every: Sequence[Mapping], folder: pathlib.Path, title: str) -> list[pa
     page = [f"<h1>{escaping.escape(title)}</h1>"]
     for heading, each in parts:
         if isinstance(each, Plot):
-            shown = f"![{escape_markdown(each.alt)}]({each.name})", plot_html(each)
+            rendered = f"![{escape_markdown(each.alt)}]({each.name})", plot_html(each)
         else:
-            shown = markup.markdown(each).rstrip(), markup.html(each)
-        body += [f"## {heading}", shown[0]]
-        page += [f"<h2>{heading}</h2>", shown[1]]
+            rendered = markup.markdown(each).rstrip(), markup.html(each)
+        body += [f"## {heading}", rendered[0]]
+        page += [f"<h2>{heading}</h2>", rendered[1]]
     files = {
         "report.md": "\n\n".join(body) + "\n",
         "report.html": '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

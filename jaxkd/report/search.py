@@ -188,8 +188,8 @@ def reward_plot(results: Mapping, runs: Sequence[Mapping]) -> bytes:
         for each in run["candidates"]:
             best = max(best, each.get("reward", -math.inf) if each["state"] == "complete" else best)
             line.append(best)
-        shown = [(n, value) for n, value in enumerate(line, 1) if math.isfinite(value)]
-        axes.plot(*zip(*shown, strict=True), label=f"{run['optimizer']}, seed {seed}",
+        points_so_far = [(n, value) for n, value in enumerate(line, 1) if math.isfinite(value)]
+        axes.plot(*zip(*points_so_far, strict=True), label=f"{run['optimizer']}, seed {seed}",
                   color=plots.COLOURS[i % len(plots.COLOURS)], drawstyle="steps-post")  # fmt: skip
     axes.set_xlabel("candidates")
     axes.set_ylabel("reward")

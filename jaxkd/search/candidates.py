@@ -89,22 +89,24 @@ class Starts:
         return kept
 
 
-def pruned_config(teacher: families.Config, wanted: families.Config) -> families.Config | None:
+def pruned_config(
+    teacher: families.Config, narrow_config: families.Config
+) -> families.Config | None:
     """The teacher's config at a candidate's width, heads and channels; None: they are the same.
 
     Raises:
       ValueError: if slices of the teacher's arrays do not give such a model.
     """
     sizes = ("heads", "feed_forward", "width")
-    equal = all(getattr(wanted, name) == getattr(teacher, name) for name in sizes)
-    if equal and not wanted.feed_forwards:
+    equal = all(getattr(narrow_config, name) == getattr(teacher, name) for name in sizes)
+    if equal and not narrow_config.feed_forwards:
         return None
-    narrow = narrowed(teacher, *(getattr(wanted, name) for name in sizes))
-    return dataclasses.replace(narrow, feed_forwards=wanted.feed_forwards)
+    narrow = narrowed(teacher, *(getattr(narrow_config, name) for name in sizes))
+    return dataclasses.replace(narrow, feed_forwards=narrow_config.feed_forwards)
 
 
-def _with_activation(config: families.Config, wanted: families.Config) -> families.Config:
-    return dataclasses.replace(config, activation=wanted.activation)
+def _with_activation(config: families.Config, narrow_config: families.Config) -> families.Config:
+    return dataclasses.replace(config, activation=narrow_config.activation)
 
 
 @dataclasses.dataclass(frozen=True)

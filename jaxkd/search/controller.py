@@ -185,7 +185,7 @@ _adam = functools.cache(optax.adam)
 
 
 def _filled(values: list[Any], rows: int) -> np.ndarray:
-    """An array of them, the first one repeated up to so many rows."""
+    """An array of them, the first one repeated up to `rows`."""
     array = np.asarray(values)
     return np.concatenate([array, np.repeat(array[:1], rows - len(array), axis=0)])
 
@@ -213,9 +213,9 @@ def initial(key: jax.Array, sizes: tuple[int, ...], width: int) -> Params:
 def _cell(params: Params, state: tuple[Any, Any], inputs: Any, xp: Any = jnp) -> tuple[Any, Any]:
     hidden, memory = state
     gates = inputs + hidden @ params["hidden"] + params["bias"]
-    enter, forget, new, leave = xp.split(gates, 4)
+    enter, forget, new, output = xp.split(gates, 4)
     memory = _sigmoid(forget, xp) * memory + _sigmoid(enter, xp) * xp.tanh(new)
-    return _sigmoid(leave, xp) * xp.tanh(memory), memory
+    return _sigmoid(output, xp) * xp.tanh(memory), memory
 
 
 def _sigmoid(x: Any, xp: Any) -> Any:

@@ -19,7 +19,7 @@ class Sampled:
     """Candidates as a sampler of Optuna proposes them.
 
     The sampler knows a dimension's values and not which go together. What a proposal exceeds is
-    told to it as the constraints of a trial, at no cost, and it proposes again; a candidate that
+    passed to it as the constraints of a trial, at no cost, and it proposes again; a candidate that
     was measured before is answered from memory.
 
     Args:
@@ -51,12 +51,12 @@ class Sampled:
             if excess:
                 for name, value in excess.items():
                     trial.set_constraint(name, value)
-                self._tell(study, trial, Outcome(0.0, 0.0, 0.0))
+                self._record(study, trial, Outcome(0.0, 0.0, 0.0))
                 continue
             key = self.space.key(candidate)
             if key not in self._known and key not in taken:
                 return candidate
-            self._tell(study, trial, self._known[key][1] if key in self._known else None)
+            self._record(study, trial, self._known[key][1] if key in self._known else None)
         seen = self._known.keys() | set(taken)
         return unseen(self.space, random, seen, TRIES)
 
@@ -71,10 +71,10 @@ class Sampled:
             study.enqueue_trial(
                 {name: self._param(name, candidate[name]) for name in self._distributions}
             )
-            self._tell(study, study.ask(self._distributions), outcome)
+            self._record(study, study.ask(self._distributions), outcome)
         return study
 
-    def _tell(self, study: Any, trial: Any, outcome: Outcome | None) -> None:
+    def _record(self, study: Any, trial: Any, outcome: Outcome | None) -> None:
         values = None if outcome is None else self._values(outcome)
         if values is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)

@@ -28,7 +28,7 @@ def is_size(name: str) -> bool:
 
 
 def own_feed_forwards(layers: int, values: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """A dimension for each of so many blocks.
+    """A dimension for each of `layers` blocks.
 
     >>> own_feed_forwards(2, (8, 16))
     {'feed_forward_0': (8, 16), 'feed_forward_1': (8, 16)}
@@ -58,7 +58,7 @@ class Space:
         `feed_forward` each block may have its own (`own_feed_forwards`); a candidate of fewer
         blocks has the smallest value where it has no block.
       limits: what candidates may cost at most.
-      fits: raises ValueError for a config that cannot be had for another reason.
+      allows: raises ValueError for a config that cannot be had for another reason.
     Raises:
       ValueError: for an unknown dimension, values that are empty, repeated, not ascending or above
         the teacher's, or a space without any candidate.
@@ -69,17 +69,17 @@ class Space:
         teacher: families.Config,
         choices: Mapping[str, Sequence[Any]],
         limits: Sequence[Limit] = (),
-        fits: Callable[[families.Config], None] | None = None,
+        allows: Callable[[families.Config], None] | None = None,
     ):
-        self.teacher, self.limits, self._fits = teacher, tuple(limits), fits
+        self.teacher, self.limits, self._allows = teacher, tuple(limits), allows
         own = tuple(own_feed_forwards(teacher.layers, ()))
         for name in choices:
             if name not in (*ORDER, *own):
                 raise ValueError(f"no dimension {name!r}. {did_you_mean(name, ORDER)}")
         order = (*ORDER, *own)
         self.values = {name: tuple(choices[name]) for name in order if name in choices}
-        given = [name for name in own if name in choices]
-        if given and ("feed_forward" in choices or len(given) < len(own)):
+        chosen = [name for name in own if name in choices]
+        if chosen and ("feed_forward" in choices or len(chosen) < len(own)):
             raise ValueError(
                 f"the dimensions {', '.join(choices)}: feed_forward for all blocks, or "
                 f"{own[0]} to {own[-1]} for each of the teacher's."
@@ -162,8 +162,8 @@ class Space:
             return False
         try:
             config.check()
-            if self._fits is not None:
-                self._fits(config)
+            if self._allows is not None:
+                self._allows(config)
         except ValueError:
             return False
         return True

@@ -144,13 +144,13 @@ class Study:
             trial.set_user_attr("instead_of", instead_of)
         key = self.space.key(candidate)
         trial.set_user_attr("key", key)  # last: now it counts
-        mine = [r for r in self.records() if r.key == key and r.number == trial.number]
-        if not mine:
+        own = [r for r in self.records() if r.key == key and r.number == trial.number]
+        if not own:
             trial.set_user_attr("dropped", True)
             self._study.tell(trial, state=State.FAIL)
             return None
         self._trials[trial.number] = trial
-        return mine[0]
+        return own[0]
 
     def _is_abandoned(self, record: Record) -> bool:
         return time.time() - record.seen > self.patience

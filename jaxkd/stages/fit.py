@@ -280,8 +280,10 @@ def _solved(
     )
 
     def outputs(params: Any, batch: Batch) -> tuple[Any, Any]:
-        mine, others = params
-        return forward(student[0], mine, batch), teacher_outputs(teacher[0], others, batch)
+        student_params, teacher_params = params
+        return forward(student[0], student_params, batch), teacher_outputs(
+            teacher[0], teacher_params, batch
+        )
 
     both, batches = (student[1], teacher[1]), (feed[i] for i in range(BATCHES))
     return with_solved_matrices(terms, own, outputs, both, batches)

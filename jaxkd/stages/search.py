@@ -48,7 +48,8 @@ class Search:
     candidates: int = field(32, at_least=1)  # of all processes together
     hand_chosen: bool = True  # the first candidates are the teacher's shape with fewer blocks
     optimizer: str = field("tpe", one_of=OPTIMIZERS)  # proposes candidates
-    alpha: float = -0.06  # of the reward: below 0 speed counts
+    # Of the reward: below 0 speed counts.
+    alpha: float = field(-0.06, at_least=-10, at_most=10)
     beta: float = field(0.6, above=0)  # share of the teacher's time at which it counts as 1
     latency: Latency = dataclasses.field(default_factory=Latency)
     terms: objective.Terms = dataclasses.field(default_factory=_terms)
@@ -111,7 +112,7 @@ class Search:
 
     def space(self, teacher: families.Config, table: Table | None = None) -> spaces.Space:
         """The candidates; errors as `Space`."""
-        given = {name: getattr(self, name) for name in spaces.ORDER if getattr(self, name)}
+        chosen = {name: getattr(self, name) for name in spaces.ORDER if getattr(self, name)}
         limits = []
         if self.max_parameters:
             limits.append(spaces.parameters_limit(teacher, float(self.max_parameters)))
@@ -120,16 +121,16 @@ class Search:
             limits.append(
                 spaces.Limit("milliseconds", lambda c: table(spaces.config_of(teacher, c)), most)
             )
-        fits = None
+        allows = None
         if self.start == "teacher":
 
-            def fits(config: families.Config) -> None:
+            def allows(config: families.Config) -> None:
                 pruned_config(families.with_layers(teacher, config.layers), config)
 
-        choices = spaces.derived(teacher) | given
+        choices = spaces.derived(teacher) | chosen
         if self.own_feed_forward:
             choices |= spaces.own_feed_forwards(teacher.layers, choices.pop("feed_forward"))
-        return spaces.Space(teacher, choices, limits, fits)
+        return spaces.Space(teacher, choices, limits, allows)
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         config, params = load_model(workspace.stage_folder(self.teacher), on_host=True)

@@ -159,8 +159,8 @@ class Run:
                 for other in self.study.records()
                 if other.number < record.number and step in other.rungs and other.measured
             ]
-            better = sum(other > self._reward(loss, measured) for other in others)
-            return better < max(1, math.ceil((len(others) + 1) / self.stage.halving))
+            ahead = sum(other > self._reward(loss, measured) for other in others)
+            return ahead < max(1, math.ceil((len(others) + 1) / self.stage.halving))
 
         trained = self.train(config, params, go_on, self.workspace.stopping)
         measured |= {

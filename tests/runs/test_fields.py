@@ -42,6 +42,7 @@ REQUIRED = {  # what has no default
     "Export": dict(model="a"),
     "Label": dict(teacher="a"),
     "Generate": dict(teacher="a", batch_size=64),
+    "Search": dict(teacher="a"),
     "Sweep": dict(train=Train(source="a", teacher="b", terms=TERMS)),
 }
 
