@@ -59,10 +59,16 @@ def test_rules_stop_where_those_of_jaxkd_do(name, classes):
     assert name == "never" or len(set(expected.tolist())) > 1
 
 
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """The policies of a bundle; a test that changes them copies them."""
+    return bundles.classifier(tmp_path_factory.mktemp("calibrated") / "b")[2]
+
+
 @pytest.mark.parametrize("price", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("deadline", [None, 6.0])
-def test_a_price_gives_the_table_of_jaxkd(price, deadline, tmp_path):
-    _, _, policies = bundles.classifier(tmp_path / "b")
+def test_a_price_gives_the_table_of_jaxkd(price, deadline, calibrated):
+    policies = calibrated
     chain = stopping.Chain(
         np.array(policies["quality"]), np.array(policies["moves"]), np.full((4, 6), 1 / 6)
     )
@@ -77,8 +83,8 @@ def test_a_price_gives_the_table_of_jaxkd(price, deadline, tmp_path):
 
 @pytest.mark.parametrize("name", ["quality", "moves", "edges", "milliseconds", "slowest"])
 @pytest.mark.parametrize("lie", ["absent", "text", "ragged", "shorter", "a number"])
-def test_a_calibration_that_does_not_hold_together_is_refused(name, lie, tmp_path):
-    _, _, policies = bundles.classifier(tmp_path / "b")
+def test_a_calibration_that_does_not_hold_together_is_refused(name, lie, calibrated):
+    policies = dict(calibrated)
     ours.optimal(policies, 0.1)
     value = policies.pop(name)
     if lie != "absent":

@@ -96,7 +96,7 @@ def test_halving_stops_the_worse_and_only_whole_candidates_win(uninterrupted):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_in_the_same_bits(corpus, tmp_path):
+def test_a_killed_search_ends_in_the_same_bits(corpus, tmp_path):
     env = os.environ | {"JAXKD_CACHE": str(corpus.parent / "cache"), "XLA_FLAGS": FAST_COMPILATION}
 
     def start(workdir):
@@ -116,14 +116,9 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(corpus, tmp_path):
         return json.loads(done.read_text())["metrics"]
 
     study = tmp_path / "killed" / "searching-small" / "0" / "search" / "study.journal"
-    draw = random.Random(0)
-    for _ in range(2):
-        before = study.stat().st_size if study.exists() else 0
-        more = draw.randrange(100, 1500)  # bytes of the journal
-        kill_when(
-            start("killed"),
-            lambda b=before, m=more: study.exists() and study.stat().st_size > b + m,
-        )
+    size = random.Random(0).randrange(1000, 4000)  # of the journal, in bytes
+    # tests/search/test_study.py kills at ten moments; each is a process less of this size.
+    kill_when(start("killed"), lambda: study.exists() and study.stat().st_size > size)
     killed, whole = finish("killed"), finish("whole")
     assert losses(killed) == losses(whole)
     assert killed["search"]["best"] == whole["search"]["best"]
