@@ -97,7 +97,7 @@ def test_a_killed_run_ends_in_the_same_bits(workspace, uninterrupted, moment):
 
 def test_kills_at_random_moments_end_in_the_same_bits(workspace, uninterrupted):
     draw = np.random.default_rng(int(time.time()))
-    for _ in range(6):
+    for _ in range(3):
         process = start(workspace, "random")
         time.sleep(draw.uniform(4, 25))
         process.kill()
