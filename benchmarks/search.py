@@ -22,25 +22,18 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jaxkd.models import families
 from jaxkd.runs import runner
-from jaxkd.search.controller import Controller
-from jaxkd.search.optimisers import Evolution, Outcome, Random
+from jaxkd.search.optimisers import Outcome
 from jaxkd.search.reward import Measured, Reward
-from jaxkd.search.sampled import Sampled
 from jaxkd.search.space import Space
+from jaxkd.stages.search_run import OPTIMIZERS
 
-OPTIMISERS: dict[str, Callable[[Space, int], Any]] = {
-    "random": Random,
-    "evolution": Evolution,
-    "tpe": Sampled,
-    "controller": Controller,
-}
+COMPARED = ("random", "evolution", "tpe", "controller")
 WITHIN = 0.02
 
 
@@ -56,7 +49,8 @@ def table(file: pathlib.Path, seeds: int) -> None:
     print(f"{len(rewards)} candidates, best reward {best:.4f}, median {median:.4f}")
     print(f"within {WITHIN:.0%} of the best: {sum(r >= near for r in rewards.values())}")
     curves: dict[str, list[list[float]]] = {}
-    for name, make in OPTIMISERS.items():
+    for name in COMPARED:
+        make = OPTIMIZERS[name]
         curves[name] = [
             _rewards_so_far(make(space, seed), complete, space) for seed in range(seeds)
         ]

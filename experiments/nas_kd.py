@@ -111,7 +111,6 @@ def get_config(variant: str = "mini") -> Experiment:
         optimiser=AdamW(learning_rate=5e-4),
     )  # fmt: skip
     settings = training(3e-4, 1, 32, evaluate_every=0)
-    frozen: tuple[str, ...] = ()
     if smoke:
         shape = dataclasses.replace(models.bert("tiny"), layers=4)
         teacher: Any = Initialise(model=shape)
@@ -130,11 +129,9 @@ def get_config(variant: str = "mini") -> Experiment:
     stages = {
         "teacher": teacher,
         "search": Search(teacher="teacher", **search),
-        "found": Train(source="search", teacher="teacher", terms=terms, freeze=frozen, **settings),
+        "found": Train(source="search", teacher="teacher", terms=terms, **settings),
         "by_hand_init": Prune(source="teacher", keep="every_other"),
-        "by_hand": Train(
-            source="by_hand_init", teacher="teacher", terms=terms, freeze=frozen, **settings
-        ),
+        "by_hand": Train(source="by_hand_init", teacher="teacher", terms=terms, **settings),
         "export": Export(model="found", formats={"huggingface": HuggingFace(), "bundle": Bundle()}),
         "export_by_hand": Export(model="by_hand", formats={"huggingface": HuggingFace()}),
     }

@@ -38,7 +38,10 @@ for count in (2, 3):
 PYTHON
 for version in 1.10.0 1.13.1; do
   "$old" -m venv "$place/$version"
-  "$place/$version/bin/pip" install --quiet --disable-pip-version-check "onnxruntime==$version" numpy==1.21.6
+done
+"$place/1.10.0/bin/pip" install --quiet onnxruntime==1.10.0 numpy==1.21.6
+"$place/1.13.1/bin/pip" install --quiet onnxruntime==1.13.1 numpy==1.21.6
+for version in 1.10.0 1.13.1; do
   PLACE="$place" "$place/$version/bin/python" - <<'PYTHON'
 import os
 import sys

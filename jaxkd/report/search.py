@@ -130,7 +130,8 @@ def cost_table(results: Mapping, runs: Sequence[Mapping]) -> Table:
               "steps", "seconds", "compilations", "shapes predicted within 10%")  # fmt: skip
     return make_table(
         results, header, rows,
-        "Seconds and compilations of all candidates, timing included. A step program, a loss "
+        "Seconds and compilations of all candidates, without timing shapes for a table and running "
+        "the teacher. A step program, a loss "
         "program and what is timed are compiled for each shape.",
     )  # fmt: skip
 
