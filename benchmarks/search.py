@@ -109,20 +109,19 @@ def _first(curve: list[float], value: float) -> int:
 
 def race(teacher: str, candidates: int, rows: int, seeds: int) -> None:
     """Prints when each side had the best reward that torch found."""
-    from configs import data
+    from jaxkd.data.rows.text import MaskedText
     from jaxkd.runs.experiment import Experiment
     from jaxkd.search.latency import Latency
     from jaxkd.stages.load import Load
     from jaxkd.stages.search import Search
     from jaxkd.train.optimiser import AdamW
 
-    text = data.wikitext2(length=64)
-    text.tokenizer, text.rows = teacher, rows
+    text = MaskedText(length=64, tokenizer=teacher, rows=rows)
     for seed in range(seeds):
         stage = Search(
             teacher="teacher", start="random", candidates=candidates, hand_chosen=False,
             optimiser=AdamW(learning_rate=5e-4, warmup=0.0, decay="constant", weight_decay=0.01),
-            latency=Latency(batch=1, length=64),
+            latency=Latency(head="bare", length=64),
         )  # fmt: skip
         experiment = Experiment(
             "race",
