@@ -6,6 +6,6 @@ from jaxkd.runtime.allocator import restart_keeping
 
 if __name__ == "__main__":
     restart_keeping()
-    from jaxkd.runs.command import main  # takes seconds, and would be done twice
+    from jaxkd.runs.command import main
 
     sys.exit(main(sys.argv))

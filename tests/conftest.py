@@ -1,9 +1,13 @@
 """Eight simulated devices, no network, and a place of its own for every cache."""
 
 import atexit
+import gc
 import os
+import pathlib
 import shutil
 import tempfile
+
+import pytest
 
 from tests.xla import FAST_COMPILATION
 
@@ -19,4 +23,20 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _compiled = tempfile.mkdtemp(prefix="jaxkd-tests-")
     atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    # Many tests start processes that import all of jaxkd, which takes twice as long uncompiled.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(pathlib.Path(_compiled) / "bytecode")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_module():
+    """Compiled programs are let go after each module: of all of them a worker would hold 4 GB."""
+    yield
+    import jax
+
+    from jaxkd.runtime.allocator import release
+
+    jax.clear_caches()
+    gc.collect()
+    release()

@@ -7,21 +7,28 @@ A training checkpoint adds `state` (step and optimiser) and `data` (validation l
 have `model`, the description that rebuilds the model.
 """
 
+import functools
 import logging
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxkd.core.tree import named
 from jaxkd.models import families
 from jaxkd.models.parts import Params, join, parts
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it writes
-
 _OTHERS = ("model", "state", "data")  # elements that are no parts
+
+
+@functools.cache
+def _orbax() -> Any:
+    """Orbax, which takes a quarter of a second to import: --help and --show need not wait."""
+    import orbax.checkpoint
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it reports each file it writes
+    return orbax.checkpoint
 
 
 def _heads(model: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -49,6 +56,7 @@ def save(
     """
     if jax.process_count() > 1:  # Orbax takes an array on one device for part of one
         params, state = jax.tree.map(np.asarray, (params, state))
+    ocp = _orbax()
     items = {
         name: ocp.args.StandardSave(part) for name, part in parts(params, *_heads(model)).items()
     }
@@ -64,12 +72,12 @@ def save(
         checkpointer.save(folder.absolute(), args=ocp.args.Composite(**items))
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
+def _alone() -> Any:
     """Options for this process alone, which then waits for no other."""
     if jax.process_count() == 1:
-        return ocp.options.MultiprocessingOptions()
+        return _orbax().options.MultiprocessingOptions()
     own = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
+    return _orbax().options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone-{own}"
     )
 
@@ -90,7 +98,7 @@ def load_part(
     if not path.is_dir():
         names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         raise FileNotFoundError(f"{folder} has no element {name!r}. It has: {', '.join(names)}.")
-    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+    with _orbax().StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         tree = checkpointer.metadata(path).item_metadata.tree if template is None else template
         # Orbax restores numpy arrays for numpy templates, and then does not compare shapes.
         like = jax.tree.map(
@@ -109,6 +117,7 @@ def load_part(
 
 def load_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
     """The `model` or `data` element."""
+    ocp = _orbax()
     handler = ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
     with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
         return checkpointer.restore(folder.absolute() / name, args=ocp.args.JsonRestore())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -84,42 +84,36 @@ class Model:
         return jax.eval_shape(lambda: self.init(0))
 
     def init(self, seed: int, name: str = "init") -> Params:
-        """Random float32 parameters, every module from its own stream of `seed`."""
+        """Random float32 parameters, every module from its own stream of `seed`.
 
-        def draw() -> Params:
-            tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-            embed, hidden, block_inputs = self._draw_embed(seed, name, tokens, mask)
-            token, params = embed["token"], {}
-            if self.encoder is not None:
-                inner = f"{name}/encoder"
-                first, memory, inputs = self.encoder._draw_embed(
-                    seed, inner, tokens, mask, token=token
-                )
-                blocks = self.encoder._draw_blocks(seed, inner, memory, mask, **inputs)
-                encoder_heads = self.encoder._draw_heads(seed, inner, memory, token, mask)
-                params["encoder"] = {"embed": first, "blocks": blocks, **encoder_heads}
-                block_inputs = block_inputs | {"memory": memory, "memory_mask": mask}
-            blocks = self._draw_blocks(seed, name, hidden, mask, **block_inputs)
-            heads = self._draw_heads(seed, name, hidden, token, mask)
-            return params | {"embed": embed, "blocks": blocks, **heads}
-
-        return jax.jit(draw)()
-
-    def _draw_embed(
-        self, seed: int, name: str, tokens: Array, mask: Array, **tables: Any
-    ) -> tuple[Params, Array, dict[str, Any]]:
-        params = self.embed.init(stream(seed, f"{name}/embed"), tokens, mask, **tables)
-        return params.get("params", {}), *self.embed.apply(params, tokens, mask, **tables)
+        Each module is a program of its own, since equal ones are then compiled once.
+        """
+        tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+        embed, (hidden, block_inputs) = _drawing(self.embed)(
+            stream(seed, f"{name}/embed"), tokens, mask
+        )
+        token, params = embed["token"], {}
+        if self.encoder is not None:
+            inner = f"{name}/encoder"
+            first, (memory, inputs) = _drawing(self.encoder.embed)(
+                stream(seed, f"{inner}/embed"), tokens, mask, token=token
+            )
+            blocks = self.encoder._draw_blocks(seed, inner, memory, mask, inputs)
+            encoder_heads = self.encoder._draw_heads(seed, inner, memory, token, mask)
+            params["encoder"] = {"embed": first, "blocks": blocks, **encoder_heads}
+            block_inputs = block_inputs | {"memory": memory, "memory_mask": mask}
+        blocks = self._draw_blocks(seed, name, hidden, mask, block_inputs)
+        heads = self._draw_heads(seed, name, hidden, token, mask)
+        return params | {"embed": embed, "blocks": blocks, **heads}
 
     def _draw_blocks(
-        self, seed: int, name: str, hidden: Array, mask: Array, **inputs: Any
+        self, seed: int, name: str, hidden: Array, mask: Array, block_inputs: dict[str, Any]
     ) -> list[Params]:
-        def draw(kind: int, key: Array) -> Params:
-            return self.blocks[kind].init(key, hidden, mask, **inputs)["params"]
-
-        draw = jax.jit(draw, static_argnums=0)  # equal blocks are traced once
+        drawing = [_drawing(block) for block in self.blocks]
         return [
-            draw(self.blocks.index(block), stream(seed, f"{name}/block", i))
+            drawing[self.blocks.index(block)](
+                stream(seed, f"{name}/block", i), hidden, mask, **block_inputs
+            )[0]
             for i, block in enumerate(self.blocks[: 1 if self.shared else None])
         ]
 
@@ -127,13 +121,24 @@ class Model:
         self, seed: int, name: str, hidden: Array, token: Array, mask: Array
     ) -> dict[str, Params]:
         params = {
-            head: module.init(stream(seed, f"{name}/{head}"), hidden, token, mask).get("params", {})
+            head: _drawing(module)(stream(seed, f"{name}/{head}"), hidden, token, mask)[0]
             for head, module in self.heads.items()
         }
         if self.shared_head:
             further = [head for head in params if head != "head"]
             params |= {head: {"classify": params[head]["classify"]} for head in further}
         return params
+
+
+def _drawing(module: Any) -> Callable[..., tuple[Params, Any]]:
+    """A compiled function that draws a module's parameters, and applies them to the inputs."""
+
+    @jax.jit
+    def drawn(key: Array, *inputs: Any, **more: Any) -> tuple[Params, Any]:
+        outputs, variables = module.init_with_output(key, *inputs, **more)
+        return variables.get("params", {}), outputs
+
+    return drawn
 
 
 def keep_blocks(seed: int, step: Any, depth: int, rate: float) -> Bool[Array, " N"]:

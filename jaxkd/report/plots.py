@@ -4,10 +4,7 @@ import io
 import math
 import statistics
 from collections.abc import Mapping
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from jaxkd.report import early_exit, spread
 from jaxkd.report.described import (
@@ -25,6 +22,10 @@ from jaxkd.report.described import (
 from jaxkd.report.spread import at
 from jaxkd.report.tables import embedded_warning
 
+if TYPE_CHECKING:  # half a second to import, which a run need not wait for
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 # Okabe and Ito's palette: distinct for colour-blind readers too; dashes help a grey print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -36,8 +37,11 @@ def _text(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def new_figure(results: Mapping, title: str, height: float = 4.4) -> Figure:
+def new_figure(results: Mapping, title: str, height: float = 4.4) -> "Figure":
     """A figure with its title, and a warning where the text is no corpus."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9.5, height), layout="constrained")
     FigureCanvasAgg(figure)
     warning = f"\n{embedded_warning(results)}" if embedded(results) else ""
@@ -45,7 +49,7 @@ def new_figure(results: Mapping, title: str, height: float = 4.4) -> Figure:
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
     return file.getvalue()
@@ -93,7 +97,9 @@ def _lines(results: Mapping, spec: Mapping) -> dict[str, float]:
     return lines
 
 
-def _draw(axes: Axes, results: Mapping, spec: Mapping, start: float) -> tuple[float, float] | None:
+def _draw(
+    axes: "Axes", results: Mapping, spec: Mapping, start: float
+) -> tuple[float, float] | None:
     """Draw every model from a step on; return the lowest and the highest value drawn."""
     split, metric = spec.get("split", "train"), spec.get("metric", "loss")
     bounds: list[float] = []
@@ -234,7 +240,7 @@ def score_over_time(results: Mapping, stage: str) -> bytes | None:
     return _png(figure)
 
 
-def finished(figure: Figure, axes: Axes) -> bytes:
+def finished(figure: "Figure", axes: "Axes") -> bytes:
     """The PNG of a figure of one panel with a legend."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import io
 import textwrap
@@ -71,6 +72,7 @@ def comments_of(kind: type) -> dict[str, str]:
     return comments
 
 
+@functools.cache
 def _comments(kind: type) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(kind))

@@ -161,9 +161,9 @@ def test_equal_configs_are_built_once_and_a_later_change_builds_another():
 def test_equal_blocks_are_traced_once_and_drawn_apart(monkeypatch):
     traced = []
     block = type(families.build(tiny.config()).blocks[0])
-    init = block.init
+    init = block.init_with_output
     monkeypatch.setattr(
-        block, "init", lambda self, *a, **k: traced.append(1) or init(self, *a, **k)
+        block, "init_with_output", lambda self, *a, **k: traced.append(1) or init(self, *a, **k)
     )
     blocks = families.build(tiny.config(layers=5)).init(0)["blocks"]
     assert len(traced) == 1

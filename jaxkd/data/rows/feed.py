@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
@@ -86,6 +86,8 @@ class Training:
             def chosen(step: int) -> Int[np.ndarray, " B"]:
                 return buckets(step // batches)[step % batches]
 
+        import grain  # half a second, which --show need not wait for
+
         self._batches = (
             grain.MapDataset.range(1)
             .repeat()
@@ -95,8 +97,10 @@ class Training:
     def __getitem__(self, step: int) -> Batch:
         return self._batches[step]
 
-    def start(self, step: int, *, ahead: int = 16) -> grain.DatasetIterator:
-        """An iterator that gives batch `step` first."""
+    def start(self, step: int, *, ahead: int = 16) -> Any:
+        """A grain.DatasetIterator that gives batch `step` first."""
+        import grain
+
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=ahead)
         iterator = iter(self._batches.to_iter_dataset(options))
         iterator.set_state({"next_index": step})
