@@ -1,19 +1,20 @@
 """Architecture search: optimisers where the best is known, and a race with Optuna and torch.
 
-    python benchmarks/search.py table RESULTS.json           # of a run that measured a whole space
+    python benchmarks/search.py table RESULTS.json --plot PNG  # of a run that measured a space
     python benchmarks/search.py race --teacher FOLDER        # a BERT's HuggingFace folder
 
 table: results.json of a run of experiments/nas_kd.py in which every candidate was measured
 (--config.stages.search.candidates=1000 --config.stages.search.halving=0
 --config.stages.search.max_time=0). Printed for each optimiser: candidates until one is within 2% of
-the best reward, medians over seeds, and the regret after a tenth and a quarter of the space. An
-optimiser takes no time to be measured here: rewards are looked up.
+the best reward, medians over seeds, and the regret after a tenth and a quarter of the space: exact,
+since the best is known. An optimiser takes no time to be measured here: rewards are looked up.
 
 race: both search the same space with multivariate TPE for students with random weights, which learn
 the same hidden states of the same teacher on the same batches with the same rates. torch: the loop
 one would write, transformers' BertModel in float32, the teacher in every step, every candidate to
-its end. Ours: the stage `Search`, teacher states stored, successive halving. Printed: when ours had
-the best reward that torch found, and when torch had it.
+its end. Ours: the stage `Search` as experiments/nas_kd.py has it, products in bfloat16, teacher
+states stored, successive halving (--compute=float32 for the same products as torch). Printed: when
+ours had the best reward that torch found, and when torch had it.
 """
 
 import argparse
@@ -24,9 +25,12 @@ import tempfile
 import time
 from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxkd.models import families
+from jaxkd.report import plots
 from jaxkd.runs import runner
 from jaxkd.search.optimisers import Outcome
 from jaxkd.search.reward import Measured, Reward
@@ -37,7 +41,7 @@ COMPARED = ("random", "evolution", "tpe", "controller")
 WITHIN = 0.02
 
 
-def table(file: pathlib.Path, seeds: int) -> None:
+def table(file: pathlib.Path, seeds: int, plot: pathlib.Path | None) -> None:
     """Prints how soon each optimiser finds a candidate within WITHIN of the best."""
     by_seed = next(iter(json.loads(file.read_text())["search"].values()))
     run = next(iter(by_seed.values()))
@@ -72,6 +76,30 @@ def table(file: pathlib.Path, seeds: int) -> None:
             f"{median / by_chance:.2f} of random's; mean regret after 1/10 {regret[0]:.4f}, after "
             f"1/4 {regret[1]:.4f}"
         )
+    if plot is not None:
+        plot.write_bytes(_regret_plot(curves, best))
+
+
+def _regret_plot(curves: dict[str, list[list[float]]], best: float) -> bytes:
+    """How far the best candidate so far is from the best of all: medians, all seeds in the band."""
+    title = f"Distance from the best of {len(curves['random'][0])} candidates"
+    figure = plots.new_figure({}, f"{title}, {len(curves['random'])} seeds")
+    axes = figure.subplots()
+    for (name, each), colour, dashes in zip(
+        curves.items(), plots.COLOURS, plots.DASHES, strict=False
+    ):
+        regret = best - np.array(each)
+        numbers = np.arange(1, regret.shape[1] + 1)
+        axes.step(
+            numbers, np.median(regret, 0), where="post", color=colour, linestyle=dashes, label=name
+        )
+        axes.fill_between(
+            numbers, regret.min(0), regret.max(0), step="post", color=colour, alpha=0.12
+        )
+    axes.set_xlabel("candidates measured")
+    axes.set_ylabel("regret: best reward - best so far")
+    axes.set_xscale("log")
+    return plots.finished(figure, axes)
 
 
 def _widest(values: dict[str, tuple[Any, ...]]) -> families.Config:
@@ -107,7 +135,7 @@ def _first(curve: list[float], value: float) -> int:
     return next((i for i, reward in enumerate(curve, 1) if reward >= value), len(curve))
 
 
-def race(teacher: str, candidates: int, rows: int, seeds: int) -> None:
+def race(teacher: str, candidates: int, rows: int, seeds: int, compute: str) -> None:
     """Prints when each side had the best reward that torch found."""
     from jaxkd.data.rows.text import MaskedText
     from jaxkd.runs.experiment import Experiment
@@ -117,6 +145,7 @@ def race(teacher: str, candidates: int, rows: int, seeds: int) -> None:
     from jaxkd.train.optimiser import AdamW
 
     text = MaskedText(length=64, tokenizer=teacher, rows=rows)
+    loaded = Load(name=teacher, head="masked_lm", compute=compute)
     for seed in range(seeds):
         stage = Search(
             teacher="teacher", start="random", candidates=candidates, hand_chosen=False,
@@ -126,11 +155,15 @@ def race(teacher: str, candidates: int, rows: int, seeds: int) -> None:
         experiment = Experiment(
             "race",
             text,
-            {"teacher": Load(name=teacher, head="masked_lm"), "search": stage},
+            {"teacher": loaded, "search": stage},
             (seed,),
         )
         with tempfile.TemporaryDirectory() as folder:
             place = pathlib.Path(folder)
+            # As run.py does, but empty: candidates share programs, and nobody else's.
+            compilation_cache.reset_cache()
+            jax.config.update("jax_compilation_cache_dir", str(place / "xla"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
             began = time.perf_counter()
             done = runner.run(
                 experiment,
@@ -273,16 +306,18 @@ def main() -> None:
     of_table = made.add_parser("table")
     of_table.add_argument("results", type=pathlib.Path)
     of_table.add_argument("--seeds", type=int, default=5)
+    of_table.add_argument("--plot", type=pathlib.Path, help="PNG file of the regret to be written")
     of_race = made.add_parser("race")
     of_race.add_argument("--teacher", required=True)
     of_race.add_argument("--candidates", type=int, default=16)
     of_race.add_argument("--rows", type=int, default=1600)
     of_race.add_argument("--seeds", type=int, default=1)
+    of_race.add_argument("--compute", choices=("bfloat16", "float32"), default="bfloat16")
     args = parser.parse_args()
     if args.what == "table":
-        table(args.results, args.seeds)
+        table(args.results, args.seeds, args.plot)
     else:
-        race(args.teacher, args.candidates, args.rows, args.seeds)
+        race(args.teacher, args.candidates, args.rows, args.seeds, args.compute)
 
 
 if __name__ == "__main__":
