@@ -110,11 +110,17 @@ class Series:
 def check_space(folder: pathlib.Path, needed: int) -> None:
     """Raise OSError if the disk under `folder` has fewer than `needed` bytes free."""
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    check_disk(folder, needed)
+
+
+def check_disk(folder: pathlib.Path, needed: int) -> None:
+    """The same for a folder that need not exist; nothing is made."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"{folder} has {free / 1e6:.0f} MB free, and the checkpoints of this stage need about "
+            f"{folder} has {free / 1e6:.0f} MB free, and the checkpoints need about "
             f"{needed / 1e6:.0f} MB. Free some space, or choose another --workdir",
         )
 

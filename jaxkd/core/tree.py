@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -35,3 +36,12 @@ def is_stacked(name: str) -> bool:
 
 def parameter_count(tree: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def filled(shapes: Any) -> Any:
+    """Arrays of these shapes, to time or measure what does not depend on the numbers.
+
+    >>> filled([jax.ShapeDtypeStruct((2,), np.float32)])
+    [array([0.01, 0.01], dtype=float32)]
+    """
+    return jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes)

@@ -27,6 +27,7 @@ python run.py --config FILE[:VARIANT] [--config.FIELD=VALUE ...] [options]
   --multihost               this process is one of several (docs/tpu_vm.md); where JAX cannot find
                             the others: --coordinator=HOST:PORT --processes=N --process=I
   --show                    print the experiment's fields, what they mean, and stop
+  --plan                    print what each training needs here (memory, disk, minutes), and stop
   --help [NAME]             this page; with the name of an experiment, or after --config FILE,
                             what that experiment does and gives
 

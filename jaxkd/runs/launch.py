@@ -28,7 +28,7 @@ from jaxkd.runs.fields import (
 from jaxkd.runtime import hosts
 
 _OPTIONS = ["config", "workdir", "tensorboard", "profile", "multihost", "coordinator", "processes",
-            "process", "show"]  # fmt: skip
+            "process", "show", "plan"]  # fmt: skip
 
 
 def launch(argv: Sequence[str]) -> int:
@@ -50,6 +50,7 @@ def launch(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("processes", 0, "", flag_values=values)
     flags.DEFINE_integer("process", -1, "", flag_values=values)
     flags.DEFINE_boolean("show", False, "", flag_values=values)
+    flags.DEFINE_boolean("plan", False, "", flag_values=values)
     try:
         left = values(rest)
     except flags.UnrecognizedFlagError as error:
@@ -76,13 +77,14 @@ def launch(argv: Sequence[str]) -> int:
     # Arms of an experiment, its seeds and a resumed run are the same programs: compile them once.
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    where = dict(name=file.stem, variant=variant, workdir=pathlib.Path(values.workdir), cache=cache)
+    if values.plan:
+        runner.plan(experiment, **where)
+        return 0
     runner.run(
         experiment,
-        name=file.stem,
-        variant=variant,
         command=shlex.join(["python", pathlib.Path(argv[0]).name, *argv[1:]]),
-        workdir=pathlib.Path(values.workdir),
-        cache=cache,
+        **where,
         tensorboard=values.tensorboard,
         profile=values.profile,
         stopping=lambda: bool(stop_asked),

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxkd.checkpoint.series import check_disk
 from jaxkd.data.rows.base import Rows
 from jaxkd.report.write import summary_table, write
 from jaxkd.runs import results
@@ -25,10 +26,11 @@ from jaxkd.runs.folders import (
     read_record,
     write_json,
 )
+from jaxkd.runs.needs import Needs, check_memory, needs
 from jaxkd.runs.outline import outline
 from jaxkd.runs.plan import Configs, check_one, check_plan, planned
 from jaxkd.runs.sub_runs import add_sub_runs
-from jaxkd.runtime import hosts
+from jaxkd.runtime import hosts, memory
 from jaxkd.tasks.task import task_for
 from jaxkd.train.log import last_of_splits
 
@@ -112,6 +114,43 @@ def run(
         display.table(summary_table(collected))
         display.say(f"report: {folder / 'report.html'}")
     return folder
+
+
+def plan(
+    experiment: Experiment,
+    *,
+    name: str,
+    variant: str,
+    workdir: pathlib.Path,
+    cache: pathlib.Path,
+    display: Display | None = None,
+) -> Needs:
+    """What `run` would do and need, measured on this machine; writes nothing in `workdir`.
+
+    Raises:
+      ValueError: if a stage needs more memory than there is.
+      OSError: if the checkpoints need more disk than there is.
+    """
+    experiment.resolve()
+    experiment.check()
+    display = display or Display()
+    folder = workdir / f"{name}-{variant}"
+    display.say(f"{experiment.title}\n{folder}")
+    rows = None if experiment.data is None else experiment.data.open(cache)
+    if rows is not None:
+        _announce(rows, display, experiment.data)
+    task = experiment.task or (None if rows is None else task_for(rows))
+    seed, fingerprints = experiment.seeds[0], {}
+    for stage_name, stage in experiment.stages.items():
+        fingerprints[stage_name] = fingerprint_of(stage, seed, rows, fingerprints, experiment.task)
+    stages = folder / str(seed)
+    configs = check_plan(experiment.stages, rows, stages, fingerprints)
+    done = [each for each in fingerprints if finished(stages / each, fingerprints[each])]
+    measured = needs(experiment.stages, configs, rows, task, seed, done)
+    display.table(measured.table)
+    check_memory(measured.memory, memory.available())
+    check_disk(workdir, measured.disk * len(experiment.seeds))
+    return measured
 
 
 def run_stage(stage: Any, workspace: Workspace, fingerprint: str, title: str) -> dict[str, Any]:

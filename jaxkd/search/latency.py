@@ -18,6 +18,7 @@ import scipy.optimize
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.ranges import field
+from jaxkd.core.tree import filled
 from jaxkd.export.bundle.format import Bundle, bench
 from jaxkd.export.formats import Onnx
 from jaxkd.models import families
@@ -102,11 +103,6 @@ class Latency:
 
         weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
         return run
-
-
-def filled(shapes: Params) -> Params:
-    """Parameters of these shapes; which numbers they are does not change the time."""
-    return jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes)
 
 
 def _clocked(run: Callable[[], Any]) -> Timed:

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import optax
 
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
 from jaxkd.core.batch import Batch, check_batch
+from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.feed import Recall
 from jaxkd.decode.suppressed import suppressed_tokens
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import OnPolicy, mixer
 from jaxkd.distil.solved import BATCHES, with_solved_matrices
-from jaxkd.distil.step import State, initial_state, make_step, model_of, rest_of
+from jaxkd.distil.step import State, Step, initial_state, make_step, model_of, rest_of
 from jaxkd.distil.teacher import dequantise, teacher_outputs
 from jaxkd.models import decoder, families
 from jaxkd.models.config import NO_CLASSIFIER
@@ -74,29 +76,20 @@ def fit(
     batches = workspace.rows.for_model(config).batches(
         "validation", stage.batch_size, stage.evaluate_rows
     )
-    term_params = _term_params(
+    own = term_params(
         terms, workspace.seed, (model, params), (teacher_model, teacher_params), batches
     )
-    if term_params:
+    if own:
         params = params | {"terms": _solved(
-            stage, workspace, config, terms, term_params, (model, params),
+            stage, workspace, config, terms, own, (model, params),
             (teacher_model, teacher_params), recall,
         )}  # fmt: skip
     optimiser = stage.optimiser.build(params, stage.steps, stage.freeze)
-    step = make_step(
-        model,
-        terms,
-        optimiser,
-        seed=workspace.seed,
-        teacher=teacher_model,
-        layer_drop=stage.layer_drop,
-        dropout=config.drops,
-        accumulate=stage.accumulate,
-        chunk=stage.chunk,
-        mix=_mix(stage.on_policy, model, config, workspace),
+    step = training_step(
+        stage, workspace.seed, workspace.rows, config, terms, optimiser, teacher_model
     )
     savers = _Savers.of(workspace, config)
-    check_space(savers.series.folder, 4 * 3 * layerwise.nbytes(params))
+    check_space(savers.series.folder, disk_needed(params))
     log = MetricLog(
         workspace.folder / "metrics.jsonl",
         workspace.tensorboard,
@@ -165,6 +158,39 @@ def fit(
     return numbers | (savers.note(stage.patience) if stage.patience else {})
 
 
+def disk_needed(params: Params) -> int:
+    """Bytes of a training's checkpoints, at most, with Adam's two means of every parameter.
+
+    The newest two are kept, one is being written, and one is for the best model.
+    """
+    return 4 * 3 * layerwise.nbytes(params)
+
+
+def training_step(
+    stage: Any,
+    seed: int,
+    rows: Rows,
+    config: families.Config,
+    terms: objective.Terms,
+    optimiser: optax.GradientTransformation,
+    teacher: Model | None,
+) -> Step:
+    """The step of a `Train` stage."""
+    model = families.build(config)
+    return make_step(
+        model,
+        terms,
+        optimiser,
+        seed=seed,
+        teacher=teacher,
+        layer_drop=stage.layer_drop,
+        dropout=config.drops,
+        accumulate=stage.accumulate,
+        chunk=stage.chunk,
+        mix=_mix(stage.on_policy, model, config, seed, rows),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Savers:
     """Where a training's states go."""
@@ -230,19 +256,19 @@ def _is_causal(config: families.Config) -> bool:
     return isinstance(config, decoder.Config)
 
 
-def _mix(how: OnPolicy, model: Model, config: families.Config, workspace: Workspace) -> Any:
+def _mix(how: OnPolicy, model: Model, config: families.Config, seed: int, rows: Rows) -> Any:
     if not how.share:
         return None
-    tokenizer = workspace.rows.tokenizer
+    tokenizer = rows.tokenizer
     return mixer(
         model,
         config,
         how,
-        seed=workspace.seed,
+        seed=seed,
         end=tokenizer.sep,
         pad=tokenizer.pad,
         suppress_tokens=suppressed_tokens(
-            tokenizer, config.vocabulary, beginning=workspace.rows.target_beginning
+            tokenizer, config.vocabulary, beginning=rows.target_beginning
         ),
     )
 
@@ -289,7 +315,7 @@ def _solved(
     return with_solved_matrices(terms, own, outputs, both, batches)
 
 
-def _term_params(
+def term_params(
     terms: objective.Terms,
     seed: int,
     student: tuple[Model, Params],

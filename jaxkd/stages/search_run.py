@@ -12,13 +12,14 @@ import jax
 import numpy as np
 
 from jaxkd.core.random import numpy_stream
+from jaxkd.core.tree import filled
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runs.folders import write_json
 from jaxkd.runtime.compilations import compilations
 from jaxkd.search.candidates import IMPORTANCE_BATCHES, ShortDistillation, Starts
 from jaxkd.search.controller import Controller
-from jaxkd.search.latency import Table, Timed, filled, fitted, in_turns
+from jaxkd.search.latency import Table, Timed, fitted, in_turns
 from jaxkd.search.optimisers import Evolution, Optimiser, Outcome, Random
 from jaxkd.search.reward import Measured, Reward, pareto_front
 from jaxkd.search.sampled import Sampled

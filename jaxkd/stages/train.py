@@ -19,6 +19,7 @@ from jaxkd.models.quantised import TEACHER_DTYPES, megabytes, quantise
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runs.folders import read_record
 from jaxkd.stages import tokenizer
+from jaxkd.stages.cost import Cost, training_cost
 from jaxkd.stages.fit import Teacher, fit
 from jaxkd.stages.generate import check_pairs
 from jaxkd.stages.label import Label, open_store, recall_from
@@ -199,6 +200,13 @@ class Train:
         if not self.epochs:
             return self.steps
         return max(1, min(self.steps, math.ceil(self.epochs * rows / self.batch_size)))
+
+    def cost(self, configs: dict[str, Any], rows: Rows, task: Any, seed: int) -> Cost | None:
+        """What the training will need; None if its models are not known yet."""
+        student, teacher = configs.get(self.source), configs.get(self.teacher)
+        if student is None or (self.teacher and teacher is None):
+            return None
+        return training_cost(self, student, teacher, self.terms or task.terms(), rows, seed)
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         if self.train_if == "new_head" and not _new_head(workspace.stage_folder(self.source)):

@@ -123,7 +123,7 @@ def test_a_full_disk_is_said_and_the_older_checkpoints_kept(tmp_path, monkeypatc
 
 def test_too_small_a_disk_is_said_before_any_work(tmp_path):
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-    with pytest.raises(OSError, match="MB free, and the checkpoints of this stage need about"):
+    with pytest.raises(OSError, match="MB free, and the checkpoints need about"):
         series.check_space(tmp_path, 2 * free)
     series.check_space(tmp_path, 1000)
 

@@ -1,8 +1,8 @@
 """Every operator of our whole-model files is in the tables of TensorRT's parser, with its types.
 
 The tables are docs/operators.md of onnx/onnx-tensorrt, release 8.0, 8.4, 8.5 and 10.15: what stands
-there is necessary, not sufficient. The parser's releases 11.0 to 11.5 remove no operator: their notes
-name additions only (Swish, DFT, GridSample in 3D, Squeeze without axes).
+there is necessary, not sufficient. The parser's releases 11.0 to 11.5 remove no operator: their
+notes name additions only (Swish, DFT, GridSample in 3D, Squeeze without axes).
 """
 
 import onnx

@@ -1,0 +1,83 @@
+"""`run.py --plan`: what each training needs is what its step has, and too much is refused."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import pytest
+
+from jaxkd.models import families
+from jaxkd.runs import runner
+from jaxkd.runs.needs import check_memory
+from jaxkd.runtime import memory
+from jaxkd.stages.cost import training_cost
+from jaxkd.tasks.task import task_for
+from tests.stages import small
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return small.write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def cost_of(corpus, tmp_path):
+    experiment = small.experiment(corpus)
+    return functools.partial(_cost_of, experiment, experiment.data.open(tmp_path))
+
+
+def _cost_of(experiment, rows, **changes):
+    stage = dataclasses.replace(experiment.stages["teacher"], **changes)
+    config = experiment.stages["teacher_init"].plan({}, rows)
+    return training_cost(stage, config, None, task_for(rows).terms(), rows, 0), config
+
+
+def test_weights_optimiser_and_steps_are_those_of_the_training(cost_of):
+    cost, config = cost_of()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(families.build(config).shapes))
+    assert cost.parameters == parameters
+    assert cost.weights == 4 * parameters
+    # Adam's two means of each parameter, and a few counters.
+    assert 8 * parameters <= cost.optimiser <= 8 * parameters + 64
+    assert cost.disk == 12 * 4 * parameters
+    assert cost.seconds > 0
+    assert cost.memory == cost.weights + cost.optimiser + cost.activations
+
+
+def test_what_is_frozen_has_no_optimiser_state(cost_of):
+    cost, _ = cost_of()
+    frozen, _ = cost_of(freeze=("embed/*",))
+    assert frozen.weights == cost.weights and frozen.optimiser < cost.optimiser
+
+
+def test_micro_batches_hold_fewer_activations(cost_of):
+    sizes = [cost_of(accumulate=n, batch_size=64)[0].activations for n in (1, 4)]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_plan_says_what_a_run_has_done_and_writes_nothing(corpus, tmp_path):
+    experiment = functools.partial(small.experiment, corpus)
+    where = dict(name="small", variant="x", workdir=tmp_path / "runs", cache=tmp_path)
+    planned = runner.plan(experiment(), **where)
+    assert not (tmp_path / "runs").exists()
+    trainings = [n for n, s in experiment().stages.items() if type(s).__name__ == "Train"]
+    assert list(planned.memory) == trainings and planned.minutes > 0
+    runner.run(experiment(), command="", **where)
+    again = runner.plan(experiment(), **where)
+    assert again.memory == {} and again.disk == 0
+    assert all("done" in row for row in again.table.rows)
+
+
+def test_a_training_that_needs_more_memory_than_there_is_is_refused(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 100_000)
+    with pytest.raises(ValueError, match=r"'teacher' needs about .* GB .*batch_size"):
+        where = dict(name="small", variant="x", workdir=tmp_path / "r", cache=tmp_path)
+        runner.plan(small.experiment(corpus), **where)
+    check_memory({"teacher": 10**15}, None)  # where nothing says how much there is
+
+
+def test_this_machine_says_how_much_memory_it_has():
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    total = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemTotal")))
+    assert total / 100 < memory.available() <= total
