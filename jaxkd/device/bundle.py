@@ -79,6 +79,7 @@ class Bundle:
         for block, tier in zip(self.blocks, tiers):
             block.place(tier)
         memory.trim()
+        memory.keep_freed()
         return tiers
 
     def reference_difference(self):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import optax
 
 from jaxkd.checkpoint import layerwise
 from jaxkd.checkpoint.series import Series, check_space
@@ -172,7 +171,7 @@ def training_step(
     rows: Rows,
     config: families.Config,
     terms: objective.Terms,
-    optimiser: optax.GradientTransformation,
+    optimiser: Any,  # an optax.GradientTransformation
     teacher: Model | None,
 ) -> Step:
     """The step of a `Train` stage."""

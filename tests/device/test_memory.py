@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -168,3 +169,34 @@ def test_tiers_answer_alike_and_a_budget_is_kept(tmp_path):
         np.testing.assert_allclose(other, answers[0], atol=1e-6)
     with pytest.raises(NoMemory, match="one layer takes .* int8 weights need less"):
         Bundle(tmp_path / "b", 1e6)
+
+
+FAULTS = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from jaxkd.device import memory
+memory.keep_freed()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        arrays = [np.ones(3 * 2**20, np.uint8) for _ in range(4)]
+        del arrays
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.parametrize(
+    "user, least, most", [({}, 0, 10), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, 2000, 4000)]
+)
+def test_freed_memory_is_used_again_unless_the_user_says_otherwise(user, least, most):
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("not glibc")
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, str(ROOT)], capture_output=True, text=True, check=True,
+        env={"PATH": "", "OPENBLAS_NUM_THREADS": "1"} | user,
+    )  # fmt: skip
+    # 12 MB are 3,072 pages of 4 kB.
+    assert least <= float(done.stdout) <= most

@@ -21,9 +21,18 @@ def corpus(tmp_path_factory):
     return small.write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+def on_one_device(corpus):
+    """Programs of eight devices would take most of the time of these tests to compile."""
+    experiment = small.experiment(corpus)
+    for stage in experiment.stages.values():
+        if hasattr(stage, "parallel"):
+            stage.parallel = "jitted"
+    return experiment
+
+
 @pytest.fixture
 def cost_of(corpus, tmp_path):
-    experiment = small.experiment(corpus)
+    experiment = on_one_device(corpus)
     return functools.partial(_cost_of, experiment, experiment.data.open(tmp_path))
 
 
@@ -45,6 +54,12 @@ def test_weights_optimiser_and_steps_are_those_of_the_training(cost_of):
     assert cost.memory == cost.weights + cost.optimiser + cost.activations
 
 
+def test_of_several_devices_each_has_its_part_of_the_batch(cost_of):
+    alone = cost_of(batch_size=64)[0]
+    shared = cost_of(batch_size=64, parallel="pmapped")[0]
+    assert shared.weights == alone.weights and shared.activations < 0.5 * alone.activations
+
+
 def test_what_is_frozen_has_no_optimiser_state(cost_of):
     cost, _ = cost_of()
     frozen, _ = cost_of(freeze=("embed/*",))
@@ -57,7 +72,7 @@ def test_micro_batches_hold_fewer_activations(cost_of):
 
 
 def test_a_plan_says_what_a_run_has_done_and_writes_nothing(corpus, tmp_path):
-    experiment = functools.partial(small.experiment, corpus)
+    experiment = functools.partial(on_one_device, corpus)
     where = dict(name="small", variant="x", workdir=tmp_path / "runs", cache=tmp_path)
     planned = runner.plan(experiment(), **where)
     assert not (tmp_path / "runs").exists()
@@ -73,7 +88,7 @@ def test_a_training_that_needs_more_memory_than_there_is_is_refused(corpus, tmp_
     monkeypatch.setattr(memory, "available", lambda: 100_000)
     with pytest.raises(ValueError, match=r"'teacher' needs about .* GB .*batch_size"):
         where = dict(name="small", variant="x", workdir=tmp_path / "r", cache=tmp_path)
-        runner.plan(small.experiment(corpus), **where)
+        runner.plan(on_one_device(corpus), **where)
     check_memory({"teacher": 10**15}, None)  # where nothing says how much there is
 
 
