@@ -37,7 +37,7 @@ def needs(
       configs: the planned models (runs/plan.py); a stage whose models are not known is not
         measured, and the caption names it.
     """
-    lines, memory, disk, minutes, unknown = [], {}, 0, 0.0, []
+    lines, memory, disk, minutes, unknown, others = [], {}, 0, 0.0, [], []
     for name, stage in stages.items():
         config, cells = configs.get(name), [ABSENT] * 7
         if config is not None:
@@ -60,6 +60,8 @@ def needs(
                     f"{cost.steps:,}",
                     number(spent),
                 ]
+        elif hasattr(stage, "steps_over"):
+            others.append(name)
         elif config is not None:
             disk += nbytes(shapes)
         lines.append((name, *cells))
@@ -67,8 +69,10 @@ def needs(
         f"Trainings take {number(minutes)} minutes and {_megabytes(disk)} MB of disk for a seed. "
         "MB of memory are of each device; activations are what the compiled step holds besides "
         "weights and optimiser, gradients too. Minutes: a few steps of the largest of 16 batches, "
-        "times the steps, without evaluation; stages that do not train are not measured."
+        "times the steps, without evaluation. Stages that do not train are not measured."
     )
+    if others:
+        caption += f" Nor are: {', '.join(others)}."
     if unknown:
         caption += f" Not known before earlier stages have run: {', '.join(unknown)}."
     header = ("stage", "parameters", "weights [MB]", "optimiser [MB]", "activations [MB]",

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -100,6 +101,17 @@ def training_cost(
         activations=analysis.temp_size_in_bytes if analysis is not None else 0,
         disk=disk_needed(params),
         seconds=seconds / TIMED_STEPS * float(np.mean(tokens) / max(tokens)),
+        steps=steps,
+    )
+
+
+def of_all(costs: Sequence[Cost], times: int = 1) -> Cost:
+    """Of trainings one after another, each `times` times: memory is that of the largest."""
+    steps = times * sum(cost.steps for cost in costs)
+    return dataclasses.replace(
+        max(costs, key=lambda cost: cost.memory),
+        disk=times * sum(cost.disk for cost in costs),
+        seconds=times * sum(cost.seconds * cost.steps for cost in costs) / steps,
         steps=steps,
     )
 

@@ -9,6 +9,7 @@ from jaxkd.data.rows.base import Rows
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages import tokenizer
+from jaxkd.stages.cost import Cost, of_all
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.models import load_model, save_model
 from jaxkd.stages.train import Train
@@ -54,6 +55,13 @@ class Sweep:
     def plan(self, configs: dict[str, Any], rows: Rows | None) -> families.Config | None:
         """The config of the model this stage will leave."""
         return self.train.plan(configs, rows)
+
+    def cost(self, configs: dict[str, Any], rows: Rows, task: Any, seed: int) -> Cost | None:
+        """What all trainings will need; None if their models are not known yet."""
+        each = (dataclasses.replace(self.train, batch_size=size) for size in self.batch_sizes)
+        costs = [train.cost(configs, rows, task, seed) for train in each]
+        known = [cost for cost in costs if cost is not None]
+        return of_all(known, len(self.learning_rates)) if len(known) == len(costs) else None
 
     def check_config(self, configs: dict[str, Any], rows: Rows) -> None:
         """Raise ValueError if models, terms and data do not fit."""

@@ -11,7 +11,8 @@ from jaxkd.models import families
 from jaxkd.runs import runner
 from jaxkd.runs.needs import check_memory
 from jaxkd.runtime import memory
-from jaxkd.stages.cost import training_cost
+from jaxkd.stages.cost import Cost, of_all, training_cost
+from jaxkd.stages.sweep import Sweep
 from jaxkd.tasks.task import task_for
 from tests.stages import small
 
@@ -69,6 +70,27 @@ def test_what_is_frozen_has_no_optimiser_state(cost_of):
 def test_micro_batches_hold_fewer_activations(cost_of):
     sizes = [cost_of(accumulate=n, batch_size=64)[0].activations for n in (1, 4)]
     assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_trainings_one_after_another_add_up():
+    small_one = Cost(10, 40, 80, 100, disk=1000, seconds=0.5, steps=4)
+    large_one = Cost(10, 40, 80, 300, disk=1000, seconds=2.0, steps=2)
+    both = of_all([small_one, large_one], times=3)
+    assert both.memory == 420 and both.disk == 6000 and both.steps == 18
+    assert both.seconds * both.steps == pytest.approx(3 * (4 * 0.5 + 2 * 2.0))
+
+
+def test_a_sweep_needs_what_its_largest_batch_does(corpus, tmp_path):
+    experiment = on_one_device(corpus)
+    rows = experiment.data.open(tmp_path)
+    train = experiment.stages["teacher"]
+    config = experiment.stages["teacher_init"].plan({}, rows)
+    sweep = Sweep(train, learning_rates=(1e-4, 1e-3, 1e-2), batch_sizes=(4, 32))
+    cost = sweep.cost({train.source: config}, rows, task_for(rows), 0)
+    largest = dataclasses.replace(train, batch_size=32)
+    alone = training_cost(largest, config, None, task_for(rows).terms(), rows, 0)
+    assert cost.memory == alone.memory and cost.steps == 2 * 3 * train.steps
+    assert sweep.cost({}, rows, task_for(rows), 0) is None
 
 
 def test_a_plan_says_what_a_run_has_done_and_writes_nothing(corpus, tmp_path):
