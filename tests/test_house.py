@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import sys
+import tomllib
 
 import pytest
 
@@ -92,3 +93,15 @@ def test_a_file_opens_with_what_it_is_and_has_at_most_400_lines(file):
 def test_nothing_is_called_a_helper():
     for file in FILES:
         assert file.stem not in {"utils", "util", "common", "helpers", "misc"}
+
+
+def test_shapes_are_checked_in_every_package_that_has_them():
+    options = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["tool"]["pytest"]
+    words = options["ini_options"]["addopts"].split()
+    (listed,) = (w.partition("=")[2].split(",") for w in words if w.startswith("--jaxtyping"))
+    with_shapes = {
+        f"jaxkd.{file.relative_to('jaxkd').parts[0]}"
+        for file in pathlib.Path("jaxkd").rglob("*.py")
+        if "jaxtyping" in {name.partition(".")[0] for name in imports(file)}
+    }
+    assert with_shapes <= set(listed)

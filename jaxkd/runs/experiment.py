@@ -70,6 +70,9 @@ class Stage(Protocol):
     #   those of earlier stages by name, None where it is not known.
     # `check_config(configs, rows)` raises ValueError once data and configs are known, before any
     #   stage runs.
+    # `steps_over(rows)` returns its training steps, at most, over that many training rows.
+    # `cost(configs, rows, task, seed, free)` returns what its training needs (stages/cost.py), or
+    #   None; --plan shows it.
 
 
 @dataclasses.dataclass

@@ -69,9 +69,6 @@ def launch(argv: Sequence[str]) -> int:
 
     if values.multihost or values.coordinator or values.processes or values.process >= 0:
         hosts.start(values.coordinator, values.processes, values.process)
-    stop_asked: list[bool] = []
-    signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))
-    signal.signal(signal.SIGINT, lambda *_: _interrupt(stop_asked))
     default = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxkd"
     cache = pathlib.Path(os.environ.get("JAXKD_CACHE", default))
     # Arms of an experiment, its seeds and a resumed run are the same programs: compile them once.
@@ -81,6 +78,9 @@ def launch(argv: Sequence[str]) -> int:
     if values.plan:
         runner.plan(experiment, **where)
         return 0
+    stop_asked: list[bool] = []
+    signal.signal(signal.SIGTERM, lambda *_: stop_asked.append(True))
+    signal.signal(signal.SIGINT, lambda *_: _interrupt(stop_asked))
     runner.run(
         experiment,
         command=shlex.join(["python", pathlib.Path(argv[0]).name, *argv[1:]]),

@@ -133,23 +133,30 @@ def plan(
     """
     experiment.resolve()
     experiment.check()
-    display = display or Display()
+    free = memory.available()  # before measuring takes some, which glibc may keep
+    if display is None:
+        display = Display() if hosts.first() else Display(console=Console(quiet=True))
     folder = workdir / f"{name}-{variant}"
     display.say(f"{experiment.title}\n{folder}")
     rows = None if experiment.data is None else experiment.data.open(cache)
     if rows is not None:
         _announce(rows, display, experiment.data)
     task = experiment.task or (None if rows is None else task_for(rows))
-    seed, fingerprints = experiment.seeds[0], {}
-    for stage_name, stage in experiment.stages.items():
-        fingerprints[stage_name] = fingerprint_of(stage, seed, rows, fingerprints, experiment.task)
-    stages = folder / str(seed)
-    configs = check_plan(experiment.stages, rows, stages, fingerprints)
-    done = [each for each in fingerprints if finished(stages / each, fingerprints[each])]
-    measured = needs(experiment.stages, configs, rows, task, seed, done)
+    configs, runs = {}, dict.fromkeys(experiment.stages, 0)
+    for seed in reversed(experiment.seeds):
+        fingerprints: dict[str, str] = {}
+        for stage_name, stage in experiment.stages.items():
+            fingerprints[stage_name] = fingerprint_of(
+                stage, seed, rows, fingerprints, experiment.task
+            )
+        stages = folder / str(seed)
+        configs = check_plan(experiment.stages, rows, stages, fingerprints)
+        for each in runs:
+            runs[each] += finished(stages / each, fingerprints[each]) is None
+    measured = needs(experiment.stages, configs, rows, task, experiment.seeds[0], runs, free)
     display.table(measured.table)
-    check_memory(measured.memory, memory.available())
-    check_disk(workdir, measured.disk * len(experiment.seeds))
+    check_memory(measured.memory, free)
+    check_disk(workdir, measured.disk)
     return measured
 
 

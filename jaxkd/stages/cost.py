@@ -1,7 +1,8 @@
-"""What a training needs, from its compiled step and a few of its steps; nothing is trained."""
+"""What a training needs, from its compiled step and a few of its steps; nothing is learned."""
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +12,19 @@ import numpy as np
 
 from jaxkd.checkpoint.layerwise import nbytes
 from jaxkd.core.batch import Batch
+from jaxkd.core.random import numpy_stream
 from jaxkd.core.tree import filled, parameter_count
 from jaxkd.data.rows.base import Rows
 from jaxkd.distil import objective
 from jaxkd.distil.step import initial_state
 from jaxkd.models import families
 from jaxkd.models.quantised import quantise
-from jaxkd.stages.fit import disk_needed, term_params, training_step
+from jaxkd.stages.fit import term_params, training_step
 from jaxkd.train import parallel
 
 TIMED_STEPS = 3  # after one that compiles
-LOOKED_AT = 16  # batches, whose mean and largest size stand for all
+TIMED_RANDOM_STEPS = 10  # where some steps sample, or skip blocks
+LOOKED_AT = 16  # batches, whose mean size the minutes are of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Cost:
     weights: int  # of student and teacher
     optimiser: int  # the optimiser's state
     activations: int  # what the compiled step holds besides, gradients too: XLA's own number
-    disk: int  # bytes of checkpoints, at most
-    seconds: float  # of a step, the mean over batches
+    checkpoint: int  # bytes of a checkpoint
+    disk: int  # bytes of the checkpoints that stay
+    seconds: float  # of a step, the mean over batches; nan: it was too large to be run
     steps: int  # at most
 
     @property
@@ -48,16 +52,19 @@ def training_cost(
     terms: objective.Terms,
     rows: Rows,
     seed: int,
+    free: int | None = None,
 ) -> Cost:
-    """The cost of a `Train` stage, measured on these devices with parameters of no meaning.
+    """The cost of a `Train` stage on these devices, with parameters that are all the same number.
 
-    The largest of the first batches is compiled and timed; a teacher runs in every step, even if
-    its outputs will be stored.
+    Memory is that of the batch of the longest rows. Steps are timed unless they would not fit.
+
+    Args:
+      free: bytes of memory on each device; None: it is not known.
     """
-    devices = 1 if stage.parallel == "jitted" else jax.device_count() // stage.tensor
     run_step, place = parallel.strategy(stage.parallel, stage.tensor)
-    model = families.build(config)
+    model, rows = families.build(config), rows.for_model(config)
     params = model.arrange(filled(model.shapes))
+    parameters = parameter_count(params)
     teacher, teacher_params = None, None
     if teacher_config is not None:
         teacher = families.build(teacher_config)
@@ -65,44 +72,48 @@ def training_cost(
         if stage.teacher_dtype != "float32":
             whole = quantise(whole, stage.teacher_dtype)
         teacher_params = teacher.arrange(whole)
-    feed = rows.for_model(config).training(
-        seed=seed, batch_size=stage.batch_size, masking=stage.masking
-    )
     steps = stage.steps_over(len(rows.splits["train"]))
-    batches = [feed[i] for i in range(min(LOOKED_AT, steps))]
-    tokens = [_tokens(batch) for batch in batches]
-    largest = batches[int(np.argmax(tokens))]
+    largest = _longest(stage, rows, seed)
     own = term_params(terms, seed, (model, params), (teacher, teacher_params), [largest])
     params = params | ({"terms": filled(jax.eval_shape(lambda: own))} if own else {})
     optimiser = stage.optimiser.build(params, steps, stage.freeze)
-    step = training_step(stage, seed, rows, config, terms, optimiser, teacher)
     begin = functools.partial(initial_state, optimiser=optimiser)
-    part = jax.tree.map(lambda x: x[: x.shape[0] // devices], largest)
-    compiled = (
-        jax.jit(functools.partial(step, axis=None), donate_argnums=0)
-        .lower(jax.eval_shape(begin, params), teacher_params, part)
-        .compile()
-    )
-    analysis = compiled.memory_analysis()
-    state_bytes = nbytes(jax.eval_shape(begin, params).optimiser)
-    weights = nbytes(params) + nbytes(teacher_params)
-    sharded = devices if stage.parallel == "sharded" or jax.process_count() > 1 else 1
-    state, teacher_params = place(begin(place(params))), place(teacher_params)
-    running, seconds = run_step(step), 0.0
-    for number in range(1 + TIMED_STEPS):
-        began = time.perf_counter()
-        state, metrics = running(state, teacher_params, largest)
-        jax.block_until_ready((state, metrics))
-        seconds += time.perf_counter() - began if number else 0.0
-    return Cost(
-        parameters=parameter_count(params),
-        weights=weights // sharded,
-        optimiser=state_bytes // sharded,
-        activations=analysis.temp_size_in_bytes if analysis is not None else 0,
-        disk=disk_needed(params),
-        seconds=seconds / TIMED_STEPS * float(np.mean(tokens) / max(tokens)),
+    shapes = jax.eval_shape(begin, params)
+    checkpoint = nbytes((shapes.params, shapes.optimiser))
+    cost = Cost(
+        parameters=parameters,
+        weights=nbytes((params, teacher_params)),
+        optimiser=nbytes(shapes.optimiser),
+        activations=0,
+        checkpoint=checkpoint,
+        disk=2 * checkpoint + (nbytes(params) if stage.patience else 0),
+        seconds=math.nan,
         steps=steps,
     )
+    shards = jax.device_count() if run_step is parallel.sharded or stage.tensor > 1 else 1
+    if free is not None and cost.memory / shards > free:
+        return cost
+    state, teacher_params = place(begin(place(params))), place(teacher_params)
+    step = run_step(training_step(stage, seed, rows, config, terms, optimiser, teacher))
+    analysis = step.lower(state, teacher_params, largest).compile().memory_analysis()
+    cost = dataclasses.replace(
+        cost,
+        weights=_on_a_device((state.params, teacher_params)),
+        optimiser=_on_a_device(state.optimiser),
+        activations=0 if analysis is None else analysis.temp_size_in_bytes,
+    )
+    if free is not None and cost.memory > free:
+        return cost
+    feed = rows.training(seed=seed, batch_size=stage.batch_size, masking=stage.masking)
+    tokens = np.mean([_tokens(feed[i]) for i in range(min(LOOKED_AT, steps))])
+    random = stage.on_policy.share or stage.layer_drop
+    timed, seconds = TIMED_RANDOM_STEPS if random else TIMED_STEPS, 0.0
+    for number in range(1 + timed):
+        began = time.perf_counter()
+        state, metrics = step(state, teacher_params, largest)
+        jax.block_until_ready((state, metrics))
+        seconds += time.perf_counter() - began if number else 0.0
+    return dataclasses.replace(cost, seconds=seconds / timed * float(tokens) / _tokens(largest))
 
 
 def of_all(costs: Sequence[Cost], times: int = 1) -> Cost:
@@ -113,6 +124,23 @@ def of_all(costs: Sequence[Cost], times: int = 1) -> Cost:
         disk=times * sum(cost.disk for cost in costs),
         seconds=times * sum(cost.seconds * cost.steps for cost in costs) / steps,
         steps=steps,
+    )
+
+
+def _longest(stage: Any, rows: Rows, seed: int) -> Batch:
+    """A batch of the longest rows of the training split."""
+    train = rows.splits["train"]
+    lengths = rows.sort_keys(train)
+    order = np.arange(len(train)) if lengths is None else np.argsort(-lengths, kind="stable")
+    chosen = np.resize(order[: stage.batch_size], stage.batch_size)
+    return rows.draw(train[np.sort(chosen)], numpy_stream(seed, "longest", 0), stage.masking)
+
+
+def _on_a_device(tree: Any) -> int:
+    """Bytes of an array, or of its part, on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
     )
 
 

@@ -88,7 +88,7 @@ def fit(
         stage, workspace.seed, workspace.rows, config, terms, optimiser, teacher_model
     )
     savers = _Savers.of(workspace, config)
-    check_space(savers.series.folder, disk_needed(params))
+    check_space(savers.series.folder, 4 * 3 * layerwise.nbytes(params))
     log = MetricLog(
         workspace.folder / "metrics.jsonl",
         workspace.tensorboard,
@@ -155,14 +155,6 @@ def fit(
         workspace.display.stop()
     numbers = {"steps": int(state.step), "resumed_at": resumed}
     return numbers | (savers.note(stage.patience) if stage.patience else {})
-
-
-def disk_needed(params: Params) -> int:
-    """Bytes of a training's checkpoints, at most, with Adam's two means of every parameter.
-
-    The newest two are kept, one is being written, and one is for the best model.
-    """
-    return 4 * 3 * layerwise.nbytes(params)
 
 
 def training_step(

@@ -56,10 +56,12 @@ class Sweep:
         """The config of the model this stage will leave."""
         return self.train.plan(configs, rows)
 
-    def cost(self, configs: dict[str, Any], rows: Rows, task: Any, seed: int) -> Cost | None:
+    def cost(
+        self, configs: dict[str, Any], rows: Rows, task: Any, seed: int, free: int | None = None
+    ) -> Cost | None:
         """What all trainings will need; None if their models are not known yet."""
         each = (dataclasses.replace(self.train, batch_size=size) for size in self.batch_sizes)
-        costs = [train.cost(configs, rows, task, seed) for train in each]
+        costs = [train.cost(configs, rows, task, seed, free) for train in each]
         known = [cost for cost in costs if cost is not None]
         return of_all(known, len(self.learning_rates)) if len(known) == len(costs) else None
 

@@ -201,12 +201,14 @@ class Train:
             return self.steps
         return max(1, min(self.steps, math.ceil(self.epochs * rows / self.batch_size)))
 
-    def cost(self, configs: dict[str, Any], rows: Rows, task: Any, seed: int) -> Cost | None:
-        """What the training will need; None if its models are not known yet."""
+    def cost(
+        self, configs: dict[str, Any], rows: Rows, task: Any, seed: int, free: int | None = None
+    ) -> Cost | None:
+        """What the training will need; None if its models or stored targets are not known yet."""
         student, teacher = configs.get(self.source), configs.get(self.teacher)
-        if student is None or (self.teacher and teacher is None):
+        if student is None or self.labels or (self.teacher and teacher is None):
             return None
-        return training_cost(self, student, teacher, self.terms or task.terms(), rows, seed)
+        return training_cost(self, student, teacher, self.terms or task.terms(), rows, seed, free)
 
     def run(self, workspace: Workspace) -> dict[str, Any]:
         if self.train_if == "new_head" and not _new_head(workspace.stage_folder(self.source)):

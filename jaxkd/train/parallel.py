@@ -1,4 +1,7 @@
-"""One step, on one device or on all of them; nothing else places arrays or cuts batches."""
+"""One step, on one device or on all of them; nothing else places arrays or cuts batches.
+
+What runs a step also has `lower(state, teacher, batch)`, as `jax.jit` has.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -48,6 +51,9 @@ def pmapped(step: Callable, devices: Sequence[jax.Device] | None = None) -> Call
     def split(state: Any, teacher: Any, batch: Batch) -> Any:
         return mapped(state, teacher, batch.split(len(devices)))
 
+    split.lower = lambda state, teacher, batch: mapped.lower(
+        state, teacher, batch.split(len(devices))
+    )
     return split
 
 
@@ -76,17 +82,26 @@ def sharded(
     def alone(state: Any, teacher: Any, batch: Batch) -> Any:
         return step(state, teacher, batch, None)
 
-    def call(state: Any, teacher: Any, batch: Batch) -> Any:
+    def program(state: Any) -> Any:
         nonlocal compiled
-        check_batch(batch.rows, 1, mesh.shape[DATA])
         if compiled is None:
             kept = jax.tree.map(lambda x: x.sharding, state)
             compiled = jax.jit(alone, donate_argnums=0, out_shardings=(kept, everywhere))
-        with jax.set_mesh(mesh):
-            return compiled(
-                state, teacher, jax.tree.map(lambda x: device_put_sharded(x, rows), batch)
-            )
+        return compiled
 
+    def on_mesh(batch: Batch) -> Batch:
+        check_batch(batch.rows, 1, mesh.shape[DATA])
+        return jax.tree.map(lambda x: device_put_sharded(x, rows), batch)
+
+    def call(state: Any, teacher: Any, batch: Batch) -> Any:
+        with jax.set_mesh(mesh):
+            return program(state)(state, teacher, on_mesh(batch))
+
+    def lower(state: Any, teacher: Any, batch: Batch) -> Any:
+        with jax.set_mesh(mesh):
+            return program(state).lower(state, teacher, on_mesh(batch))
+
+    call.lower = lower
     return call
 
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import platform
+import resource
 import subprocess
 import sys
 
@@ -189,7 +190,7 @@ print(faults())
 
 
 @pytest.mark.parametrize(
-    "user, least, most", [({}, 0, 10), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, 2000, 4000)]
+    "user, least, most", [({}, 0, 0.01), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, 0.7, 1.3)]
 )
 def test_freed_memory_is_used_again_unless_the_user_says_otherwise(user, least, most):
     if platform.libc_ver()[0] != "glibc":
@@ -198,5 +199,5 @@ def test_freed_memory_is_used_again_unless_the_user_says_otherwise(user, least, 
         [sys.executable, "-c", FAULTS, str(ROOT)], capture_output=True, text=True, check=True,
         env={"PATH": "", "OPENBLAS_NUM_THREADS": "1"} | user,
     )  # fmt: skip
-    # 12 MB are 3,072 pages of 4 kB.
-    assert least <= float(done.stdout) <= most
+    pages = 12 * 2**20 / resource.getpagesize()
+    assert least * pages <= float(done.stdout) <= most * pages
