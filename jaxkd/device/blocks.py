@@ -9,14 +9,21 @@ from jaxkd.device.folder import entry
 from jaxkd.device.onnx_bytes import with_weights
 from jaxkd.device.residency import MAPPED, RESIDENT, STREAMED
 
+# Bytes of weights below which a graph's work is less than waking threads for it.
+SMALL = 10**6
+
 
 class Graphs:
-    """The sessions of a bundle's graphs, each made when it is first run."""
+    """The sessions of a bundle's graphs, each made when it is first run.
+
+    `bytes` is by graph, of the largest weights of blocks that it is run with.
+    """
 
     def __init__(self, folder, threads=0):
         self.folder = folder
         self.described = entry(folder.manifest, "graphs", dict)
         self.threads = threads
+        self.bytes = {}
         self._sessions = {}
 
     def weights_of(self, name):
@@ -38,8 +45,9 @@ class Graphs:
         try:
             if weights is not None:
                 model = with_weights(model, weights)
+            large = bool(described["weights"]) and self.bytes.get(name, SMALL) >= SMALL
             session = onnxruntime.InferenceSession(
-                model, self._options(bool(described["weights"])), providers=["CPUExecutionProvider"]
+                model, self._options(large), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has classes of its own for each kind
             refuse_memory(error)
@@ -55,7 +63,6 @@ class Graphs:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors: its warnings are about the machine
-        # A head's work is less than waking threads for it.
         options.intra_op_num_threads = self.threads if large else 1
         options.inter_op_num_threads = 1
         # Memory goes back to the system after each run; the arena would keep the most ever used.
@@ -126,6 +133,7 @@ class Block:
         self.needed = {}
         for key, name in self.names.items():
             self.needed[key] = graphs.weights_of(name)
+            graphs.bytes[name] = max(graphs.bytes.get(name, 0), self.tensors.bytes)
             missing = [each for each in self.needed[key] if each not in self.tensors.described]
             if missing:
                 raise DamagedBundle("{} lacks the weights {}.".format(what, ", ".join(missing[:3])))
