@@ -104,8 +104,9 @@ class EarlyExit:
     ) -> tuple[Any, _Running, dict[str, Any]]:
         """Embedding, and the blocks that all rows of a batch go through together.
 
-        As `_run_blocks` from block 0 on, in conditions within each other: on a CPU a loop of one
-        row takes 6% more time.
+        As `_run_blocks` from block 0 on, in conditions within each other. As a loop, batches of one
+        row took 0 to 9% more time (MiniLM-L6's shape, 64 tokens, three mean depths, 9 rounds in
+        turns, 2 cores of a Xeon).
         """
         state, block_inputs = self._embedded(params, batch)
 

@@ -32,10 +32,11 @@ _OPTIONS = ["config", "workdir", "tensorboard", "profile", "multihost", "coordin
 
 
 def launch(argv: Sequence[str]) -> int:
-    """Run an experiment, or print its fields; returns the exit status.
+    """Run an experiment, or print its fields or what it will need; returns the exit status.
 
     Raises:
-      ValueError: for an experiment, option or value that does not exist.
+      ValueError: for an experiment, option or value that does not exist; with --plan for a
+        training that needs more memory than there is.
     """
     file, variant, rest = _which(argv)
     experiment, variant = _load(file, variant)
