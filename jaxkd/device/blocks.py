@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxkd.device.errors import DamagedBundle, NoMemory
 from jaxkd.device.folder import entry
-from jaxkd.device.onnx_bytes import with_weights
+from jaxkd.device.onnx_bytes import Piece, joined, with_weights
 from jaxkd.device.residency import MAPPED, RESIDENT, STREAMED
 
 # Bytes of weights below which a graph's work is less than waking threads for it.
@@ -38,21 +38,54 @@ class Graphs:
 
     def session(self, name, weights=None):
         """A new session; `weights` become constants of it."""
+        described = self._described(name)
+        large = bool(described["weights"]) and self.bytes.get(name, SMALL) >= SMALL
+
+        def model():
+            content = self._content(name)
+            return content if weights is None else with_weights(content, weights)
+
+        return self._session(name, model, self._options(large))
+
+    def joined_session(self, names, weights, inputs):
+        """One session of several graphs, each reading the hidden states of the one before.
+
+        Args:
+          names: of the graphs.
+          weights: of each, arrays by name.
+          inputs: of each, what its inputs are called in the whole; others get a number in front.
+        """
+
+        def model():
+            pieces = [
+                Piece(self._content(name), own, renamed)
+                for name, own, renamed in zip(names, weights, inputs)
+            ]
+            return joined(pieces, reads="hidden", makes="new_hidden")
+
+        size = sum(array.nbytes for own in weights for array in own.values())
+        options = self._options(size >= SMALL)
+        # Of one session that is run whole the arena keeps little more than the activations, and
+        # they stay in the processor's caches.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = True
+        return self._session(" + ".join(names), model, options)
+
+    def _content(self, name):
+        return self.folder.read(entry(self._described(name), "file", str, f"graph {name!r}"))
+
+    def _session(self, what, model, options):
         import onnxruntime
 
-        described = self._described(name)
-        model = self.folder.read(entry(described, "file", str, f"graph {name!r}"))
         try:
-            if weights is not None:
-                model = with_weights(model, weights)
-            large = bool(described["weights"]) and self.bytes.get(name, SMALL) >= SMALL
             session = onnxruntime.InferenceSession(
-                model, self._options(large), providers=["CPUExecutionProvider"]
+                model(), options, providers=["CPUExecutionProvider"]
             )
+        except DamagedBundle:
+            raise
         except Exception as error:  # onnxruntime has classes of its own for each kind
             refuse_memory(error)
             raise DamagedBundle(
-                f"onnxruntime {onnxruntime.__version__} does not open the graph {name!r}: {error}"
+                f"onnxruntime {onnxruntime.__version__} does not open the graph {what!r}: {error}"
             ) from error
         # The session would keep the bytes it was made of: a second copy of a resident block.
         session._model_bytes = None
@@ -141,25 +174,31 @@ class Block:
         self._mapped = None
         self._sessions = {}
 
-    def place(self, tier):
-        """Bring the weights where `tier` says."""
+    def place(self, tier, joined=False):
+        """Bring the weights where `tier` says.
+
+        Args:
+          joined: whether the graph that `step` runs is in a session with other blocks'.
+        """
         self.tier, self._mapped, self._sessions = tier, None, {}
         if tier == MAPPED:
             self._mapped = self.tensors.map()
         elif tier == RESIDENT:
-            mapped = self.tensors.map()
             for key, name in self.names.items():
-                weights = {each: mapped[each] for each in self.needed[key]}
-                self._sessions[key] = self.graphs.session(name, weights)
+                if key != "graph" or not joined:
+                    self._sessions[key] = self.graphs.session(name, self.weights(key))
+
+    def weights(self, key="graph"):
+        """Of one of the graphs, by name; views of the file."""
+        mapped = self._mapped if self.tier == MAPPED else self.tensors.map()
+        return {each: mapped[each] for each in self.needed[key]}
 
     def run(self, feeds, key="graph"):
         """Outputs by name; `key` is "graph" or "memory"."""
         if self.tier == RESIDENT:
             return run(self._sessions[key], feeds, self.names[key])
-        mapped = self._mapped if self.tier == MAPPED else self.tensors.map()
-        weights = {each: mapped[each] for each in self.needed[key]}
         feeds = dict(feeds)
-        feeds.update(weights)
+        feeds.update(self.weights(key))
         return self.graphs.run(self.names[key], feeds)
 
     def prefetch(self):
@@ -169,10 +208,13 @@ class Block:
 
 
 class Stack:
-    """A list of blocks; one that is used several times is one."""
+    """A list of blocks; one that is used several times is one.
+
+    `groups` are ranges of them that are run at once: a block each, until `join` makes it fewer.
+    """
 
     def __init__(self, folder, graphs, described):
-        self.blocks, known = [], {}
+        self.graphs, self.blocks, known = graphs, [], {}
         for i, each in enumerate(described):
             what = f"block {i}"
             if not isinstance(each, dict):
@@ -184,22 +226,65 @@ class Stack:
         if not self.blocks:
             raise DamagedBundle("the manifest has no blocks.")
         self.distinct = list(known.values())
+        self.groups = [range(i, i + 1) for i in range(len(self.blocks))]
+        self._sessions = {}  # by a group's first block
 
-    def step(self, i, hidden, lead, shared, more=None):
-        """Block i on hidden states [B L, D]; `shared` is what came before the blocks.
+    def join(self, groups):
+        """Make one session of each group's blocks, which must be resident."""
+        self.groups, self._sessions = groups, {}
+        for group in groups:
+            if len(group) == 1:
+                continue
+            blocks = [self.blocks[i] for i in group]
+            inputs = [dict(block.inputs, lead="lead") for block in blocks]
+            self._sessions[group[0]] = self.graphs.joined_session(
+                [block.names["graph"] for block in blocks],
+                [block.weights() for block in blocks], inputs,
+            )  # fmt: skip
 
-        Returns its outputs by name.
+    def step(self, group, hidden, lead, shared, more=None):
+        """The blocks of one of `groups` on hidden states [B L, D].
+
+        Args:
+          shared: what came before the blocks.
+          more: arrays that a block reads besides, by the block's number.
+        Returns:
+          Of the last block hidden states, and of each block its other outputs.
         """
-        block = self.blocks[i]
+        first, more = group[0], more or {}
+        if first in self._sessions:
+            return self._joined(group, hidden, lead, shared, more)
+        block = self.blocks[first]
         feeds = {"hidden": hidden, "lead": lead}
         for name, source in block.inputs.items():
-            if source not in shared:
-                raise DamagedBundle(f"block {i} takes {source!r}, which nothing makes.")
-            feeds[name] = shared[source]
-        feeds.update(more or {})
-        if i + 1 < len(self.blocks) and self.blocks[i + 1] is not block:
-            self.blocks[i + 1].prefetch()
-        return block.run(feeds)
+            feeds[name] = self._shared(shared, first, source)
+        feeds.update(more.get(first, {}))
+        if first + 1 < len(self.blocks) and self.blocks[first + 1] is not block:
+            self.blocks[first + 1].prefetch()
+        outputs = block.run(feeds)
+        hidden = outputs["new_hidden"]
+        del outputs["new_hidden"]
+        return hidden, [outputs]
+
+    def _joined(self, group, hidden, lead, shared, more):
+        feeds = {"hidden": hidden, "lead": lead}
+        for number, i in enumerate(group):
+            for source in self.blocks[i].inputs.values():
+                feeds[source] = self._shared(shared, i, source)
+            feeds.update((f"{number}/{name}", array) for name, array in more.get(i, {}).items())
+        name = f"blocks {group[0]} to {group[-1]}"
+        outputs = run(self._sessions[group[0]], feeds, name)
+        own = [Outputs() for _ in group]
+        for name, array in outputs.items():
+            number, slash, short = name.partition("/")
+            if slash:
+                own[int(number)][short] = array
+        return outputs["new_hidden"], own
+
+    def _shared(self, shared, i, source):
+        if source not in shared:
+            raise DamagedBundle(f"block {i} takes {source!r}, which nothing makes.")
+        return shared[source]
 
 
 class Clock:
@@ -209,10 +294,16 @@ class Clock:
         self.parts = []  # (name, milliseconds)
         self._last = self.start = time.perf_counter()
 
-    def lap(self, name):
+    def lap(self, *names):
+        """The time since the last lap; parts that ran in one session share it equally."""
         now = time.perf_counter()
-        self.parts.append((name, 1000 * (now - self._last)))
+        each = 1000 * (now - self._last) / len(names)
+        self.parts.extend((name, each) for name in names)
         self._last = now
+
+    def lap_blocks(self, group, before=""):
+        """The same of blocks by their numbers."""
+        self.lap(*(f"{before}block_{i:02d}" for i in group))
 
     @property
     def milliseconds(self):

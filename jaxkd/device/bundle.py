@@ -10,7 +10,15 @@ from jaxkd.device.decoding import TOKENS
 from jaxkd.device.encoder import OnePass
 from jaxkd.device.errors import DamagedBundle, DifferentAnswers
 from jaxkd.device.folder import Folder, entry, whole_number
-from jaxkd.device.residency import COST, FLOAT16_COST, STREAMED, plan, working_bytes
+from jaxkd.device.residency import (
+    COST,
+    FLOAT16_COST,
+    STREAMED,
+    groups,
+    plan,
+    used_bytes,
+    working_bytes,
+)
 from jaxkd.device.segments import Segments
 from jaxkd.device.writer import Decoder, EncoderDecoder
 
@@ -76,8 +84,24 @@ class Bundle:
             working += self.model.state_bytes(beams, length)
         cost = FLOAT16_COST if self.manifest.get("weights") == "float16" else COST
         tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working, cost)
+        room = None if budget is None else budget - used_bytes(sizes, tiers, working, cost)
+        tier_of, joins = dict(zip(self.blocks, tiers)), []
+        for stack, cuts in () if self.divided else self.model.stacks:
+            own = stack.blocks
+            bytes_of = [block.tensors.bytes for block in own]
+            chosen = groups(own, bytes_of, [tier_of[b] for b in own], cuts, room, cost)
+            joins.append((stack, chosen))
+        joined = {
+            stack.blocks[i]
+            for stack, chosen in joins
+            for group in chosen
+            for i in group
+            if len(group) > 1
+        }
         for block, tier in zip(self.blocks, tiers):
-            block.place(tier)
+            block.place(tier, block in joined)
+        for stack, chosen in joins:
+            stack.join(chosen)
         memory.trim()
         memory.keep_freed()
         return tiers

@@ -55,6 +55,11 @@ class OnePass(Layered):
         """Names of the exits, the head being the last."""
         return [name for _, name, _ in self.heads]
 
+    @property
+    def stacks(self):
+        """The stacks of blocks, each with the blocks after which hidden states are read."""
+        return [(self.stack, {after for after, _, _ in self.heads})]
+
     def state_bytes(self, rows, length):
         """Besides the blocks' activations: logits of every position where it predicts tokens."""
         return 0 if self.vocabulary is None else self.vocabulary.bytes(rows * length)
@@ -88,12 +93,13 @@ class OnePass(Layered):
             after: (name, graph, number) for number, (after, name, graph) in enumerate(self.heads)
         }
         lead = lead_of(ids)
-        for i in range(len(self.stack.blocks)):
-            hidden = self.stack.step(i, hidden, lead, shared)["new_hidden"]
-            clock.lap(f"block_{i:02d}")
+        for group in self.stack.groups:
+            hidden, _ = self.stack.step(group, hidden, lead, shared)
+            clock.lap_blocks(group)
+            i = group[-1]
             blocks[rows] = i + 1
-            if after_block is not None:
-                after_block(i)
+            for number in group if after_block is not None else ():
+                after_block(number)
             if i not in heads:
                 continue
             name, graph, number = heads[i]
@@ -124,10 +130,10 @@ class OnePass(Layered):
         """Logits of each exit and of the head by its name; all blocks run."""
         shared, lead, logits = self._begin(ids, mask, segments), lead_of(ids), {}
         hidden, heads = shared.pop("hidden"), {after: each for after, *each in self.heads}
-        for i in range(len(self.stack.blocks)):
-            hidden = self.stack.step(i, hidden, lead, shared)["new_hidden"]
-            if i in heads:
-                name, graph = heads[i]
+        for group in self.stack.groups:
+            hidden, _ = self.stack.step(group, hidden, lead, shared)
+            if group[-1] in heads:
+                name, graph = heads[group[-1]]
                 logits[name] = self._head(graph, hidden, lead, mask)
         return logits
 

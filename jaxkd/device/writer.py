@@ -22,6 +22,11 @@ class Decoder(Layered):
         self._past, self._length, self._last = None, 0, None
         self.clock = Clock()
 
+    @property
+    def stacks(self):
+        """The stacks of blocks, each with the blocks after which hidden states are read: none."""
+        return [(self.stack, set())]
+
     def state_bytes(self, rows, length):
         """Besides the blocks' activations: the cache, twice while beams are chosen, and logits."""
         row = 0
@@ -62,13 +67,12 @@ class Decoder(Layered):
         shared = self.graphs.run(self.begin, self._begin_feeds(ids, mask))
         hidden, lead = shared.pop("hidden"), lead_of(ids)
         self.clock.lap("embed")
-        for i in range(len(self.stack.blocks)):
-            more = {"past." + name: array for name, array in self._past[i].items()}
-            more.update(self._memory_of(i))
-            outputs = self.stack.step(i, hidden, lead, shared, more)
-            hidden = outputs.pop("new_hidden")
-            self._past[i] = {name[len("present.") :]: array for name, array in outputs.items()}
-            self.clock.lap(f"block_{i:02d}")
+        for group in self.stack.groups:
+            more = {i: self._state(i) for i in group}
+            hidden, made = self.stack.step(group, hidden, lead, shared, more)
+            for i, own in zip(group, made):
+                self._past[i] = {name[len("present.") :]: array for name, array in own.items()}
+            self.clock.lap_blocks(group)
         self._length += ids.shape[1]
         if not every:
             hidden = hidden.reshape(len(ids), ids.shape[1], -1)[:, -1]
@@ -79,8 +83,9 @@ class Decoder(Layered):
     def _begin_feeds(self, ids, mask):
         return {"input_ids": ids, "attention_mask": mask, "token_rows": self.tokens.rows(ids)}
 
-    def _memory_of(self, i):
-        return {}
+    def _state(self, i):
+        """What block i reads besides hidden states: its cache."""
+        return {"past." + name: array for name, array in self._past[i].items()}
 
     def _empty(self, rows):
         cache = entry(self.model, "cache", dict, "the model")
@@ -111,6 +116,10 @@ class EncoderDecoder(Decoder):
             if "memory" not in block.names:
                 raise DamagedBundle(f"block {i} has no graph of the encoder's states.")
 
+    @property
+    def stacks(self):
+        return [(self.stack, set()), (self.encoder, set())]
+
     def state_bytes(self, rows, length):
         """And what each block remembers of the source: keys and values, or the states."""
         memory = 2 * 4 * length * whole_number(self.model, "width", 0) * len(self.stack.blocks)
@@ -125,9 +134,9 @@ class EncoderDecoder(Decoder):
         }
         shared = self.graphs.run(self.encoder_begin, feeds)
         hidden, lead = shared.pop("hidden"), lead_of(ids)
-        for i in range(len(self.encoder.blocks)):
-            hidden = self.encoder.step(i, hidden, lead, shared)["new_hidden"]
-            self.clock.lap(f"encoder_block_{i:02d}")
+        for group in self.encoder.groups:
+            hidden, _ = self.encoder.step(group, hidden, lead, shared)
+            self.clock.lap_blocks(group, "encoder_")
         if self.norm is not None:
             hidden = self.graphs.run(self.norm, {"hidden": hidden})["states"]
         feeds = {"hidden": hidden, "lead": lead}
@@ -148,5 +157,5 @@ class EncoderDecoder(Decoder):
             "token_rows": self.tokens.rows(ids),
         }
 
-    def _memory_of(self, i):
-        return self._memory[i]
+    def _state(self, i):
+        return dict(Decoder._state(self, i), **self._memory[i])

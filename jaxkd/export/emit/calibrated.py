@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxkd.export.emit.graph import Graph
-from jaxkd.export.emit.kinds import Float16, Float32, quantise
+from jaxkd.export.emit.kinds import Float16, Float32, Layer, quantise, with_biases
 
 RANGE = "range."  # outputs of a model whose ranges are observed, each [rows, ...]
 PERCENTILE = 99.9  # of the largest magnitude of each token: what is above is cut off
@@ -23,11 +23,11 @@ class Observed(Float32):
 
     name: ClassVar[str] = "observed"
 
-    def products(
-        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    def dense(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, layers: tuple[Layer, ...]
     ) -> list[str]:
         self._see(graph, hidden)
-        return super().products(graph, names, hidden, kernels)
+        return super().dense(graph, names, hidden, layers)
 
     def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
         self._see(graph, hidden)
@@ -52,14 +52,15 @@ class StaticInt8(Float32):
     bits: int = 8
     name: ClassVar[str] = "int8_static"
 
-    def products(
-        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    def dense(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, layers: tuple[Layer, ...]
     ) -> list[str]:
         bytes_ = self._bytes(graph, hidden)
-        return [
-            graph.add("MatMul", bytes_, self._matrix(graph, name, kernel, 1))
-            for name, kernel in zip(names, kernels, strict=True)
+        products = [
+            graph.add("MatMul", bytes_, self._matrix(graph, f"{name}/kernel", layer["kernel"], 1))
+            for name, layer in zip(names, layers, strict=True)
         ]
+        return with_biases(graph, names, products, layers)
 
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
         return Float16().rows(graph, name, table, ids)

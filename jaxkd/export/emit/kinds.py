@@ -1,6 +1,7 @@
 """Kinds of weights in an exported file: what is stored of a matrix, and how it is multiplied."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,6 +10,8 @@ from jaxkd.core.names import did_you_mean
 from jaxkd.export.emit.graph import Graph
 from jaxkd.export.processor import int8_bits
 
+Layer = Mapping[str, Any]  # parameters, numpy arrays by name
+
 
 @runtime_checkable
 class Weights(Protocol):
@@ -16,10 +19,10 @@ class Weights(Protocol):
 
     name: ClassVar[str]
 
-    def products(
-        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    def dense(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, layers: tuple[Layer, ...]
     ) -> list[str]:
-        """hidden @ kernel for each [in, out] kernel; `names` are those of its weights.
+        """hidden @ kernel + bias for each layer of these names: kernel [in, out], bias or none.
 
         hidden is [..., in]; in a streamed graph [rows, in].
         """
@@ -40,19 +43,24 @@ class Float32:
 
     name: ClassVar[str] = "float32"
 
-    def products(
-        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    def dense(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, layers: tuple[Layer, ...]
     ) -> list[str]:
         if not graph.streamed:
             # A MatMul each and not one for all: onnxruntime makes one of them, with the attention.
-            return [
-                graph.add("MatMul", hidden, self.whole(graph, name, kernel, 0))
-                for name, kernel in zip(names, kernels, strict=True)
+            products = [
+                graph.add("MatMul", hidden, self.whole(graph, f"{name}/kernel", layer["kernel"], 0))
+                for name, layer in zip(names, layers, strict=True)
             ]
+            return with_biases(graph, names, products, layers)
         # As [out, in]: the fastest that onnxruntime has for a matrix it sees for the first time.
-        stacked = np.ascontiguousarray(np.concatenate(kernels, axis=1).T)
-        matrix = self.whole(graph, joined(names), stacked, 1)
-        return split(graph, gemm(graph, hidden, matrix), kernels)
+        stacked = np.ascontiguousarray(stack(layers, "kernel").T)
+        matrix = self.whole(graph, f"{joined(names)}/kernel", stacked, 1)
+        if not all("bias" in layer for layer in layers):
+            products = split(graph, gemm(graph, hidden, matrix), layers)
+            return with_biases(graph, names, products, layers)
+        bias = graph.weight(f"{joined(names)}/bias", stack(layers, "bias"))
+        return split(graph, gemm(graph, hidden, matrix, bias), layers)
 
     def rows(self, graph: Graph, name: str, table: np.ndarray, ids: str) -> str:
         return graph.add("Gather", graph.weight(name, table), ids)
@@ -107,18 +115,14 @@ class Int8:
     bits: int = 8
     name: ClassVar[str] = "int8"
 
-    def products(
-        self, graph: Graph, names: tuple[str, ...], hidden: str, kernels: tuple[np.ndarray, ...]
+    def dense(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, layers: tuple[Layer, ...]
     ) -> list[str]:
-        stored, scale = quantise(np.concatenate(kernels, axis=1), axis=0, bits=self.bits)
-        product = self._product(graph, joined(names), hidden, stored, scale)
-        return split(graph, product, kernels)
-
-    def _product(
-        self, graph: Graph, name: str, hidden: str, stored: np.ndarray, scale: np.ndarray
-    ) -> str:
+        stored, scale = quantise(stack(layers, "kernel"), axis=0, bits=self.bits)
+        name = f"{joined(names)}/kernel"
         matrix, factors = graph.weight(name, stored), graph.weight(f"{name}_scale", scale)
-        return self.scaled(graph, hidden, matrix, factors)
+        products = split(graph, self.scaled(graph, hidden, matrix, factors), layers)
+        return with_biases(graph, names, products, layers)
 
     def scaled(self, graph: Graph, hidden: str, matrix: str, factors: str) -> str:
         quantised, own_scale, zero = graph.once("DynamicQuantizeLinear", hidden, outputs=3)
@@ -147,6 +151,7 @@ class Int8:
 
 
 _FLOAT = 1  # onnx.TensorProto.FLOAT
+NO_BIAS = np.zeros(1, np.float32)
 
 
 def quantise(array: np.ndarray, *, axis: int, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -165,29 +170,45 @@ def quantise(array: np.ndarray, *, axis: int, bits: int = 8) -> tuple[np.ndarray
     return np.clip(values, -largest, largest).astype(np.int8), scale
 
 
-def gemm(graph: Graph, hidden: str, matrix: str) -> str:
-    """hidden [rows, in] @ matrix.T [in, out].
+def gemm(graph: Graph, hidden: str, matrix: str, bias: str | np.ndarray = NO_BIAS) -> str:
+    """hidden [rows, in] @ matrix.T [in, out] + bias.
 
     Something is always added: onnxruntime 1.10 refuses a graph in which an activation follows a
     Gemm of two inputs.
     """
-    return graph.add("Gemm", hidden, matrix, np.zeros(1, np.float32), transB=1)
+    return graph.add("Gemm", hidden, matrix, bias, transB=1)
+
+
+def with_biases(
+    graph: Graph, names: tuple[str, ...], products: list[str], layers: tuple[Layer, ...]
+) -> list[str]:
+    """The products of layers of these names, with the bias of those that have one."""
+    return [
+        graph.add("Add", product, graph.weight(f"{name}/bias", layer["bias"]))
+        if "bias" in layer else product
+        for name, product, layer in zip(names, products, layers, strict=True)
+    ]  # fmt: skip
+
+
+def stack(layers: tuple[Layer, ...], name: str) -> np.ndarray:
+    """Kernels [in, sum of out] or biases [sum of out] of layers, side by side."""
+    return np.concatenate([layer[name] for layer in layers], axis=-1)
 
 
 def joined(names: tuple[str, ...]) -> str:
-    """One name for matrices side by side: attention/query+key+value/kernel."""
+    """One name for layers side by side: attention/query+key+value."""
     if len(names) == 1:
         return names[0]
     parts = [name.split("/") for name in names]
     return "/".join("+".join(dict.fromkeys(each)) for each in zip(*parts, strict=True))
 
 
-def split(graph: Graph, product: str, kernels: tuple[Any, ...]) -> list[str]:
+def split(graph: Graph, product: str, layers: tuple[Layer, ...]) -> list[str]:
     """Products of matrices side by side, apart again."""
-    if len(kernels) == 1:
+    if len(layers) == 1:
         return [product]
-    sizes = np.array([kernel.shape[1] for kernel in kernels], np.int64)
-    return list(graph.add("Split", product, sizes, outputs=len(kernels), axis=-1))
+    sizes = np.array([layer["kernel"].shape[1] for layer in layers], np.int64)
+    return list(graph.add("Split", product, sizes, outputs=len(layers), axis=-1))
 
 
 KINDS: dict[str, Any] = {kind.name: kind for kind in (Float32, Float16, Int8)}

@@ -3,15 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.export.emit.graph import Graph
-from jaxkd.export.emit.kinds import Weights
-
-Layer = Mapping[str, Any]  # parameters, numpy arrays by name
+from jaxkd.export.emit.kinds import Layer, Weights
 
 # Added to the scores of padding: exp(-1e4) is 0 in float32, and -1e4 is finite in float16 too.
 PADDING_BIAS = -1e4
@@ -38,18 +35,8 @@ class Emitter:
 
     def dense_layers(self, names: tuple[str, ...], params: Layer, hidden: str) -> list[str]:
         """Several dense layers of the same input."""
-        layers = [layer_of(params, name) for name in names]
-        products = self.weights.products(
-            self.graph,
-            tuple(f"{name}/kernel" for name in names),
-            hidden,
-            tuple(layer["kernel"] for layer in layers),
-        )
-        return [
-            self.graph.add("Add", product, self.graph.weight(f"{name}/bias", layer["bias"]))
-            if "bias" in layer else product
-            for name, layer, product in zip(names, layers, products, strict=True)
-        ]  # fmt: skip
+        layers = tuple(layer_of(params, name) for name in names)
+        return self.weights.dense(self.graph, names, hidden, layers)
 
     def layer_norm(self, name: str, params: Layer, hidden: str, epsilon: float) -> str:
         """(x - mean) / sqrt(variance + epsilon) * scale + bias, in the form onnxruntime fuses."""

@@ -128,28 +128,31 @@ def test_an_int8_file_is_about_a_quarter_as_large_and_near_in_its_logits(tmp_pat
     assert sum(t.dims[:] == [600, 256] for t in matrices) == 1
 
 
-def test_a_streamed_graph_has_its_weights_as_inputs_and_computes_the_same(rng):
-    kernels = tuple(rng.normal(size=(6, n)).astype(np.float32) for n in (4, 2))
+@pytest.mark.parametrize("biases", [0, 1, 2])
+@pytest.mark.parametrize("kind", [FLOAT32, Int8()], ids=["float32", "int8"])
+def test_a_streamed_graph_has_its_weights_as_inputs_and_computes_the_same(kind, biases, rng):
+    layers = tuple({"kernel": rng.normal(size=(6, n)).astype(np.float32)} for n in (4, 2))
+    for layer in layers[:biases]:
+        layer["bias"] = rng.normal(size=layer["kernel"].shape[1]).astype(np.float32)
     x = rng.normal(size=(3, 6)).astype(np.float32)
-    for kind, atol in ((FLOAT32, 1e-6), (Int8(), 1e-6)):
-        results = []
-        for streamed in (False, True):
-            graph = Graph(streamed=streamed)
-            hidden = graph.input("hidden", np.float32, ("rows", 6))
-            products = kind.products(graph, ("a/kernel", "b/kernel"), hidden, kernels)
-            for name, value, kernel in zip("yz", products, kernels, strict=True):
-                graph.output(name, value, np.float32, ("rows", kernel.shape[1]))
-            inputs = graph.weights if streamed else {}
-            results.append(run(graph, hidden=x, **inputs))
-        for constant, streamed in zip(*results, strict=True):
-            np.testing.assert_allclose(constant, streamed, rtol=0, atol=atol)
+    results = []
+    for streamed in (False, True):
+        graph = Graph(streamed=streamed)
+        hidden = graph.input("hidden", np.float32, ("rows", 6))
+        values = kind.dense(graph, ("a", "b"), hidden, layers)
+        for name, value, layer in zip("yz", values, layers, strict=True):
+            graph.output(name, value, np.float32, ("rows", layer["kernel"].shape[1]))
+        results.append(run(graph, hidden=x, **(graph.weights if streamed else {})))
+    for constant, streamed, layer in zip(*results, layers, strict=True):
+        np.testing.assert_allclose(constant, streamed, rtol=0, atol=1e-6)
+        if kind is FLOAT32:
+            expected = x @ layer["kernel"] + layer.get("bias", 0)
+            np.testing.assert_allclose(constant, expected, rtol=0, atol=1e-5)
 
 
-def test_matrices_side_by_side_are_named_after_all():
-    assert joined(("attention/query/kernel", "attention/key/kernel")) == (
-        "attention/query+key/kernel"
-    )
-    assert joined(("norm/scale",)) == "norm/scale"
+def test_layers_side_by_side_are_named_after_all():
+    assert joined(("attention/query", "attention/key")) == "attention/query+key"
+    assert joined(("norm",)) == "norm"
 
 
 def test_a_kind_is_a_value():
