@@ -121,8 +121,12 @@ class Int8:
         stored, scale = quantise(stack(layers, "kernel"), axis=0, bits=self.bits)
         name = f"{joined(names)}/kernel"
         matrix, factors = graph.weight(name, stored), graph.weight(f"{name}_scale", scale)
-        products = split(graph, self.scaled(graph, hidden, matrix, factors), layers)
-        return with_biases(graph, names, products, layers)
+        product = self.scaled(graph, hidden, matrix, factors)
+        if not all("bias" in layer for layer in layers):
+            return with_biases(graph, names, split(graph, product, layers), layers)
+        # Added before they are parted, where onnxruntime has an operator for all of it.
+        bias = graph.weight(f"{joined(names)}/bias", stack(layers, "bias"))
+        return split(graph, graph.add("Add", product, bias), layers)
 
     def scaled(self, graph: Graph, hidden: str, matrix: str, factors: str) -> str:
         quantised, own_scale, zero = graph.once("DynamicQuantizeLinear", hidden, outputs=3)
