@@ -171,8 +171,7 @@ def times(root: pathlib.Path, rounds: int) -> None:
         whole = whole_session(file, 2)
         opened = {"resident": Bundle(folder, threads=2), "mapped": Bundle(folder, threads=2),
                   "one layer at a time": Bundle(folder, threads=2, window=True)}  # fmt: skip
-        for block in opened["mapped"].blocks:
-            block.place("mapped")
+        opened["mapped"].place(["mapped"] * LAYERS)
         runs = {"plain onnxruntime": lambda whole=whole: whole(ids)}
         runs |= {name: lambda b=b: b.model(ids, mask).logits for name, b in opened.items()}
         answers = {name: run() for name, run in runs.items()}

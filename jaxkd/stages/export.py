@@ -100,6 +100,11 @@ class Export:
             companions = companions_of(workspace, self.model, config, self.calibration)
             written = each.write(folder, config, params, companions)
             verified = each.verify(folder, config, params, tolerance=self.tolerance)
+            if "not_compared" in verified:
+                workspace.display.say(
+                    f"{name}: read back and equal; not compared with {verified['not_compared']}, "
+                    "which is not installed."
+                )
             checked[name] = verified | written
             if isinstance(each, Onnx | Bundle):
                 opened[name] = each.open(folder, config)

@@ -216,6 +216,13 @@ def test_exported_files_stand_with_who_opened_them_and_the_worst_difference(resu
     assert "| saved | huggingface |" in summary(results)
 
 
+def test_a_file_that_no_other_library_opened_was_read_back(results):
+    one = {"read_back": "equal", "not_compared": "transformers on torch", "megabytes": 8.0}
+    results["exports"] = {"saved": {"0": {"huggingface": one}}}
+    (row,) = provenance.exports(results).rows
+    assert row[2:] == ("read back: equal", "8.000 (n = 1)", "–", "–")
+
+
 def test_labels_are_counted_and_named_in_the_table_of_the_data(results):
     results["data"] |= {
         "labels": {"good": 3, "bad": 1},
