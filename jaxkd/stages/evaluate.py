@@ -96,7 +96,8 @@ class Evaluate:
             }
             for j, split in enumerate(splits, 1):
                 numbers: dict[str, float] = {}
-                if rows.form not in CLASSES or "majority" in lines[split]:
+                labelled = split not in getattr(rows, "unlabelled", ())
+                if labelled and (rows.form not in CLASSES or "majority" in lines[split]):
                     batches = rows.for_model(config).batches(split, self.batch_size)
                     numbers = evaluate(arranged, teacher_params, batches) | lines[split]
                     if "unigram" in numbers:
