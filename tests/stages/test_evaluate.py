@@ -24,6 +24,7 @@ from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.models import load_model
 from jaxkd.stages.student import Prune
 from jaxkd.stages.train import Train
+from jaxkd.tasks.glue import glue
 from tests.stages import small, written
 
 STEPS = dict(batch_size=8, log_every=2, save_every=4, evaluate_every=100, evaluate_rows=8)
@@ -200,3 +201,31 @@ def test_decoding_describes_its_numbers(decoded):
     assert done["metrics"]["exact_greedy"]["title"] == "exact match, greedy"
     assert done["metrics"]["exact_greedy"]["unit"] == "%"
     assert done["metrics"]["bleu_beam"]["rows"] == {"test": written.ROWS}
+
+
+def test_a_split_without_numbers_has_no_metrics(tmp_path):
+    folder = tmp_path / "stsb"
+    folder.mkdir()
+    pairs = [(f"a dog runs {i}", f"a cat runs {i}", i % 5 + 0.5) for i in range(20)]
+    for name, columns in (("train", 3), ("dev", 3), ("test", 2)):
+        lines = [("sentence1", "sentence2", "score")[:columns], *(row[:columns] for row in pairs)]
+        text = "".join("\t".join(map(str, line)) + "\n" for line in lines)
+        (folder / f"{name}.tsv").write_text(text)
+    model = Config(
+        layers=1, width=16, heads=2, feed_forward=32, max_length=64,
+        head="sequence_classification", labels=("score",),
+    )  # fmt: skip
+    data = Labelled(corpus="stsb", dir=str(folder), tokenizer="trained", trained_size=300)
+    stages = {
+        "model": Initialise(model=model),
+        "evaluate": Evaluate(models=("model",), splits=(), batch_size=16, predictions=True),
+    }
+    experiment = Experiment(title="STS-B", data=data, stages=stages, task=glue("STS-B", ()))
+    at = runner.run(
+        experiment, name="stsb", variant="test", command="pytest",
+        workdir=tmp_path / "runs", cache=tmp_path / "cache",
+    )  # fmt: skip
+    splits = json.loads((at / "results.json").read_text())["models"]["model"]["seeds"]["0"]
+    assert {"pearson", "spearman"} <= set(splits["validation"])
+    assert not splits.get("test")
+    assert (at / "0" / "evaluate" / "predictions.model.test.tsv").is_file()
