@@ -9,6 +9,7 @@ import tempfile
 
 import pytest
 
+from tests import without_torch
 from tests.xla import FAST_COMPILATION
 
 # Runs that tests/stages/test_killed.py kills are compiled as they are for users.
@@ -27,6 +28,29 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(pathlib.Path(_compiled) / "bytecode")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def pytest_ignore_collect(collection_path):
+    if without_torch.INSTALLED:
+        return None
+    return collection_path in without_torch.needing() or None
+
+
+def pytest_report_header():
+    if without_torch.INSTALLED:
+        return None
+    count = len(without_torch.needing())
+    return f"torch is not installed: {count} test modules that compare with it are left out"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if without_torch.INSTALLED or error.name != "torch":
+            raise
+        pytest.skip("compares with torch, which is not installed")
 
 
 @pytest.fixture(scope="module", autouse=True)

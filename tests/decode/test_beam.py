@@ -105,7 +105,7 @@ def test_columns_that_no_beam_sees_are_thrown_out_and_change_nothing(family, com
         return kept
 
     monkeypatch.setattr("jaxkd.decode.beam.kept_columns", seen)
-    actual = searcher(model, config, beam, eos_ids=[END], segment=4)(params, batch)
+    actual = searcher(model, config, beam, eos_ids=[END], segment=12)(params, batch)
     assert any(kept < present for kept, present in widths)
     assert max(present for _, present in widths) < 5 + 60 * 4
     np.testing.assert_array_equal(actual.tokens, once.tokens)
