@@ -43,6 +43,12 @@ def pytest_report_header():
     return f"torch is not installed: {count} test modules that compare with it are left out"
 
 
+def pytest_collection_finish():
+    """What the libraries made when they were imported stays: a collection passes over it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     try:

@@ -39,7 +39,6 @@ def _values(path):
 
 def trim():
     """Give freed memory back to the system, where the C library can (glibc)."""
-    gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
