@@ -15,13 +15,13 @@ def needing() -> frozenset[pathlib.Path]:
     """Modules below tests/ that import torch, or a module that does."""
     imports = {file: _imports(file) for file in HERE.rglob("*.py")}
     names = {".".join(("tests", *f.relative_to(HERE).with_suffix("").parts)): f for f in imports}
-    found: set[pathlib.Path] = set()
+    result: set[pathlib.Path] = set()
     while True:
-        known = {"torch"} | {name for name, file in names.items() if file in found}
+        known = {"torch"} | {name for name, file in names.items() if file in result}
         more = {file for file, imported in imports.items() if imported & known}
-        if more <= found:
-            return frozenset(found)
-        found |= more
+        if more <= result:
+            return frozenset(result)
+        result |= more
 
 
 def _imports(file: pathlib.Path) -> set[str]:
