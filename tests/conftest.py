@@ -30,19 +30,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
-def pytest_ignore_collect(collection_path):
-    if without_torch.INSTALLED:
-        return None
-    return collection_path in without_torch.needing() or None
-
-
-def pytest_report_header():
-    if without_torch.INSTALLED:
-        return None
-    count = len(without_torch.needing())
-    return f"torch is not installed: {count} test modules that compare with it are left out"
-
-
 def pytest_collection_finish():
     """What the libraries made when they were imported stays: a collection passes over it."""
     gc.collect()
@@ -54,9 +41,9 @@ def pytest_runtest_call(item):
     try:
         return (yield)
     except ModuleNotFoundError as error:
-        if without_torch.INSTALLED or error.name != "torch":
+        if without_torch.INSTALLED or not without_torch.by_a_test(error):
             raise
-        pytest.skip("compares with torch, which is not installed")
+        pytest.skip(without_torch.REASON)
 
 
 @pytest.fixture(scope="module", autouse=True)

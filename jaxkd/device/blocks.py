@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxkd.device.errors import DamagedBundle, NoMemory
 from jaxkd.device.folder import entry
-from jaxkd.device.onnx_bytes import Piece, joined, with_weights
+from jaxkd.device.onnx_bytes import Piece, inputs_of, joined, with_weights
 from jaxkd.device.residency import MAPPED, RESIDENT, STREAMED
 
 # Bytes of weights below which a graph's work is less than waking threads for it.
@@ -50,25 +50,27 @@ class Graphs:
     def joined_session(self, names, weights, inputs):
         """One session of several graphs, each reading the hidden states of the one before.
 
+        None if they cannot be one graph.
+
         Args:
           names: of the graphs.
           weights: of each, arrays by name.
           inputs: of each, what its inputs are called in the whole; others get a number in front.
         """
-
-        def model():
-            pieces = [
-                Piece(self._content(name), own, renamed)
-                for name, own, renamed in zip(names, weights, inputs)
-            ]
-            return joined(pieces, reads="hidden", makes="new_hidden")
-
-        size = sum(array.nbytes for own in weights for array in own.values())
-        options = self._options(size >= SMALL)
-        # Of one session that is run whole the arena keeps little more than the activations, and
-        # they stay in the processor's caches.
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = True
-        return self._session(" + ".join(names), model, options)
+        pieces = [
+            Piece(self._content(name), own, renamed)
+            for name, own, renamed in zip(names, weights, inputs)
+        ]
+        try:
+            model = joined(pieces, reads="hidden", makes="new_hidden")
+        except ValueError:
+            return None
+        options = self._options(max(self.bytes.get(name, SMALL) for name in names) >= SMALL)
+        if not any("past." in name for piece in pieces for name in inputs_of(piece.model)):
+            # The arena keeps little more than the activations of a block, and they stay in the
+            # processor's caches. Caches of earlier tokens grow, and it would keep every size.
+            options.enable_cpu_mem_arena = options.enable_mem_pattern = True
+        return self._session(" + ".join(names), lambda: model, options)
 
     def _content(self, name):
         return self.folder.read(entry(self._described(name), "file", str, f"graph {name!r}"))
@@ -230,17 +232,27 @@ class Stack:
         self._sessions = {}  # by a group's first block
 
     def join(self, groups):
-        """Make one session of each group's blocks, which must be resident."""
-        self.groups, self._sessions = groups, {}
+        """Make one session of each group's blocks, where that is possible.
+
+        Returns the blocks that are in such a session.
+        """
+        self.groups, self._sessions, inside = [], {}, set()
         for group in groups:
-            if len(group) == 1:
-                continue
             blocks = [self.blocks[i] for i in group]
-            inputs = [dict(block.inputs, lead="lead") for block in blocks]
-            self._sessions[group[0]] = self.graphs.joined_session(
-                [block.names["graph"] for block in blocks],
-                [block.weights() for block in blocks], inputs,
-            )  # fmt: skip
+            session = None
+            if len(group) > 1:
+                session = self.graphs.joined_session(
+                    [block.names["graph"] for block in blocks],
+                    [block.weights() for block in blocks],
+                    [dict(block.inputs, lead="lead") for block in blocks],
+                )
+            if session is None:
+                self.groups += [range(i, i + 1) for i in group]
+            else:
+                self.groups.append(group)
+                self._sessions[group[0]] = session
+                inside.update(blocks)
+        return inside
 
     def step(self, group, hidden, lead, shared, more=None):
         """The blocks of one of `groups` on hidden states [B L, D].

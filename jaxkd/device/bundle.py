@@ -94,17 +94,20 @@ class Bundle:
         Args:
           room, cost: as of `residency.groups`.
         """
-        tier_of, chosen, joined = dict(zip(self.blocks, tiers)), [], set()
-        for stack, cuts in () if self.divided else self.model.stacks:
+        tier_of, joined = dict(zip(self.blocks, tiers)), set()
+        stacks = () if self.divided else self.model.stacks
+        for block in self.blocks:  # what was there before gives its memory back first
+            block.place(STREAMED)
+        for stack, _ in stacks:
+            stack.join([])
+        for stack, cuts in stacks:
             own = stack.blocks
             sizes = [block.tensors.bytes for block in own]
-            ranges = groups(own, sizes, [tier_of[block] for block in own], cuts, room, cost)
-            chosen.append((stack, ranges))
-            joined.update(own[i] for group in ranges for i in group if len(group) > 1)
+            joined |= stack.join(
+                groups(own, sizes, [tier_of[block] for block in own], cuts, room, cost)
+            )
         for block, tier in zip(self.blocks, tiers):
             block.place(tier, block in joined)
-        for stack, ranges in chosen:
-            stack.join(ranges)
         memory.trim()
         memory.keep_freed()
 

@@ -95,6 +95,11 @@ def joined(pieces, reads, makes):
     return _model(outside, kept)
 
 
+def inputs_of(model):
+    """Names of a model's inputs."""
+    return [_name(content) for number, _, content in fields(_parts(model)[1]) if number == INPUT]
+
+
 def _parts(model):
     """What stands around the graph, and the graph."""
     outside, graph = [], b""

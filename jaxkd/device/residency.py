@@ -12,6 +12,8 @@ RESIDENT, MAPPED, STREAMED = "resident", "mapped", "streamed"
 # Bytes of a resident block per byte of its file; float16 is made float32 once and for all.
 COST, FLOAT16_COST = 1.2, 2.2
 BUILDING = 4.0  # the same while its session is made: file, message, arrays and packed matrices
+# Bytes of weights in one session: protobuf's limit of a message, and room for the graph.
+MESSAGE = 2**31 - 2**26
 TIME = {RESIDENT: 1.0, MAPPED: 1.25, STREAMED: 2.0}  # about, of a block
 
 
@@ -82,8 +84,8 @@ def groups(blocks, sizes, tiers, cuts=(), room=None, cost=COST):
     One session instead of one a block saves about a tenth of the time of 12 blocks.
 
     Args:
-      blocks: anything that tells blocks apart. One that comes again begins a new range: one
-        session would hold its packed matrices twice.
+      blocks: anything that tells blocks apart. One that comes again stays alone: one session
+        would hold its packed matrices twice.
       cuts: blocks after which hidden states are read.
       room: bytes that are free beside the whole plan, for what building takes besides; None: no
         limit.
@@ -94,16 +96,23 @@ def groups(blocks, sizes, tiers, cuts=(), room=None, cost=COST):
     [range(0, 1), range(1, 2), range(2, 3)]
     >>> groups("abcd", [100] * 4, ["resident"] * 4, room=560)
     [range(0, 2), range(2, 4)]
+    >>> groups("abaa", [100] * 4, ["resident"] * 4)
+    [range(0, 1), range(1, 2), range(2, 3), range(3, 4)]
+    >>> groups("abcd", [10**9] * 4, ["resident"] * 4)
+    [range(0, 2), range(2, 4)]
     """
     made, building = [], (BUILDING - COST) * cost / COST
+    single = {block for block in blocks if list(blocks).count(block) == 1}
     for i, block in enumerate(blocks):
         last = made[-1] if made else None
+        total = sum(sizes[last[0] : i + 1]) if last else 0
         if (
             last
             and tiers[i] == tiers[last[0]] == RESIDENT
             and last[-1] not in cuts
-            and block not in [blocks[j] for j in last]
-            and (room is None or building * sum(sizes[last[0] : i + 1]) <= room)
+            and {block, blocks[last[0]]} <= single
+            and total <= MESSAGE
+            and (room is None or building * total <= room)
         ):
             made[-1] = range(last[0], i + 1)
         else:

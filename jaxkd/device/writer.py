@@ -28,12 +28,12 @@ class Decoder(Layered):
         return [(self.stack, set())]
 
     def state_bytes(self, rows, length):
-        """Besides the blocks' activations: the cache, twice while beams are chosen, and logits."""
+        """Besides the blocks' activations: the cache, three times in a step, and logits."""
         row = 0
         for shape in entry(self.model, "cache", dict, "the model").values():
             sizes = [whole_number({"n": n}, "n", 0) or length for n in shape]
             row += 4 * int(np.prod(sizes))
-        return 2 * rows * row * len(self.stack.blocks) + self.vocabulary.bytes(rows)
+        return 3 * rows * row * len(self.stack.blocks) + self.vocabulary.bytes(rows)
 
     def logits(self, ids, mask):
         """Logits of all positions: int64 [B, L] -> [B, L, V]."""

@@ -128,6 +128,8 @@ def verify_by_reading(folder: pathlib.Path, config: Config, params: Params) -> d
     Raises:
       ExportMismatch: says which parameter or setting differs.
     """
+    family = hub.family_of(config)
+    config, params = config.for_hub(params)
     stored, read = hub.load(folder, on_host=True)
     ours, theirs = named(params), named(read)
     different = sorted(
@@ -139,11 +141,10 @@ def verify_by_reading(folder: pathlib.Path, config: Config, params: Params) -> d
     )
     if different:
         raise ExportMismatch(f"{folder}: read back, these differ: {', '.join(different[:5])}.")
-    if (stored.family, stored.head) != (config.family, config.head):
-        raise ExportMismatch(
-            f"{folder}: read back it is {stored.family} with the head {stored.head}; written was "
-            f"{config.family} with {config.head}."
-        )
+    written, again = family.to_hub(config), family.to_hub(stored)
+    changed = sorted(k for k in written.keys() | again.keys() if written.get(k) != again.get(k))
+    if changed:
+        raise ExportMismatch(f"{folder}: read back, its config differs in {', '.join(changed)}.")
     return {"read_back": "equal", "not_compared": "transformers on torch"}
 
 

@@ -142,13 +142,14 @@ def exports(results: Mapping) -> Table:
             opened = [one for one in files if "not_compared" not in one]
             worst = max((one["max_abs_difference"] for one in opened), default=None)
             sizes = [one["megabytes"] for one in files if "megabytes" in one]
-            opener = "transformers" if "transformers" in files[0] else "onnxruntime"
-            shapes = ", ".join(f"{rows} x {length}" for rows, length in files[0].get("shapes", ()))
+            first = (opened or files)[0]
+            opener = "transformers" if "transformers" in first else "onnxruntime"
+            shapes = ", ".join(f"{rows} x {length}" for rows, length in first.get("shapes", ()))
             rows.append(
                 [
                     name,
                     kind,
-                    f"{opener} {files[0].get(opener, '')}".strip() if opened else READ_BACK,
+                    f"{opener} {first.get(opener, '')}".strip() if opened else READ_BACK,
                     mean_std(sizes, of=len(spread.seeds(results))) if sizes else ABSENT,
                     ABSENT if worst is None else f"{worst:.1e}",
                     shapes or ABSENT,

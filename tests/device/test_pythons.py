@@ -10,7 +10,7 @@ import pytest
 from tests.device import bundles, pythons
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Each bundle with all weights resident, mapped, and streamed.
+# Each bundle with all weights resident, in one session and a session each, mapped, and streamed.
 CHECK = """
 import json, sys
 sys.dont_write_bytecode = True
@@ -20,10 +20,12 @@ from jaxkd.device.bundle import Bundle
 differences = {}
 for folder in sys.argv[2:]:
     bundle = Bundle(folder)
-    for tier in ("resident", "mapped", "streamed"):
-        for block in bundle.blocks:
-            block.place(tier)
-        differences[folder + " " + tier] = bundle.reference_difference()
+    for tier, room in (("resident", None), ("resident", 0), ("mapped", 0), ("streamed", 0)):
+        bundle.place([tier] * len(bundle.blocks), room)
+        assert {block.tier for block in bundle.blocks} == {tier}
+        if room == 0:
+            assert all(len(g) == 1 for stack, _ in bundle.model.stacks for g in stack.groups)
+        differences["%s %s %s" % (folder, tier, room)] = bundle.reference_difference()
 print(json.dumps([onnxruntime.__version__, differences]))
 """
 VERSIONS = {"python3.6": "1.10.0", "python3.10": "1.23.2"}
@@ -59,7 +61,7 @@ def test_answers_are_those_of_jax(python, folders, python_of):
     assert done.returncode == 0, done.stderr[-2000:]
     version, differences = json.loads(done.stdout)
     assert version == VERSIONS.get(python, version)
-    assert len(differences) == 3 * len(folders)
+    assert len(differences) == 4 * len(folders)
     for name, difference in differences.items():
         weights = name.split()[0].rsplit(".", 1)[1]
         assert difference <= ALLOWED[weights], (name, difference)

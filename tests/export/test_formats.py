@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import sys
 
-import jax
 import numpy as np
 import onnxruntime
 import pytest
@@ -263,18 +261,3 @@ def test_the_padding_id_is_among_the_ids_compared_where_that_is_legal():
         tokens = _tokens(config, mask, np.random.default_rng(0))
         assert ((tokens == config.pad) & mask).any(1).tolist() == [legal] * 3
         assert (tokens[~mask] == config.pad).all()
-
-
-def test_without_torch_a_folder_is_read_back_and_compared(tmp_path, monkeypatch):
-    config = encoder("bert", "sequence_classification")
-    params = random_params(config)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    each = HuggingFace()
-    each.check(config)
-    each.write(tmp_path / "hf", config, params)
-    verified = each.verify(tmp_path / "hf", config, params, tolerance=1e-4)
-    assert verified == {"read_back": "equal", "not_compared": "transformers on torch"}
-    changed = jax.tree.map(lambda x: x, params)
-    changed["embed"]["position"] = params["embed"]["position"] + 1e-3
-    with pytest.raises(ExportMismatch, match="these differ: embed/position"):
-        each.verify(tmp_path / "hf", config, changed, tolerance=1e-4)
