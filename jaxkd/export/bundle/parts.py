@@ -46,8 +46,21 @@ class Gathered:
             return graph.input(TOKEN_ROWS, np.float32, (*ROW, table.shape[1]))
         return self.kind.rows(graph, name, table, ids)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.kind, name)
+    # Each by name: Python 3.12's protocols do not see what __getattr__ gives.
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    def dense(
+        self, graph: Graph, names: tuple[str, ...], hidden: str, layers: tuple[Layer, ...]
+    ) -> list[str]:
+        return self.kind.dense(graph, names, hidden, layers)
+
+    def whole(self, graph: Graph, name: str, array: np.ndarray, axis: int) -> str:
+        return self.kind.whole(graph, name, array, axis)
+
+    def tied(self, graph: Graph, name: str, table: np.ndarray, hidden: str) -> str:
+        return self.kind.tied(graph, name, table, hidden)
 
 
 @dataclasses.dataclass(frozen=True)
