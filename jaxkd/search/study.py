@@ -39,6 +39,9 @@ class Record:
     rungs: Mapping[int, float]  # step -> loss
 
 
+UNDECIDED = 10.0  # seconds that a process may take between a trial's number and its candidate
+
+
 class Study:
     """A study that is created or opened.
 
@@ -70,6 +73,14 @@ class Study:
             load_if_exists=True,
         )
         self._trials: dict[int, Any] = {}  # those this process measures
+
+    def close(self) -> None:
+        """Give a database's connections back; nothing can be done with the study afterwards."""
+        storage = self._study._storage
+        storage.remove_session()
+        engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+        if engine is not None:
+            engine.dispose()
 
     def records(self) -> list[Record]:
         """All candidates, each once, by their numbers."""
@@ -144,6 +155,7 @@ class Study:
             trial.set_user_attr("instead_of", instead_of)
         key = self.space.key(candidate)
         trial.set_user_attr("key", key)  # last: now it counts
+        self._wait_for_earlier(trial.number)
         own = [r for r in self.records() if r.key == key and r.number == trial.number]
         if not own:
             trial.set_user_attr("dropped", True)
@@ -151,6 +163,20 @@ class Study:
             return None
         self._trials[trial.number] = trial
         return own[0]
+
+    def _wait_for_earlier(self, number: int) -> None:
+        """Until trials of other processes with lower numbers have their candidates.
+
+        One of them may name the same candidate, or be the last that there is room for. A process
+        that was killed between its number and its candidate is not waited for.
+        """
+        while any(
+            trial.number < number
+            and "key" not in trial.user_attrs
+            and time.time() - trial.datetime_start.timestamp() < UNDECIDED
+            for trial in self._study.get_trials(deepcopy=False, states=(State.RUNNING,))
+        ):
+            time.sleep(0.01)
 
     def _is_abandoned(self, record: Record) -> bool:
         return time.time() - record.seen > self.patience

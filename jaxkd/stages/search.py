@@ -1,5 +1,6 @@
 """Find a student's shape: candidates learn from the teacher for a short time, and are timed."""
 
+import contextlib
 import dataclasses
 import math
 from typing import Any, ClassVar
@@ -136,7 +137,9 @@ class Search:
         config, params = load_model(workspace.stage_folder(self.teacher), on_host=True)
         folder = workspace.stage_folder(self.teacher)
         check_vocabulary(self.teacher, config, tokenizer.vocabulary(folder), workspace.rows)
-        return Run(self, workspace, config, params).all()
+        run = Run(self, workspace, config, params)
+        with contextlib.closing(run.study):
+            return run.all()
 
 
 def _of_hidden_states(term: Any) -> bool:
