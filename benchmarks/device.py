@@ -106,23 +106,27 @@ def ratio(first: np.ndarray, second: np.ndarray) -> str:
     return f"{np.median(pairs):.2f} ({low:.2f} to {high:.2f})"
 
 
-def whole_session(file: pathlib.Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+def session(file: pathlib.Path, threads: int) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """The first output of a file for arrays by name, of which it takes those it reads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
     # Its threads spin while it runs, as by default, but not on into the next function's turn.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(
-        file.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [value.name for value in session.get_inputs()]
+    opened = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = {value.name for value in opened.get_inputs()}
 
-    def run(ids: np.ndarray) -> np.ndarray:
-        feeds = dict(zip(names, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
-        return session.run(None, feeds)[0]
+    def run(feeds: dict[str, np.ndarray]) -> np.ndarray:
+        return opened.run(None, {name: feeds[name] for name in names})[0]
 
     return run
+
+
+def feeds_of(ids: np.ndarray) -> dict[str, np.ndarray]:
+    """What a BERT reads of rows without padding."""
+    zeros = np.zeros_like(ids)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": zeros}
 
 
 def memory(root: pathlib.Path) -> None:
@@ -168,11 +172,11 @@ def times(root: pathlib.Path, rounds: int) -> None:
         file = root / f"whole_{weights}" / "model.onnx"
         if not file.exists():
             write_whole(file.parent, weights)
-        whole = whole_session(file, 2)
+        whole = session(file, 2)
         opened = {"resident": Bundle(folder, threads=2), "mapped": Bundle(folder, threads=2),
                   "one layer at a time": Bundle(folder, threads=2, window=True)}  # fmt: skip
         opened["mapped"].place(["mapped"] * LAYERS)
-        runs = {"plain onnxruntime": lambda whole=whole: whole(ids)}
+        runs = {"plain onnxruntime": lambda whole=whole: whole(feeds_of(ids))}
         runs |= {name: lambda b=b: b.model(ids, mask).logits for name, b in opened.items()}
         answers = {name: run() for name, run in runs.items()}
         for logits in answers.values():

@@ -24,26 +24,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from device import config, interleaved, random_part, ratio
+from device import config, feeds_of, interleaved, random_part, ratio, session
 
 SHAPES = ((1, 32), (32, 128))  # texts, tokens
 OPSET = 17  # of torch.onnx.export; transformers.exporters has a default of its own
 Session = Callable[[dict[str, np.ndarray]], np.ndarray]
-
-
-def session(file: pathlib.Path, threads: int) -> Session:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    opened = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    names = {value.name for value in opened.get_inputs()}
-
-    def run(feeds: dict[str, np.ndarray]) -> np.ndarray:
-        return opened.run(None, {n: feeds[n] for n in names})[0]
-
-    return run
 
 
 def random_model() -> tuple[Any, Any]:
@@ -148,8 +133,7 @@ def main() -> None:
         sessions = {name: session(file, args.threads) for name, file in files.items()}
         for rows, length in SHAPES:
             ids = np.random.default_rng(0).integers(1000, 2000, (rows, length))
-            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids),
-                     "token_type_ids": np.zeros_like(ids)}  # fmt: skip
+            feeds = feeds_of(ids)
             answers = {name: run(feeds) for name, run in sessions.items()}
             reference = answers["jaxkd float32"]
             print(f"\n{rows} x {length} tokens\n")

@@ -3,16 +3,24 @@
 # activation follows a Gemm of two inputs is refused. Its default optimisation makes one FusedGemm of
 # the two, which needs a third input, and then finds its own node invalid. With a third input of one
 # zero the same graph opens and gives the right numbers; 1.13.1 opens both.
-# Needs Python 3.9 or older (python3.9, or $PYTHON39) for the old wheel.
+# Needs Python 3.9 for the old wheels: $PYTHON39, or one of the PATH or of pyenv.
 # Seen: "1.10.0 two inputs: INVALID_GRAPH", "1.10.0 three inputs: opens", "1.13.1 two inputs: opens".
 # Exit status 1 if that changes.
 set -euo pipefail
-old=${PYTHON39:-python3.9}
+old=
+for each in "${PYTHON39:-}" python3.9 "$(pyenv root 2> /dev/null || true)"/versions/3.9.*/bin/python3; do
+  if [ -n "$each" ] && "$each" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' 2> /dev/null; then
+    old=$each
+    break
+  fi
+done
+[ -n "$old" ] || { echo "there is no Python 3.9"; exit 1; }
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/new"
-"$place/new/bin/pip" install --quiet onnx==1.23.2
-PLACE="$place" "$place/new/bin/python" - <<'PYTHON'
+source "$place/new/bin/activate"
+pip install --quiet onnx==1.23.2
+PLACE="$place" python - <<'PYTHON'
 import os
 
 from onnx import TensorProto, checker, helper, save
@@ -36,13 +44,12 @@ for count in (2, 3):
     checker.check_model(model, full_check=True)
     save(model, f"{os.environ['PLACE']}/{count}.onnx")
 PYTHON
-for version in 1.10.0 1.13.1; do
-  "$old" -m venv "$place/$version"
-done
-"$place/1.10.0/bin/pip" install --quiet onnxruntime==1.10.0 numpy==1.21.6
-"$place/1.13.1/bin/pip" install --quiet onnxruntime==1.13.1 numpy==1.21.6
-for version in 1.10.0 1.13.1; do
-  PLACE="$place" "$place/$version/bin/python" - <<'PYTHON'
+deactivate
+"$old" -m venv "$place/old"
+source "$place/old/bin/activate"
+for pinned in onnxruntime==1.10.0 onnxruntime==1.13.1; do
+  pip install --quiet "$pinned" numpy==1.21.6
+  PLACE="$place" python - <<'PYTHON'
 import os
 import sys
 

@@ -16,6 +16,7 @@ from jaxkd.search.optuna_package import optuna
 from jaxkd.search.space import Candidate, Space
 
 TRIES = 20  # claims in a row that another process won; the space is then used up
+UNDECIDED = 10.0  # seconds that a process may take between a trial's number and its candidate
 State = optuna.trial.TrialState
 STATES = {
     State.RUNNING: "running",
@@ -37,9 +38,6 @@ class Record:
     seen: float  # time of the last sign of life
     measured: Mapping[str, Any]  # reward, loss, milliseconds ...; of a failed one: reason
     rungs: Mapping[int, float]  # step -> loss
-
-
-UNDECIDED = 10.0  # seconds that a process may take between a trial's number and its candidate
 
 
 class Study:
