@@ -329,7 +329,7 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, param
 
 def test_without_the_extra_the_error_says_what_to_install(tmp_path, params, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs onnx .*install 'jaxkd\[export\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"needs onnx .*install 'jaxkd\[onnx\]'"):
         export_onnx(CONFIG, params, tmp_path)
 
 

@@ -183,7 +183,7 @@ def test_a_stage_without_its_last_file_is_not_taken_for_finished(run):
 
 def test_an_export_without_its_libraries_is_refused_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
-    with pytest.raises(ModuleNotFoundError, match=r"jaxkd\[export\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"jaxkd\[onnx\]"):
         Export(model="student").check()
 
 
