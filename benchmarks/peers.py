@@ -40,8 +40,9 @@ class Peer:
     def __init__(
         self, script: str, name: str, words: Sequence[str], threads: int, *, checkout: str = ""
     ):
-        # Each with the allocator's settings that are best for it.
+        # Each with the allocator's settings that are best for it; "plain": as a user starts it.
         env = os.environ | TORCH if name.startswith("torch") else keeping(os.environ)
+        env = dict(os.environ) if name.endswith("plain") else env
         env = env | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "0"}
         # Peers share an accelerator's memory.
         env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

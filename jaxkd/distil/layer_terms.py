@@ -17,6 +17,7 @@ from jaxkd.core.outputs import Outputs
 from jaxkd.core.ranges import field
 from jaxkd.distil.layer_map import Pairs, pairs, parsed
 from jaxkd.distil.schedule import Ramp, check_ramps, extremes
+from jaxkd.models.products import affine
 
 
 @dataclasses.dataclass
@@ -144,7 +145,9 @@ class HiddenStates(LayerTerm):
         for (i, layers), params in zip(self._pairs(student, teacher), own, strict=True):
             state, targets = student.hidden[i], [teacher.hidden[j] for j in layers]
             if self.project:
-                state = state @ params["kernel"].astype(state.dtype)
+                state = affine(
+                    state, params["kernel"].astype(state.dtype), jnp.zeros((), state.dtype)
+                )
             if self.layer_map == "learned":
                 weights = jax.nn.softmax(params["mixture"])
                 target = sum(w * layer for w, layer in zip(weights, targets, strict=True))

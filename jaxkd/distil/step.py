@@ -4,7 +4,8 @@ A pure function `step(state, teacher, batch, axis)`; `train/parallel.py` jits, p
 """
 
 import dataclasses
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import optax
 from jaxkd.core.batch import Batch, check_batch
 from jaxkd.core.mean import Mean
 from jaxkd.core.random import stream
+from jaxkd.core.tree import map_named
 from jaxkd.distil import objective
 from jaxkd.distil.on_policy import Mix
 from jaxkd.distil.teacher import teacher_outputs
@@ -67,6 +69,7 @@ def make_step(
     accumulate: int = 1,
     chunk: int = 0,
     mix: Mix | None = None,
+    freeze: Sequence[str] = (),
 ) -> Step:
     """A step minimising `terms`, its result independent of how the batch is split.
 
@@ -78,11 +81,17 @@ def make_step(
     Args:
       chunk: positions whose logits exist at once, 0 for all (losses/fused.py).
       mix: what is done to the batch first (on_policy.py).
+      freeze: patterns of the parameters that the optimiser does not change: they are not
+        differentiated, and have no part in `grad_norm`.
     Raises (when the step is traced):
       ValueError: for a batch without targets or target_mask, or with arrays of unequal shapes.
     Returns: the step; its metrics are a Mean for each term, `loss` (their weighted sum) and
     `grad_norm` (before clipping), with `mix` also `on_policy`, the share of batches it changed.
     """
+
+    def unless_frozen(name: str, leaf: Any) -> Any:
+        frozen = any(fnmatch.fnmatch(name, pattern) for pattern in freeze)
+        return jax.lax.stop_gradient(leaf) if frozen else leaf
 
     def step(
         state: State, teacher_params: Params | None, batch: Batch, axis: str | None = None
@@ -101,6 +110,7 @@ def make_step(
 
         def part_loss(params: Params, part: Batch, index: Any) -> tuple[Any, dict[str, Any]]:
             noise = None if key is None else jax.random.fold_in(key, index)
+            params = map_named(unless_frozen, params)
             student = forward(model, params, part, keep=keep, dropout=noise)
             outputs = teacher_outputs(teacher, teacher_params, part)
             own = params.get("terms", {})

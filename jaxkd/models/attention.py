@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxkd.core.backend import cpu_workarounds
 from jaxkd.models.cache_positions import CachePositions, token_positions
 from jaxkd.models.dense import Dense
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.products import mixture, scores
 from jaxkd.models.rotary import Rotary
 
@@ -151,7 +152,7 @@ class Attention(nn.Module):
         scale = k**-0.5 if self.scaled else 1.0
         weights = None
         if self.kind == "plain":
-            drop = nn.Dropout(self.dropout, deterministic=not train)
+            drop = Dropout(self.dropout, deterministic=not train)
             context, weights = attend(
                 query, key, value, whole, drop, cached=cache is not None, scale=scale,
                 score_bias=score_bias,

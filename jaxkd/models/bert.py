@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxkd.models import config, heads
 from jaxkd.models.attention import Attention, BlockInternals
 from jaxkd.models.dense import Dense
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.norms import layer_norm
@@ -84,7 +85,7 @@ class Embed(nn.Module):
             segment = self.param("segment", init, (c.segments, c.embedding))
             hidden = hidden + (segment[0] if segments is None else segment[segments])
         hidden = layer_norm(c.norm_epsilon, c.dtype, "norm")(hidden)
-        hidden = nn.Dropout(c.dropout, deterministic=not train)(hidden)
+        hidden = Dropout(c.dropout, deterministic=not train)(hidden)
         if c.factorised:
             hidden = Dense(c.width, c.dtype, c.init_std, name="widen")(hidden)
         return hidden, {}
@@ -103,7 +104,7 @@ class Block(nn.Module):
 
         def drop(x: Float[Array, "B L D"], after: str) -> Float[Array, "B L D"]:
             used = train and after in c.dropout_after
-            return nn.Dropout(c.dropout, deterministic=not used)(x)
+            return Dropout(c.dropout, deterministic=not used)(x)
 
         def norm(x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
             return layer_norm(c.norm_epsilon, c.dtype, name)(x)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxkd.models import config, heads
 from jaxkd.models.attention import Attention, BlockInternals, Cache, gather_columns
 from jaxkd.models.cache_positions import CachePositions, token_positions
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.feed_forward import Experts, FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.norms import layer_norm
@@ -126,7 +127,7 @@ class Embed(nn.Module):
                 else token_positions(mask, 0, tokens.shape[1])
             )
             hidden = hidden + position[rows]
-        return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype)), {}
+        return Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype)), {}
 
 
 class Block(nn.Module):
@@ -146,7 +147,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B L D"], BlockInternals]:
         """With a cache, `cache_positions` stand for the mask."""
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
         rotary = Rotary(
             c.key_width,
             c.rope_theta,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxkd.models.activations import activation
 from jaxkd.models.dense import Dense
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.grouped import grouped_dot
 
 
@@ -35,7 +36,7 @@ class FeedForward(nn.Module):
             inner = act(Dense(self.inner, *own, name="gate")(hidden)) * inner
         else:
             inner = act(inner)
-        inner = nn.Dropout(self.dropout, deterministic=not train)(inner)
+        inner = Dropout(self.dropout, deterministic=not train)(inner)
         return Dense(self.width, *own, name="contract")(inner), inner
 
 

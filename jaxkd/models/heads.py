@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from jaxkd.core.outputs import Projection
 from jaxkd.models.activations import activation
 from jaxkd.models.dense import Dense
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.norms import layer_norm
 
 _NEVER = -1e9  # finite: a class that neither teacher nor student chooses costs 0 nats
@@ -72,7 +73,7 @@ class SequenceHead(nn.Module):
         c = self.config
 
         def drop(x: Float[Array, "B D"], used: bool = True) -> Float[Array, "B D"]:
-            return nn.Dropout(c.classifier_dropout, deterministic=not (train and used))(x)
+            return Dropout(c.classifier_dropout, deterministic=not (train and used))(x)
 
         first = drop(hidden[:, 0], c.dropout_before_pool)
         first = activation(c.pool_activation)(_dense(c, c.width, "pool")(first))
@@ -100,7 +101,7 @@ class MultiTaskHead(nn.Module):
     ) -> Float[Array, "B K C"]:
         c = self.config
         sizes = collections.Counter(label.split(":")[0] for label in c.labels)  # in their order
-        drop = nn.Dropout(c.classifier_dropout, deterministic=not train)
+        drop = Dropout(c.classifier_dropout, deterministic=not train)
         first, widest, scores = drop(hidden[:, 0]), max(sizes.values()), []
         for task, size in sizes.items():
             inner = _dense(c, c.width, f"{task}_pool")(first)
@@ -125,7 +126,7 @@ class TokenHead(nn.Module):
         train: bool = False,
     ) -> Float[Array, "B L C"]:
         c = self.config
-        hidden = nn.Dropout(c.classifier_dropout, deterministic=not train)(hidden)
+        hidden = Dropout(c.classifier_dropout, deterministic=not train)(hidden)
         return _dense(c, len(c.labels), "classify")(hidden).astype(jnp.float32)
 
 

@@ -16,6 +16,7 @@ from jaxkd.models import seq2seq
 from jaxkd.models.attention import Attention, BlockInternals, Cache
 from jaxkd.models.cache_positions import CachePositions
 from jaxkd.models.dense import Dense
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.model import Model
 
 
@@ -116,7 +117,7 @@ class EncoderLayer(nn.Module):
             Lstm(c.width // 2, c.init_std, c.dtype, reverse, name=name)(hidden, mask)[0]
             for name, reverse in (("forward", False), ("backward", True))
         ]
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
         return hidden + drop(jnp.concatenate(both, -1)), BlockInternals()
 
 
@@ -140,7 +141,7 @@ class DecoderLayer(nn.Module):
         """`memory` is needed once: a cache then has its keys and values. With a cache,
         `cache_positions` stand for the mask; parallel beams each have a state of their own."""
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
         state, cross = cache or (None, None)
         token_mask, steps = cache_positions.token_mask if cache_positions else mask, hidden
         if cache_positions and cache_positions.parallel_beams:

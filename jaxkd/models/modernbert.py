@@ -18,6 +18,7 @@ from jaxkd.models import bert, config
 from jaxkd.models.activations import activation
 from jaxkd.models.attention import Attention, BlockInternals
 from jaxkd.models.dense import Dense
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.heads import VocabularyHead
 from jaxkd.models.model import Model, mean_of_tokens
@@ -42,7 +43,7 @@ class Head(nn.Module):
 
     def classify(self, hidden: Float[Array, "*B D"], train: bool) -> Float[Array, "*B C"]:
         c = self.config
-        hidden = nn.Dropout(c.classifier_dropout, deterministic=not train)(self.transform(hidden))
+        hidden = Dropout(c.classifier_dropout, deterministic=not train)(self.transform(hidden))
         scores = Dense(len(c.labels), c.dtype, c.init_std, name="classify")(hidden)
         return scores.astype(jnp.float32)
 
@@ -194,7 +195,7 @@ class Embed(nn.Module):
         c.check_length(tokens.shape[1])
         init = nn.initializers.truncated_normal(c.init_std)
         hidden = c.norm("norm")(self.param("token", init, (c.vocabulary, c.width))[tokens])
-        return nn.Dropout(c.dropout, deterministic=not train)(hidden), {}
+        return Dropout(c.dropout, deterministic=not train)(hidden), {}
 
 
 class Block(nn.Module):
@@ -213,7 +214,7 @@ class Block(nn.Module):
             bias=c.attention_bias, output_bias=c.attention_bias, window=c.window,
             rotary=Rotary(c.key_width, c.rope_theta), name="attention",
         )(normed, mask, train=train)  # fmt: skip
-        hidden = hidden + nn.Dropout(c.attention_dropout, deterministic=not train)(out)
+        hidden = hidden + Dropout(c.attention_dropout, deterministic=not train)(out)
         out, channels = FeedForward(
             c.width, c.feed_forward, c.activation, c.init_std, c.dtype, gated=True,
             bias=c.feed_forward_bias, dropout=c.activation_dropout, name="feed_forward",

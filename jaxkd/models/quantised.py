@@ -53,6 +53,20 @@ def _as_int8(name: str, leaf: Any) -> Any:
     return Int8(jnp.round(leaf / scale).astype(jnp.int8), scale)
 
 
+def round_kernels(params: Params, dtype: Any) -> Params:
+    """The kernels of dense layers in `dtype`, that of the products which they are rounded for.
+
+    The model computes the same bits (models/dense.py rounds them in every call), from half the
+    memory, and without rounding them again in each step. For weights that only predict.
+    """
+
+    def rounded(name: str, leaf: Any) -> Any:
+        whole = getattr(leaf, "dtype", None) == jnp.float32 and name.endswith("/kernel")
+        return leaf.astype(dtype) if whole else leaf
+
+    return map_named(rounded, params)
+
+
 def dequantise(params: Params) -> Params:
     """The float32 arrays of quantised ones; to be called where they are used, in a jit."""
 

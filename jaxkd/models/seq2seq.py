@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxkd.models import bert, config, heads
 from jaxkd.models.attention import Attention, BlockInternals, Cache, gather_columns
 from jaxkd.models.cache_positions import CachePositions
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.model import Model
 from jaxkd.models.norms import layer_norm
@@ -132,7 +133,7 @@ class Embed(nn.Module):
             )
         if c.embedding_norm:
             hidden = layer_norm(c.norm_epsilon, jnp.float32, "norm")(hidden)
-        return nn.Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype)), {}
+        return Dropout(c.dropout, deterministic=not train)(hidden.astype(c.dtype)), {}
 
 
 class Block(nn.Module):
@@ -155,7 +156,7 @@ class Block(nn.Module):
         """`memory` is needed once: a cache then has its keys and values. With a cache,
         `cache_positions` stand for the mask."""
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
 
         def attention(name: str, **kind: Any) -> Attention:
             return Attention(

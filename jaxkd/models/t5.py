@@ -19,6 +19,7 @@ from jaxkd.core.outputs import Projection
 from jaxkd.models import seq2seq
 from jaxkd.models.attention import Attention, BlockInternals, Cache
 from jaxkd.models.cache_positions import CachePositions
+from jaxkd.models.dropout import Dropout
 from jaxkd.models.feed_forward import FeedForward
 from jaxkd.models.heads import VocabularyHead
 from jaxkd.models.model import Model
@@ -32,7 +33,7 @@ class FinalNorm(nn.Module):
     @nn.compact
     def __call__(self, hidden: Array, token: Array, mask: Array, *, train: bool = False) -> Array:
         c = self.config
-        return nn.Dropout(c.dropout, deterministic=not train)(c.norm("norm")(hidden))
+        return Dropout(c.dropout, deterministic=not train)(c.norm("norm")(hidden))
 
 
 class LmHead(VocabularyHead):
@@ -43,7 +44,7 @@ class LmHead(VocabularyHead):
         self, hidden: Float[Array, "*B D"], token: Float[Array, "V D"], *, train: bool = False
     ) -> Projection:
         c = self.config
-        hidden = nn.Dropout(c.dropout, deterministic=not train)(c.norm("norm")(hidden))
+        hidden = Dropout(c.dropout, deterministic=not train)(c.norm("norm")(hidden))
         if not c.tied:
             init = nn.initializers.truncated_normal(c.init_std)
             token = self.param("output", init, (c.vocabulary, c.width))
@@ -146,7 +147,7 @@ class Embed(nn.Module):
         bias = self.param("relative", init, (c.buckets, c.heads))[
             bucket(distance, c.buckets, c.max_distance, both_sides=self.encodes)
         ]
-        hidden = nn.Dropout(c.dropout, deterministic=not train)(token[tokens].astype(c.dtype))
+        hidden = Dropout(c.dropout, deterministic=not train)(token[tokens].astype(c.dtype))
         return hidden, {"score_bias": jnp.moveaxis(bias, -1, 1)}
 
 
@@ -171,7 +172,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B L D"], BlockInternals]:
         """Arguments as of `seq2seq.Block`; an encoder's has no memory."""
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not train)
+        drop = Dropout(c.dropout, deterministic=not train)
 
         def attention(name: str, **kind: Any) -> Attention:
             return Attention(

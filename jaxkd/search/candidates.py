@@ -168,7 +168,14 @@ class ShortDistillation:
             params = params | {"terms": own}
         optimiser = self.optimiser.build(params, self.steps, self.freeze)
         step = run_step(
-            make_step(model, self.terms, optimiser, seed=self.seed, dropout=config.drops)
+            make_step(
+                model,
+                self.terms,
+                optimiser,
+                seed=self.seed,
+                dropout=config.drops,
+                freeze=self.freeze,
+            )
         )
         state = place(initial_state(place(params), optimiser))
         measure = self._measure(model, config.layers)

@@ -21,6 +21,7 @@ from jaxkd.distil.teacher import dequantise, teacher_outputs
 from jaxkd.models import decoder, families
 from jaxkd.models.config import NO_CLASSIFIER
 from jaxkd.models.model import Model, Params, forward
+from jaxkd.models.quantised import round_kernels
 from jaxkd.runs.experiment import Workspace
 from jaxkd.runtime import hosts
 from jaxkd.stages.targets import with_targets_of
@@ -70,7 +71,7 @@ def fit(
     if teacher is not None:
         teacher_model = families.build(teacher.config)
         whole = teacher.params if teacher.stored else teacher_model.arrange(teacher.params)
-        teacher_params = place_arrays(whole)
+        teacher_params = place_arrays(round_kernels(whole, teacher.config.dtype))
     params = model.arrange(params)
     batches = workspace.rows.for_model(config).batches(
         "validation", stage.batch_size, stage.evaluate_rows
@@ -179,6 +180,7 @@ def training_step(
         accumulate=stage.accumulate,
         chunk=stage.chunk,
         mix=_mix(stage.on_policy, model, config, seed, rows),
+        freeze=stage.freeze,
     )
 
 

@@ -298,3 +298,21 @@ def test_a_student_deeper_than_its_teacher_needs_a_map_that_can():
     assert pairs("uniform", 4, 2) == [(1, (1,)), (2, (1,)), (3, (2,)), (4, (2,))]
     with pytest.raises(ValueError, match="'last' needs a student no deeper"):
         pairs("last", 4, 2)
+
+
+def test_on_a_cpu_no_product_with_a_matrix_is_asked_for_in_bfloat16():
+    """XLA's CPU compiler would multiply in float32 (models/products.py), there and back."""
+    narrow, wide = (dataclasses.replace(each, compute="bfloat16") for each in (NARROW, WIDE))
+    batch, term = tiny.batch(), HiddenStates(layer_map="uniform")
+    student, teacher = (
+        forward(families.build(config), families.build(config).init(0), batch)
+        for config in (narrow, wide)
+    )
+    own = objective.init({"it": term}, 0, student, teacher)["it"]
+
+    def loss(own, hidden):
+        return term.total(dataclasses.replace(student, hidden=hidden), teacher, batch, own)
+
+    traced = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(own, student.hidden))
+    products = [line for line in traced.splitlines() if " dot_general[" in line]
+    assert len(products) == 6 and all(":f32" in line for line in products), products

@@ -1,5 +1,7 @@
 """The step: the same result however the batch is split, and a teacher that never changes."""
 
+import fnmatch
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,14 @@ import optax
 import pytest
 
 from jaxkd.core.batch import Batch
+from jaxkd.core.tree import named
 from jaxkd.distil import objective
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.terms import CosineHidden, HardLabels, Ramp, SoftTargets
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.train import parallel
+from jaxkd.train.optimiser import AdamW
 from tests.models import tiny
 
 MODEL = families.build(tiny.config(layers=1))
@@ -62,6 +66,27 @@ def test_a_step_of_sgd_is_the_gradient_of_the_written_out_objective():
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-4)
     named = 5 * metrics["soft_targets"] + 2 * metrics["mlm"] + metrics["cosine"]
     np.testing.assert_allclose(metrics["loss"], named, rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_frozen_is_not_differentiated_and_the_rest_moves_alike(accumulate):
+    batch, frozen = tiny.batch(), ("embed/*", "blocks/0/attention/*")
+    optimiser = AdamW(learning_rate=0.1, warmup=0.0).build(PARAMS, 10, frozen)
+    usual, _ = stepped(batch, optimiser=optimiser, steps=2, accumulate=accumulate)
+    state, metrics = stepped(
+        batch, optimiser=optimiser, steps=2, accumulate=accumulate, freeze=frozen
+    )
+    chex.assert_trees_all_close(state.params, usual.params, rtol=1e-6, atol=1e-7)
+    chex.assert_trees_all_equal(state.params["embed"], PARAMS["embed"])
+    gradient = jax.jit(jax.grad(plain_loss))(PARAMS, batch)
+    learning = {
+        name: leaf
+        for name, leaf in named(gradient).items()
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in frozen)
+    }
+    _, first = stepped(batch, optimiser=optimiser, accumulate=accumulate, freeze=frozen)
+    np.testing.assert_allclose(first["grad_norm"], optax.tree.norm(learning), rtol=1e-4)
+    assert metrics["loss"] < first["loss"]
 
 
 def test_pmap_equals_jit_on_uneven_shards():

@@ -15,8 +15,9 @@ from jaxkd.distil.teacher import teacher_outputs
 from jaxkd.distil.terms import HardLabels, SoftTargets
 from jaxkd.models import families
 from jaxkd.models.model import forward
-from jaxkd.models.quantised import Int8, dequantise, megabytes, quantise
+from jaxkd.models.quantised import Int8, dequantise, megabytes, quantise, round_kernels
 from jaxkd.train import parallel
+from tests.distil.test_families import MORE, SIZES
 from tests.models import tiny
 
 MODEL = families.build(tiny.config(layers=2))
@@ -100,3 +101,31 @@ def test_a_scan_takes_a_held_teacher_as_it_is():
     batch, stored = tiny.batch(), quantise(PARAMS, "int8")
     actual = teacher_outputs(model, model.arrange(stored), batch).logits
     np.testing.assert_allclose(actual, teacher_outputs(MODEL, stored, batch).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_teacher_with_rounded_kernels_computes_the_same_bits(family):
+    config = families.FAMILIES[family][0](
+        **(SIZES | dict(layers=2, compute="bfloat16") | MORE.get(family, {}))
+    )
+    model, batch = families.build(config), tiny.batch(rows=4)
+    if model.encoder is not None:
+        batch = dataclasses.replace(
+            batch, decoder_tokens=batch.tokens, decoder_mask=batch.mask
+        )  # fmt: skip
+    params = model.arrange(tiny.random_params(config))
+    rounded = round_kernels(params, config.dtype)
+    assert megabytes(rounded) < 0.9 * megabytes(params)
+    run = jax.jit(lambda params: teacher_outputs(model, params, batch))
+    jax.tree.map(np.testing.assert_array_equal, run(rounded), run(params))
+
+
+def test_kernels_that_are_no_float32_stay():
+    for how in ("bfloat16", "int8"):
+        stored = quantise(PARAMS, how)
+        for a, b in zip(
+            jax.tree.leaves(round_kernels(stored, jnp.dtype("bfloat16"))),
+            jax.tree.leaves(stored),
+            strict=True,
+        ):
+            assert a.dtype == b.dtype

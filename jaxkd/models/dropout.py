@@ -1,0 +1,66 @@
+"""Dropout, its random numbers drawn in the form that each machine is fast at."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from jaxkd.core.backend import cpu_workarounds
+
+# Threefry-2x32 (Salmon et al., 2011): how far each round rotates, four at a time by turns.
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
+
+
+class Dropout(nn.Module):
+    """`nn.Dropout`: the same numbers for the same key."""
+
+    rate: float
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
+        if self.deterministic or self.rate == 0:
+            return inputs
+        kept = 1.0 - self.rate
+        mask = bernoulli(self.make_rng("dropout"), kept, inputs.shape)
+        return jnp.where(mask, inputs / kept, jnp.zeros_like(inputs))
+
+
+def bernoulli(key: jax.Array, probability: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    """The draws of `jax.random.bernoulli`, on a CPU in a fifth of the time.
+
+    There XLA (jax 0.10.2) runs the rounds of the generator as a loop over arrays in memory; written
+    out, they are one pass (64 x 16 x 384 draws on one core of a Xeon with AMX: 0.8 ms and 4.1,
+    compiled in 0.1 s and 0.6).
+    """
+    size = math.prod(shape)
+    usual = (
+        cpu_workarounds()
+        and jax.config.jax_threefry_partitionable  # the order in which numbers are counted below
+        and jax.random.key_impl(key) == "threefry2x32"
+        and 0 < size < 1 << 32
+    )
+    if not usual:
+        return jax.random.bernoulli(key, probability, shape)
+    first, second = jax.random.key_data(key)
+    numbers = jax.lax.iota(jnp.uint32, size).reshape(shape)
+    bits = jnp.bitwise_xor(*_threefry(first, second, jnp.zeros_like(numbers), numbers))
+    # The upper 23 bits are the fraction of a float32 in [0, 1), as `jax.random.uniform` makes it.
+    ones = jax.lax.bitcast_convert_type((bits >> 9) | jnp.uint32(0x3F800000), jnp.float32)
+    return ones - 1 < probability
+
+
+def _threefry(first: Array, second: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """Twenty rounds over two words each, under a key of two words; all uint32."""
+    keys = (first, second, first ^ second ^ jnp.uint32(PARITY))
+    a, b = a + keys[0], b + keys[1]
+    for group in range(5):
+        for places in ROTATIONS[group % 2]:
+            a = a + b
+            b = (b << places) | (b >> (32 - places))
+            b = b ^ a
+        a, b = a + keys[(group + 1) % 3], b + keys[(group + 2) % 3] + jnp.uint32(group + 1)
+    return a, b
