@@ -10,14 +10,13 @@ import optax
 import pytest
 
 from jaxkd.core.batch import Batch
-from jaxkd.core.tree import named
+from jaxkd.core.tree import map_named, named
 from jaxkd.distil import objective
 from jaxkd.distil.step import initial_state, make_step
 from jaxkd.distil.terms import CosineHidden, HardLabels, Ramp, SoftTargets
 from jaxkd.models import families
 from jaxkd.models.model import forward
 from jaxkd.train import parallel
-from jaxkd.train.optimiser import AdamW
 from tests.models import tiny
 
 MODEL = families.build(tiny.config(layers=1))
@@ -71,7 +70,11 @@ def test_a_step_of_sgd_is_the_gradient_of_the_written_out_objective():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_what_is_frozen_is_not_differentiated_and_the_rest_moves_alike(accumulate):
     batch, frozen = tiny.batch(), ("embed/*", "blocks/0/attention/*")
-    optimiser = AdamW(learning_rate=0.1, warmup=0.0).build(PARAMS, 10, frozen)
+    # SGD, since Adam makes much of a gradient that is zero but for rounding.
+    labels = map_named(
+        lambda name, _: any(fnmatch.fnmatch(name, pattern) for pattern in frozen), PARAMS
+    )
+    optimiser = optax.partition({False: optax.sgd(0.1), True: optax.set_to_zero()}, labels)
     usual, _ = stepped(batch, optimiser=optimiser, steps=2, accumulate=accumulate)
     state, metrics = stepped(
         batch, optimiser=optimiser, steps=2, accumulate=accumulate, freeze=frozen
