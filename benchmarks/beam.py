@@ -130,7 +130,7 @@ def serve_jax(options) -> None:
             list(zip(results.tokens[:, 0].tolist(), results.scores[:, 0].tolist(), strict=True))
         )
 
-    peers.serve(check, timed(run))
+    peers.serve(check, peers.timed(run))
 
 
 def serve_torch(options) -> None:
@@ -166,7 +166,7 @@ def serve_torch(options) -> None:
             best += list(summary)
         return best
 
-    peers.serve(lambda: summary(run()), timed(run))
+    peers.serve(lambda: summary(run()), peers.timed(run))
 
 
 def serve_ctranslate2(options) -> None:
@@ -190,17 +190,7 @@ def serve_ctranslate2(options) -> None:
             for each in made
         ]
 
-    peers.serve(lambda: summary(run()), timed(run))
-
-
-def timed(run):
-    def time_steps(steps: int) -> dict[str, float]:
-        began = time.perf_counter()
-        for _ in range(steps):
-            run()
-        return {"seconds": (time.perf_counter() - began) / steps}
-
-    return time_steps
+    peers.serve(lambda: summary(run()), peers.timed(run))
 
 
 def agree(results: dict[str, dict]) -> None:

@@ -26,7 +26,6 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-import time
 from typing import Any
 
 import numpy as np
@@ -140,7 +139,7 @@ def serve_jax(options: argparse.Namespace) -> None:
             state, metrics = step(state, teacher, next(batches))
         jax.block_until_ready((state, metrics))
 
-    peers.serve(check, timed(epoch))
+    peers.serve(check, peers.timed(epoch))
 
 
 def labelled(folder: pathlib.Path, config: Any, params: Any, rows: Any) -> Any:
@@ -269,17 +268,7 @@ def serve_torch(options: argparse.Namespace) -> None:
             chosen = order[start : start + BATCH]
             update(collate([ids[i] for i in chosen], [labels[i] for i in chosen]))
 
-    peers.serve(check, timed(epoch))
-
-
-def timed(epoch: Any) -> Any:
-    def time_steps(steps: int) -> dict[str, float]:
-        began = time.perf_counter()
-        for _ in range(steps):
-            epoch()
-        return {"seconds": (time.perf_counter() - began) / steps}
-
-    return time_steps
+    peers.serve(check, peers.timed(epoch))
 
 
 def agree(results: dict[str, dict[str, float]]) -> None:

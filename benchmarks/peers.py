@@ -15,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -210,6 +211,18 @@ def serve(check: Any, time_steps: Any, memory: Any = None) -> None:
         give_back()
         answers.write(json.dumps(results) + "\n")
         answers.flush()
+
+
+def timed(run: Callable[[], Any]) -> Callable[[int], dict[str, float]]:
+    """What answers `time N` of a peer whose step is `run`, which returns when all is done."""
+
+    def time_steps(steps: int) -> dict[str, float]:
+        began = time.perf_counter()
+        for _ in range(steps):
+            run()
+        return {"seconds": (time.perf_counter() - began) / steps}
+
+    return time_steps
 
 
 def interleaved(peers: Sequence[Peer], rounds: int, steps: int) -> dict[str, list[float]]:

@@ -7,7 +7,8 @@ table: results.json of a run of experiments/nas_kd.py in which every candidate w
 (--config.stages.search.candidates=1000 --config.stages.search.halving=0
 --config.stages.search.max_time=0). Printed for each optimiser: candidates until one is within 2% of
 the best reward, medians over seeds, and the regret after a tenth and a quarter of the space: exact,
-since the best is known. An optimiser takes no time to be measured here: rewards are looked up.
+since the best is known. --max-time leaves out candidates that took more than that share of the
+teacher's time. An optimiser takes no time to be measured here: rewards are looked up.
 
 race: both search the same space with multivariate TPE for students with random weights, which learn
 the same hidden states of the same teacher on the same batches with the same rates. torch: the loop
@@ -41,11 +42,16 @@ COMPARED = ("random", "evolution", "tpe", "controller")
 WITHIN = 0.02
 
 
-def table(file: pathlib.Path, seeds: int, plot: pathlib.Path | None) -> None:
+def table(file: pathlib.Path, seeds: int, plot: pathlib.Path | None, max_time: float) -> None:
     """Prints how soon each optimiser finds a candidate within WITHIN of the best."""
     by_seed = next(iter(json.loads(file.read_text())["search"].values()))
     run = next(iter(by_seed.values()))
-    complete = {each["key"]: each for each in run["candidates"] if each["state"] == "complete"}
+    complete = {
+        each["key"]: each
+        for each in run["candidates"]
+        if each["state"] == "complete"
+        and (not max_time or each["milliseconds"] <= max_time * each["teacher_milliseconds"])
+    }
     rewards = {key: each["reward"] for key, each in complete.items()}
     best, values = max(rewards.values()), {n: tuple(v) for n, v in run["space"].items()}
     space = Space(_widest(values), values, allows=_only(complete, values))
@@ -307,6 +313,7 @@ def main() -> None:
     of_table.add_argument("results", type=pathlib.Path)
     of_table.add_argument("--seeds", type=int, default=5)
     of_table.add_argument("--plot", type=pathlib.Path, help="PNG file of the regret to be written")
+    of_table.add_argument("--max-time", type=float, default=0.0, help="0: any time")
     of_race = made.add_parser("race")
     of_race.add_argument("--teacher", required=True)
     of_race.add_argument("--candidates", type=int, default=16)
@@ -315,7 +322,7 @@ def main() -> None:
     of_race.add_argument("--compute", choices=("bfloat16", "float32"), default="bfloat16")
     args = parser.parse_args()
     if args.what == "table":
-        table(args.results, args.seeds, args.plot)
+        table(args.results, args.seeds, args.plot, args.max_time)
     else:
         race(args.teacher, args.candidates, args.rows, args.seeds, args.compute)
 

@@ -4,7 +4,6 @@ A pure function `step(state, teacher, batch, axis)`; `train/parallel.py` jits, p
 """
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import optax
 
 from jaxkd.core.batch import Batch, check_batch
 from jaxkd.core.mean import Mean
+from jaxkd.core.names import matches
 from jaxkd.core.random import stream
 from jaxkd.core.tree import map_named
 from jaxkd.distil import objective
@@ -90,8 +90,7 @@ def make_step(
     """
 
     def unless_frozen(name: str, leaf: Any) -> Any:
-        frozen = any(fnmatch.fnmatch(name, pattern) for pattern in freeze)
-        return jax.lax.stop_gradient(leaf) if frozen else leaf
+        return jax.lax.stop_gradient(leaf) if matches(name, freeze) else leaf
 
     def step(
         state: State, teacher_params: Params | None, batch: Batch, axis: str | None = None

@@ -1,13 +1,12 @@
 """One family as HuggingFace writes it: the keys of its config.json and the names of its tensors."""
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxkd.core.names import did_you_mean
+from jaxkd.core.names import did_you_mean, matches
 from jaxkd.hub.names import Table
 from jaxkd.models.config import Config
 from jaxkd.models.parts import exit_name
@@ -118,7 +117,7 @@ class Family:
             if not pattern.startswith(f"{self.prefix}.")
         ]
         patterns.append(f"{EXITS}.*")
-        return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        return matches(name, patterns)
 
     def other_copies(self, tensors: Mapping[str, np.ndarray], head: str) -> list[str]:
         """Tensors that are no copies, though a tied model of this head says that they are."""

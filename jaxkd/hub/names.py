@@ -1,7 +1,6 @@
 """A family's parameter names and HuggingFace's tensor names: one table, read both ways."""
 
 import dataclasses
-import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd.core.names import matches
 from jaxkd.core.tree import named
 from jaxkd.models.model import Params
 from jaxkd.runtime.allocator import release
@@ -68,7 +68,7 @@ class Table:
             )
         stored = self.modules[module]
         joined = [path for path, other in self.modules.items() if other == stored]
-        untransposed = any(fnmatch.fnmatch(module, pattern) for pattern in self.untransposed)
+        untransposed = matches(module, self.untransposed)
         return TensorName(
             f"{stored.replace('{i}', number)}.{_ENDINGS[leaf]}",
             axis=1 if leaf == "kernel" and untransposed else 0,
@@ -195,7 +195,7 @@ class Table:
         return own or name in self.arrays.values() or self._ignores(name)
 
     def _ignores(self, name: str) -> bool:
-        return any(fnmatch.fnmatch(name, pattern) for pattern in self.ignored)
+        return matches(name, self.ignored)
 
     def _current(self, name: str) -> str:
         for old, new in self.renamed.items():

@@ -24,6 +24,8 @@ class Dropout(nn.Module):
     def __call__(self, inputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
         if self.deterministic or self.rate == 0:
             return inputs
+        if self.rate == 1:  # nothing to scale: the gradient would be nan
+            return jnp.zeros_like(inputs)
         kept = 1.0 - self.rate
         mask = bernoulli(self.make_rng("dropout"), kept, inputs.shape)
         return jnp.where(mask, inputs / kept, jnp.zeros_like(inputs))

@@ -18,7 +18,7 @@ from jaxkd.data.rows.base import Rows
 from jaxkd.distil import objective
 from jaxkd.distil.step import initial_state
 from jaxkd.models import families
-from jaxkd.models.quantised import quantise
+from jaxkd.models.quantised import quantise, round_kernels
 from jaxkd.stages.fit import term_params, training_step
 from jaxkd.train import parallel
 
@@ -71,7 +71,7 @@ def training_cost(
         whole = filled(teacher.shapes)
         if stage.teacher_dtype != "float32":
             whole = quantise(whole, stage.teacher_dtype)
-        teacher_params = teacher.arrange(whole)
+        teacher_params = round_kernels(teacher.arrange(whole), teacher_config.dtype)
     steps = stage.steps_over(len(rows.splits["train"]))
     largest = _longest(stage, rows, seed)
     own = term_params(terms, seed, (model, params), (teacher, teacher_params), [largest])

@@ -1,12 +1,12 @@
 """What is checked of a training once models and data are known, before anything is computed."""
 
-import fnmatch
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from jaxkd.core.names import matches
 from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.masking import Masking
 from jaxkd.distil import objective
@@ -68,7 +68,7 @@ def check_exits_learn(
     """Raise ValueError if a model has early exits that nothing trains, or nothing stops."""
 
     def is_frozen(part: str) -> bool:
-        return any(fnmatch.fnmatch(f"{part}/classify/kernel", pattern) for pattern in freeze)
+        return matches(f"{part}/classify/kernel", freeze)
 
     if not config.exits:
         return

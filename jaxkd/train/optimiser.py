@@ -7,7 +7,7 @@ from typing import Any
 
 import optax
 
-from jaxkd.core.names import did_you_mean
+from jaxkd.core.names import did_you_mean, matches
 from jaxkd.core.ranges import check as check_ranges
 from jaxkd.core.ranges import field
 from jaxkd.core.tree import is_stacked, map_named, named
@@ -63,7 +63,7 @@ class AdamW:
                     + " With scan_layers all blocks are one." * any(map(is_stacked, names))
                 )
         labels = map_named(
-            lambda name, _: "frozen" if any(fnmatch.fnmatch(name, p) for p in freeze) else "free",
+            lambda name, _: "frozen" if matches(name, freeze) else "free",
             params,
         )
         adamw = optax.adamw(

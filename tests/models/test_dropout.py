@@ -61,3 +61,9 @@ def test_the_layer_is_that_of_flax_forward_and_backward(dtype):
 def test_nothing_is_dropped_where_nothing_is_to_be(rate, deterministic):
     inputs = jnp.ones((3, 4))
     np.testing.assert_array_equal(Dropout(rate, deterministic).apply({}, inputs), inputs)
+
+
+def test_where_all_is_dropped_the_gradient_is_zero():
+    layer, rngs = Dropout(1.0, deterministic=False), {"dropout": jax.random.key(0)}
+    gradient = jax.grad(lambda x: layer.apply({}, x, rngs=rngs).sum())(jnp.ones((3, 4)))
+    np.testing.assert_array_equal(gradient, np.zeros((3, 4)))
