@@ -2,8 +2,8 @@
 
     python -m jaxkd.report.collection runs/glue-*/results.json --folder results/glue-minilm
 
-The folder gets report.md, report.html and a copy of each results file, from which the same command
-renders them again.
+Files of one experiment with other seeds, as of several machines, become one row. The folder gets
+report.md, report.html and each row's results file, from which the same command renders them again.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxkd.report import early_exit_summary, markup, spread, tables
 from jaxkd.report.described import column_title, label, values
+from jaxkd.report.joined import joined
 from jaxkd.report.markup import Plot, Table, escape_markdown
 from jaxkd.report.spread import at, mean_std
 from jaxkd.report.write import STYLE, plot_html
@@ -92,9 +93,9 @@ def references(every: Sequence[Mapping]) -> Table:
 def conditions(every: Sequence[Mapping]) -> Table:
     """What each run took, on which machine, by which command."""
     rows = []
-    for results in every:
-        where = results.get("where") or {}
-        stages = results.get("stages") or {}
+    for results, run in ((each, run) for each in every for run in each.get("parts") or (each,)):
+        where = run.get("where") or {}
+        stages = run.get("stages") or {}
         seconds = sum(sum((each.get("seconds") or {}).values()) for each in stages.values())
         rows.append(
             [
@@ -103,7 +104,7 @@ def conditions(every: Sequence[Mapping]) -> Table:
                 f"{where.get('devices')} x {where.get('device')}, {where.get('processor')}",
                 str((where.get("versions") or {}).get("jax")),
                 str(where.get("revision")),
-                str(results.get("command")),
+                str(run.get("command")),
             ]
         )
     header = ("data", "seconds", "device", "jax", "revision", "command")
@@ -165,6 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except ValueError as error:
             parser.error(f"{path} is no results file: {error}. Give results.json of runs.")
         every.append(results)
+    by_experiment: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    for results in every:
+        name = (results.get("experiment"), results.get("variant"))
+        by_experiment.setdefault(name, []).append(results)
+    try:
+        every = [joined(runs) for runs in by_experiment.values()]
+    except ValueError as error:
+        parser.error(str(error))
     print(*write(every, options.folder, options.title), sep="\n")
     print("\n" + markup.markdown(table(every, options.title)))
 

@@ -150,6 +150,8 @@ def plain(value: object) -> str:
     """A cell of a value that is no measurement."""
     if value is None:
         return ABSENT
+    if isinstance(value, list):  # the least and the most over the seeds
+        return " to ".join(map(plain, value))
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

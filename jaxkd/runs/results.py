@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxkd.report.joined import with_sizes
 from jaxkd.runs.experiment import Experiment
 from jaxkd.train.log import MetricLog
 
@@ -65,7 +66,7 @@ def collect(
                 splits = collected["seeds"].setdefault(seed, {})
                 for split, measured in numbers.pop("splits").items():
                     splits[split] = splits.get(split, {}) | measured
-                collected |= numbers
+                models[model] = with_sizes(collected, numbers)
             metrics |= result.get("metrics", {})
             primary = primary or result.get("primary", "")
             for model, by_split in result.get("student_errors", {}).items():

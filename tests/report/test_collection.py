@@ -79,3 +79,45 @@ def test_other_files_are_refused(content, tmp_path, capsys):
         collection.main([str(file), "--folder", str(tmp_path / "out")])
     assert "is no results file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_seeds_of_several_runs_become_one_row(tmp_path):
+    # Two machines, one seed each: the accuracies of one run of both.
+    both = results("RTE", "accuracy", 0.5, 0.7)
+    one, two = json.loads(json.dumps(both)), json.loads(json.dumps(both))
+    for run, seed in ((one, "0"), (two, "1")):
+        run["seeds"], run["command"] = [int(seed)], f"python run.py --config.seeds=({seed},)"
+        run["models"]["teacher"]["seeds"] = {seed: both["models"]["teacher"]["seeds"][seed]}
+        run["models"]["teacher"]["layers"] = 3 + int(seed)
+        run["stages"]["teacher"]["seconds"] = {seed: both["stages"]["teacher"]["seconds"][seed]}
+    files = [tmp_path / f"{i}.json" for i in range(2)]
+    for file, each in zip(files, (one, two), strict=True):
+        file.write_text(json.dumps(each))
+    collection.main([*map(str, files), "--folder", str(tmp_path / "out")])
+    rows = collection.table([both], "").rows
+    written = json.loads((tmp_path / "out/glue-rte.json").read_text())
+    assert written["seeds"] == [0, 1] and written["models"]["teacher"]["layers"] == [3, 4]
+    assert collection.table([written], "").rows == rows and rows[0][-1] == "60 ± 14"
+    ran = collection.conditions([written]).rows
+    assert [(row[1], row[-1]) for row in ran] == [("60", one["command"]), ("30", two["command"])]
+    # Rendered again from its copy: the same.
+    collection.main([str(tmp_path / "out/glue-rte.json"), "--folder", str(tmp_path / "again")])
+    assert (tmp_path / "again/report.md").read_text() == (tmp_path / "out/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [0]}, "seed 0 is in two of the files"),
+        ({"data": {"corpus": "RTE", "rows": {"train": 7}}}, "data.rows.train: '2490' and '7'"),
+    ],
+)
+def test_seeds_of_other_runs_are_not_joined(tmp_path, capsys, change, message):
+    one, two = results("RTE", "accuracy", 0.5), results("RTE", "accuracy", 0.7)
+    files = [tmp_path / f"{i}.json" for i in range(2)]
+    for file, each in zip(files, (one, two | {"seeds": [1]} | change), strict=True):
+        file.write_text(json.dumps(each))
+    with pytest.raises(SystemExit):
+        collection.main([*map(str, files), "--folder", str(tmp_path / "out")])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
