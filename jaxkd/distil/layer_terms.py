@@ -168,16 +168,19 @@ class HiddenStates(LayerTerm):
 
     def solved(self, sums: list[Any], ridge: float = 1e-4) -> list[Any]:
         """The parameters with the least squared distance, by ridge regression."""
-        params = []
-        for squares, products in sums:
-            width = squares.shape[0]
-            penalty = ridge * jnp.trace(squares) / width * jnp.eye(width)
-            params.append({"kernel": jnp.linalg.solve(squares + penalty, products)})
-        return params
+        return [{"kernel": _ridge(squares, products, ridge)} for squares, products in sums]
 
     def _width(self, teacher: Outputs, layers: tuple[int, ...]) -> int:
         widths = [teacher.hidden[j].shape[-1] for j in layers]
         return widths[0] if self.layer_map == "learned" else sum(widths)
+
+
+@jax.jit
+def _ridge(squares: Any, products: Any, ridge: float) -> Any:
+    """(X'X + ridge mean(diag X'X) I)^-1 X'Y, [widths of X and Y]."""
+    width = squares.shape[0]
+    penalty = ridge * jnp.trace(squares) / width * jnp.eye(width)
+    return jnp.linalg.solve(squares + penalty, products)
 
 
 @dataclasses.dataclass

@@ -34,6 +34,7 @@ def with_solved_matrices(
         student, teacher = outputs(params, batch)
         return {n: term.normal_equations(student, teacher, batch) for n, term in chosen.items()}
 
-    parts = [sums(params, batch) for batch in batches]
-    total = jax.tree.map(lambda *each: sum(each), *parts)
+    # One program: sums one by one would be a compilation for every shape.
+    add = jax.jit(lambda parts: jax.tree.map(lambda *each: sum(each), *parts))
+    total = add([sums(params, batch) for batch in batches])
     return dict(own) | {name: term.solved(total[name]) for name, term in chosen.items()}

@@ -155,7 +155,9 @@ class ShortDistillation:
         run_step, place = parallel.strategy(self.parallel)
         params = model.arrange(params)
         validation = self.data.validation()
-        own = objective.init(self.terms, self.seed, *self._shapes(model, params, validation[0]))
+        # In one program each: arrays made one by one would be a compilation for every shape.
+        shapes = self._shapes(model, params, validation[0])
+        own = jax.jit(lambda: objective.init(self.terms, self.seed, *shapes))()
         if own:
             count = min(BATCHES, self.data.steps)
             own = with_solved_matrices(
@@ -177,7 +179,8 @@ class ShortDistillation:
                 freeze=self.freeze,
             )
         )
-        state = place(initial_state(place(params), optimiser))
+        start = jax.jit(lambda params: initial_state(params, optimiser))
+        state = place(start(place(params)))
         measure = self._measure(model, config.layers)
         for done in range(1, self.steps + 1):
             if stopping():
