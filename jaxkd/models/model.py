@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxkd.core.batch import Batch
@@ -89,15 +90,15 @@ class Model:
         Each module is a program of its own, since equal ones are then compiled once.
         """
         tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-        embed, (hidden, block_inputs) = _drawing(self.embed)(
-            stream(seed, f"{name}/embed"), tokens, mask
-        )
+        key = stream(seed, f"{name}/embed")
+        embed = _drawing(self.embed)(key, tokens, mask)
+        hidden, block_inputs = _outputs(self.embed, key, tokens, mask)
         token, params = embed["token"], {}
         if self.encoder is not None:
             inner = f"{name}/encoder"
-            first, (memory, inputs) = _drawing(self.encoder.embed)(
-                stream(seed, f"{inner}/embed"), tokens, mask, token=token
-            )
+            key, module = stream(seed, f"{inner}/embed"), self.encoder.embed
+            first = _drawing(module)(key, tokens, mask, token=token)
+            memory, inputs = _outputs(module, key, tokens, mask, token=token)
             blocks = self.encoder._draw_blocks(seed, inner, memory, mask, inputs)
             encoder_heads = self.encoder._draw_heads(seed, inner, memory, token, mask)
             params["encoder"] = {"embed": first, "blocks": blocks, **encoder_heads}
@@ -113,7 +114,7 @@ class Model:
         return [
             drawing[self.blocks.index(block)](
                 stream(seed, f"{name}/block", i), hidden, mask, **block_inputs
-            )[0]
+            )
             for i, block in enumerate(self.blocks[: 1 if self.shared else None])
         ]
 
@@ -121,7 +122,7 @@ class Model:
         self, seed: int, name: str, hidden: Array, token: Array, mask: Array
     ) -> dict[str, Params]:
         params = {
-            head: _drawing(module)(stream(seed, f"{name}/{head}"), hidden, token, mask)[0]
+            head: _drawing(module)(stream(seed, f"{name}/{head}"), hidden, token, mask)
             for head, module in self.heads.items()
         }
         if self.shared_head:
@@ -130,15 +131,20 @@ class Model:
         return params
 
 
-def _drawing(module: Any) -> Callable[..., tuple[Params, Any]]:
-    """A compiled function that draws a module's parameters, and applies them to the inputs."""
+def _drawing(module: Any) -> Callable[..., Params]:
+    """A compiled function that draws a module's parameters for such inputs."""
 
     @jax.jit
-    def drawn(key: Array, *inputs: Any, **more: Any) -> tuple[Params, Any]:
-        outputs, variables = module.init_with_output(key, *inputs, **more)
-        return variables.get("params", {}), outputs
+    def drawn(key: Array, *inputs: Any, **more: Any) -> Params:
+        return module.init(key, *inputs, **more).get("params", {})
 
     return drawn
+
+
+def _outputs(module: Any, *inputs: Any, **more: Any) -> Any:
+    """Zeros where the module has outputs: parameters depend on shapes, so that none is computed."""
+    shapes = jax.eval_shape(lambda: module.init_with_output(*inputs, **more)[0])
+    return jax.tree.map(lambda each: np.zeros(each.shape, each.dtype), shapes)
 
 
 def keep_blocks(seed: int, step: Any, depth: int, rate: float) -> Bool[Array, " N"]:
