@@ -16,8 +16,8 @@ learn on all rows, equally long. No candidate may take more time than the hand-c
 --config.stages.search.max_time.
 
 glue-TASK, one of cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb and wnli, fine-tunes what a run left:
-the teacher, the student that was found, and the hand-chosen one. Each seed of the search is a run of
-its own (--config.run=runs/nas_kd-mini/1 --config.seeds='(1,)'); seeds of a task become one row by
+the teacher, the student that was found, and the hand-chosen one. Each seed of the search is a run
+of its own (--config.run=runs/nas_kd-mini/1 --config.seeds='(1,)'); they become one row by
     python -m jaxkd.report.collection runs/nas_kd-glue-*/results.json --folder results/nas_kd-glue
 
 Original: Trivedi et al. (2023), arXiv:2303.09639. docs/search.md says what the reward rewards.
