@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from jaxkd.core.batch import Batch
@@ -108,7 +109,7 @@ class Model:
         return params | {"embed": embed, "blocks": blocks, **heads}
 
     def _draw_blocks(
-        self, seed: int, name: str, hidden: Array, mask: Array, block_inputs: dict[str, Any]
+        self, seed: int, name: str, hidden: ArrayLike, mask: Array, block_inputs: dict[str, Any]
     ) -> list[Params]:
         drawing = [_drawing(block) for block in self.blocks]
         return [
@@ -119,7 +120,7 @@ class Model:
         ]
 
     def _draw_heads(
-        self, seed: int, name: str, hidden: Array, token: Array, mask: Array
+        self, seed: int, name: str, hidden: ArrayLike, token: Array, mask: Array
     ) -> dict[str, Params]:
         params = {
             head: _drawing(module)(stream(seed, f"{name}/{head}"), hidden, token, mask)
