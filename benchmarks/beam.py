@@ -46,16 +46,17 @@ def sentences(count: int) -> list[np.ndarray]:
     return [np.append(rng.integers(2, PAD, n - 1), END).astype(np.int32) for n in lengths]
 
 
-def write_model(folder: pathlib.Path) -> None:
+def write_model(folder: pathlib.Path, *, toy: bool = False) -> None:
     """A HuggingFace folder, and beside it CTranslate2's, in float32 and int8."""
     import torch
     import transformers
 
     torch.manual_seed(0)
+    layers, width, heads = (1, 32, 2) if toy else (6, 512, 8)
     config = transformers.MarianConfig(
-        vocab_size=VOCABULARY, d_model=512, encoder_layers=6, decoder_layers=6,
-        encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=2048,
-        decoder_ffn_dim=2048, activation_function="swish", max_position_embeddings=512,
+        vocab_size=VOCABULARY, d_model=width, encoder_layers=layers, decoder_layers=layers,
+        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width, activation_function="swish", max_position_embeddings=512,
         scale_embedding=True, share_encoder_decoder_embeddings=True, tie_word_embeddings=True,
         pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD, forced_eos_token_id=None,
         init_std=0.04, dropout=0.0,
@@ -223,11 +224,12 @@ def step_seconds(folder: pathlib.Path, width: int, tokens: int, first: int, repe
     steps = _Steps(families.build(config), config, beam, (END,), PAD, (PAD,))
     rows = np.stack([sentences(64)[20][:24]] * 16)
     start = np.full((16, 1), config.start, np.int32)
-    begin, go_on = jax.jit(steps.begin), jax.jit(steps.go_on)
-    compact_cache = jax.jit(steps.tidy, static_argnums=(1, 2))
+    begin, advance_to = jax.jit(steps.begin), jax.jit(steps.advance_to)
+    compact_cache = jax.jit(steps.compact_cache, static_argnums=(1, 2))
 
     def on(state: Any, until: int) -> Any:
-        return go_on(params, compact_cache(state, kept_columns(state.shown), 16 * width), until)
+        kept = kept_columns(state.attention_mask)
+        return advance_to(params, compact_cache(state, kept, 16 * width), until)
 
     state = begin(params, Batch(rows, np.ones(rows.shape, bool)), start, np.ones((16, 1), bool))
     for until in range(16, first + 1, 16):

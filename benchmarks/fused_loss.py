@@ -3,6 +3,7 @@
     pip install -c constraints.txt -e '.[export]' && pip install liger-kernel==0.8.5 trl==1.16.0
     python benchmarks/fused_loss.py                                   # Jensen-Shannon, float32
     python benchmarks/fused_loss.py --kind forward_kl --dtype bfloat16
+    python benchmarks/fused_loss.py --kind top_k    # a stored teacher of 64 tokens a position
     python benchmarks/fused_loss.py --tokens 256 --vocabulary 151936 --memory     # Qwen's
     python benchmarks/fused_loss.py --dtype bfloat16 --tokens 8192 --vocabulary 128256 \
         --widths 2048 4096 --chunk 2048 --steps 10        # Llama's, for an accelerator
@@ -15,10 +16,12 @@ inputs (peers.py; XLA's own plan where jax runs on an accelerator).
 
 Peers: `torch` writes the loss down on whole logits; `trl` is GKDTrainer.generalized_jsd_loss on
 them; `liger N` is LigerFusedLinearJSDLoss, compiled, N positions at a time: its own default and
-ours. These have Jensen-Shannon only. bfloat16 is torch's autocast; `liger N cast` gets states and
-matrices that are bfloat16, as models held in it have. Each side has the malloc settings that suit
-it (peers.py); `--untuned` gives torch glibc's own. All take an accelerator where there is one: that
-is written, and has not been measured on any.
+ours. These have Jensen-Shannon only. `liger triton` is Liger's kernel for a GPU, of Jensen-Shannon
+and cross entropy (which has no teacher). `jaxkd dense` beside `top_k` is the forward KL of whole
+distributions: another loss, of which the time alone is compared. bfloat16 is torch's autocast;
+`liger N cast` gets states and matrices that are bfloat16, as models held in it have. Each side has
+the malloc settings that suit it (peers.py); `--untuned` gives torch glibc's own. All take an
+accelerator where there is one: that is written, and has not been measured on any.
 """
 
 import importlib.util
@@ -27,8 +30,10 @@ import time
 import numpy as np
 import peers
 
-OURS = "jaxkd"
+OURS, DENSE = "jaxkd", "jaxkd dense"
+KINDS = ("jensen_shannon", "forward_kl", "top_k", "cross_entropy")
 TEMPERATURE = 1.0
+TOP_K = 64
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
@@ -39,13 +44,23 @@ def inputs(options) -> dict[str, np.ndarray]:
     def draw(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, dtype=np.float32)
 
-    return {
+    made = {
         "student": draw(options.tokens, student),
         "teacher": draw(options.tokens, teacher),
         "student_matrix": draw(options.vocabulary, student) * np.float32(2 * student**-0.5),
         "teacher_matrix": draw(options.vocabulary, teacher) * np.float32(2 * teacher**-0.5),
         "probe": draw(student),
+        "labels": rng.integers(0, options.vocabulary, options.tokens).astype(np.int32),
     }
+    if options.kind == "top_k":
+        logits = (made["teacher"] @ made["teacher_matrix"].T).astype(np.float64)
+        log_p = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
+        ids = np.argsort(-log_p, -1)[:, :TOP_K]
+        chosen = np.take_along_axis(log_p, ids, -1)
+        tail = np.log1p(-np.exp(chosen).sum(-1, keepdims=True))
+        made["ids"] = ids.astype(np.int32)
+        made["log_p"] = np.concatenate([chosen, tail], -1).astype(np.float32)
+    return made
 
 
 def summary(loss, to_states, to_matrix, probe) -> dict[str, float]:
@@ -70,30 +85,40 @@ def serve_jax(options) -> None:
     peers.jax_float32()
     data = inputs(options)
     dtype = jnp.dtype(options.dtype)
-    kind = {
-        "jensen_shannon": losses.jensen_shannon,
-        "forward_kl": losses.soft_targets,
-    }[options.kind]
+    kind = "forward_kl" if options.serve == DENSE else options.kind
 
-    def values(logits, teacher_states, labels):
-        return {"kd": kind(logits, teacher_states, temperature=TEMPERATURE)}
+    def values(logits, teacher, labels):
+        if kind == "cross_entropy":
+            return {"kd": losses.hard_labels(logits, labels)}
+        if kind == "top_k":
+            return {"kd": losses.top_k_kl(logits, *teacher)}
+        loss = losses.jensen_shannon if kind == "jensen_shannon" else losses.soft_targets
+        return {"kd": loss(logits, teacher, temperature=TEMPERATURE)}
+
+    def teacher_of(first, second):
+        if kind == "cross_entropy":
+            return None
+        return (first, second) if kind == "top_k" else Projection(first.astype(dtype), second)
+
+    labels = jnp.asarray(data["labels"])
 
     @jax.jit
-    def step(states, matrix, teacher_states, teacher_matrix):
+    def step(states, matrix, *teacher):
         def loss(states, matrix):
             return losses.fused(
                 values,
                 {"kd": 1 / options.tokens},
                 Projection(states.astype(dtype), matrix),
-                Projection(teacher_states.astype(dtype), teacher_matrix),
-                jnp.zeros(options.tokens, jnp.int32),
+                teacher_of(*teacher),
+                labels,
                 jnp.ones(options.tokens, bool),
                 chunk=options.chunk,
             )[0]
 
         return jax.value_and_grad(loss, argnums=(0, 1))(states, matrix)
 
-    names = ("student", "student_matrix", "teacher", "teacher_matrix")
+    of_teacher = ("ids", "log_p") if kind == "top_k" else ("teacher", "teacher_matrix")
+    names = ("student", "student_matrix", *of_teacher)
     arrays = [jax.device_put(data[name]) for name in names]
     compiled = step.lower(*arrays).compile()
 
@@ -132,7 +157,10 @@ def serve_torch(options) -> None:
         for name in ("student", "student_matrix", "teacher", "teacher_matrix")
     )
     states.requires_grad_(), matrix.requires_grad_()
-    labels = torch.zeros(options.tokens, dtype=torch.long, device=device)
+    labels = torch.tensor(data["labels"], device=device).long()
+    if options.kind == "top_k":
+        ids = torch.tensor(data["ids"], device=device).long()
+        log_p = torch.tensor(data["log_p"], device=device)
 
     def logits() -> tuple[torch.Tensor, torch.Tensor]:
         with torch.autocast(device, torch.bfloat16, enabled=low):
@@ -140,7 +168,19 @@ def serve_torch(options) -> None:
                 teacher_logits = teacher_states @ teacher_matrix.T
             return (states @ matrix.T).float(), teacher_logits.float()
 
+    def without_teacher() -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=low):
+            student_logits = (states @ matrix.T).float()
+        if options.kind == "cross_entropy":
+            return F.cross_entropy(student_logits, labels)
+        log_q = student_logits.gather(-1, ids) - student_logits.logsumexp(-1, keepdim=True)
+        rest = torch.log1p(-log_q.exp().sum(-1, keepdim=True).clamp(max=1 - 1e-7))
+        log_q = torch.cat([log_q, rest], -1)
+        return F.kl_div(log_q, log_p, log_target=True, reduction="sum") / options.tokens
+
     def plain() -> torch.Tensor:
+        if options.kind in ("cross_entropy", "top_k"):
+            return without_teacher()
         student_logits, teacher_logits = logits()
         log_q, log_p = F.log_softmax(student_logits, -1), F.log_softmax(teacher_logits, -1)
         if options.kind == "forward_kl":
@@ -155,6 +195,20 @@ def serve_torch(options) -> None:
 
         def loss() -> torch.Tensor:
             return GKDTrainer.generalized_jsd_loss(*logits(), temperature=TEMPERATURE)
+
+    elif options.serve == "torch liger triton":
+        from liger_kernel.transformers.fused_linear_cross_entropy import (
+            LigerFusedLinearCrossEntropyLoss,
+        )
+        from liger_kernel.transformers.fused_linear_jsd import LigerFusedLinearJSD
+
+        def loss() -> torch.Tensor:
+            # In bfloat16 throughout: its kernels multiply in the type of what they get.
+            own = [each.to(torch.bfloat16) if low else each for each in (states, matrix)]
+            if options.kind == "cross_entropy":
+                return LigerFusedLinearCrossEntropyLoss()(own[1], own[0], labels)
+            others = [x.to(own[0].dtype) for x in (teacher_states, teacher_matrix)]
+            return LigerFusedLinearJSD(jsd_beta=0.5)(*own, *others, None)
 
     elif options.serve.startswith("torch liger"):
         from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
@@ -199,9 +253,7 @@ def serve_torch(options) -> None:
 
 def main() -> None:
     parser = peers.arguments(__doc__)
-    parser.add_argument(
-        "--kind", choices=("jensen_shannon", "forward_kl"), default="jensen_shannon"
-    )
+    parser.add_argument("--kind", choices=KINDS, default="jensen_shannon")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument(
@@ -217,13 +269,17 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="of a step, instead of its time")
     options = parser.parse_args()
     if options.serve:
-        return serve_jax(options) if options.serve == OURS else serve_torch(options)
-    names = [OURS, "torch", "torch compiled"]
+        return (serve_jax if options.serve.startswith(OURS) else serve_torch)(options)
+    names = [OURS, *([DENSE] if options.kind == "top_k" else []), "torch", "torch compiled"]
     if options.kind == "jensen_shannon":
         names += ["torch trl"] if importlib.util.find_spec("trl") else []
         if importlib.util.find_spec("liger_kernel"):
             liger = [f"torch liger {chunk}" for chunk in sorted({1024, options.chunk})]
             names += liger + [f"{name} cast" for name in liger if options.dtype == "bfloat16"]
+    if importlib.util.find_spec("liger_kernel") and peers.torch_device() == "cuda":
+        names += (
+            ["torch liger triton"] if options.kind in ("jensen_shannon", "cross_entropy") else []
+        )
     names = [name for name in names if name not in options.without.split(",")]
     if options.untuned:
         peers.TORCH = {}
@@ -237,7 +293,8 @@ def main() -> None:
     results = {peer.name: peer.ask("check") for peer in running}
     exact = options.dtype == "float32"
     unlike = options.unlike.split(",")
-    peers.agree(results, OURS, TOLERANCE[options.dtype], exact=exact, unlike=unlike)
+    alike = {name: each for name, each in results.items() if name != DENSE}
+    peers.agree(alike, OURS, TOLERANCE[options.dtype], exact=exact, unlike=unlike)
     print("ours:", {k: round(v, 5) for k, v in results[OURS].items()})
     if options.memory:
         peaks = {peer.name: peer.ask("memory")["bytes"] for peer in running}

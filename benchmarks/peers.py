@@ -5,6 +5,7 @@ standard input, answers with one line of JSON, and never runs while another one 
 """
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
@@ -15,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -48,6 +50,7 @@ class Peer:
         # Peers share an accelerator's memory.
         env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         self.name = BASELINE if checkout else name
+        self._timer: threading.Timer | None = None
         if checkout:
             script = str(pathlib.Path(checkout) / "benchmarks" / pathlib.Path(script).name)
             env["PYTHONPATH"] = checkout
@@ -62,16 +65,28 @@ class Peer:
         )
 
     def ask(self, line: str) -> dict[str, Any]:
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        answer = ""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"the process of {self.name} died: {self._process.wait()}")
         return json.loads(answer)
 
+    def kill_after(self, seconds: float) -> None:
+        """Ends the process if it still runs then; what is asked of it raises RuntimeError."""
+        self._timer = threading.Timer(max(0.0, seconds), self._process.kill)
+        self._timer.daemon = True
+        self._timer.start()
+
     def close(self) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it died
+            self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
