@@ -186,7 +186,8 @@ def measured(
 
     def time_rounds(peer: peers.Peer, rounds: int) -> None:
         for _ in range(rounds):
-            times.setdefault(peer.name, []).append(peer.ask(f"time {row.steps}")["seconds"])
+seconds = peer.ask(f"time {row.steps}")["seconds"]
+            times.setdefault(peer.name, []).append(seconds)
 
     for name in dict.fromkeys(row.names):
         attempt(name, lambda name=name: begin(name))
