@@ -186,7 +186,7 @@ def measured(
 
     def time_rounds(peer: peers.Peer, rounds: int) -> None:
         for _ in range(rounds):
-seconds = peer.ask(f"time {row.steps}")["seconds"]
+            seconds = peer.ask(f"time {row.steps}")["seconds"]
             times.setdefault(peer.name, []).append(seconds)
 
     for name in dict.fromkeys(row.names):
