@@ -7,6 +7,9 @@ from jaxkd.data.rows.labelled import Labelled
 from jaxkd.data.rows.pairs import Pairs
 from jaxkd.data.rows.text import CausalText, MaskedText, Text
 
+# Of embedded sentences, which are short: one width of batches is one compilation of each program.
+ONE_WIDTH = {"length": 32, "shortest": 32}
+
 
 def wikitext2(length: int = 128) -> MaskedText:
     """WikiText-2 under bert-base-uncased: a folder, $JAXKD_DATA/wikitext-2, or the hub."""
@@ -26,7 +29,9 @@ def llama_wikitext2(length: int = 1025) -> CausalText:
 def sst2(embedded: bool = False) -> Labelled:
     """SST-2 under the tokens of bert-base-uncased that it uses; embedded: its stand-in."""
     if embedded:
-        return Labelled(origin="embedded", tokenizer="trained", trained_size=1024, trim=True)
+        return Labelled(
+            origin="embedded", tokenizer="trained", trained_size=1024, trim=True, **ONE_WIDTH
+        )
     return Labelled(trim=True)
 
 

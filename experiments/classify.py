@@ -27,6 +27,7 @@ import dataclasses
 from typing import Any
 
 from configs import models
+from configs.data import ONE_WIDTH
 from configs.own_data import MINILM, OwnData, smoke_training, training
 from jaxkd.core.names import did_you_mean
 from jaxkd.data.rows.labelled import Labelled
@@ -99,7 +100,9 @@ def get_config(variant: str = "mini") -> Classify:
         shape = dataclasses.replace(models.bert("tiny"), head=HEAD)
         first = {"loaded": Initialise(model=shape)}
         frozen: tuple[str, ...] = ()
-        data = Labelled(origin="embedded", tokenizer="trained", trained_size=1024, rows=512)
+        data = Labelled(
+            origin="embedded", tokenizer="trained", trained_size=1024, rows=512, **ONE_WIDTH
+        )
         teacher = student = smoke_training()
     else:
         first = {"loaded": Load(head=HEAD, compute="bfloat16")}

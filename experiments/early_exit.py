@@ -26,6 +26,7 @@ import dataclasses
 from typing import Any
 
 from configs import models
+from configs.data import ONE_WIDTH
 from configs.glue import EPOCHS, LONG
 from configs.own_data import MINILM, smoke_training, training
 from jaxkd.core.names import did_you_mean
@@ -104,7 +105,7 @@ def get_config(variant: str = "mini") -> EarlyExit:
         first: dict[str, Any] = {"loaded": Initialise(model=shape)}
         data = Labelled(
             corpus=corpus or "mrpc", origin="embedded", tokenizer="trained", trained_size=1024,
-            rows=512, calibration=20,
+            rows=512, calibration=20, **ONE_WIDTH,
         )  # fmt: skip
         full = student = smoke_training()
         frozen: tuple[str, ...] = ()

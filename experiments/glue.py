@@ -20,6 +20,7 @@ Where a folder has no training file, the labelled file it has is divided, and ev
 import dataclasses
 
 from configs import models
+from configs.data import ONE_WIDTH
 from configs.glue import EPOCHS, LONG
 from configs.own_data import MINILM, OwnData, smoke_training, training
 from jaxkd.core.names import did_you_mean
@@ -80,8 +81,9 @@ def get_config(variant: str = "rte") -> Glue:
         shape = dataclasses.replace(models.bert("tiny"), head=HEAD)
         first = {"loaded": Initialise(model=shape)}
         data = Labelled(
-            corpus="mrpc", origin="embedded", tokenizer="trained", trained_size=1024, rows=512
-        )
+            corpus="mrpc", origin="embedded", tokenizer="trained", trained_size=1024, rows=512,
+            **ONE_WIDTH,
+        )  # fmt: skip
         teacher = student = smoke_training()
         frozen: tuple[str, ...] = ()
     else:

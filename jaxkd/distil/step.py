@@ -39,8 +39,20 @@ def initial_state(params: Params, optimiser: optax.GradientTransformation) -> St
     The parameters are copied: a step donates its state's buffers, and a pruned student shares them
     with its teacher.
     """
-    params = jax.tree.map(jnp.copy, params)
-    return State(jnp.zeros((), jnp.int32), params, optimiser.init(params))
+
+    def start(params: Params) -> State:
+        params = jax.tree.map(jnp.copy, params)
+        return State(jnp.zeros((), jnp.int32), params, optimiser.init(params))
+
+    # One program: array by array, each shape would be a compilation. Of arrays over several
+    # devices XLA would not keep the zeros apart.
+    sharded = any(_devices(leaf) > 1 for leaf in jax.tree.leaves(params))
+    return start(params) if sharded else jax.jit(start)(params)
+
+
+def _devices(leaf: Any) -> int:
+    whole = isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array)
+    return 1 if whole else len(leaf.sharding.device_set)
 
 
 def model_of(state: State) -> Params:

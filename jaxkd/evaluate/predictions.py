@@ -78,29 +78,34 @@ def make_evaluate(
     return evaluate
 
 
-def score_logits(
-    predict: Callable[[Batch], Any], metrics: Sequence[Metric], batches: Iterable[Batch]
-) -> dict[str, float]:
-    """Metrics of logits that another program computes; those beside a teacher are left out.
+def make_score(
+    metrics: Sequence[Metric],
+) -> Callable[[Callable[[Batch], Any], Iterable[Batch]], dict[str, float]]:
+    """A function (predict, batches) -> {metric: number} of logits that other programs compute.
 
-    Args:
-      predict: from a batch to the logits at its targets.
+    Made once for all that are scored, so that it is compiled once. `predict` gives a batch's logits
+    at its targets. Metrics beside a teacher are left out.
+
     Raises:
-      ValueError: if there are no batches.
+      ValueError: by the function, if there are no batches.
     """
-    chosen, merged = [m for m in metrics if not m.of_teacher], {}
+    chosen = [m for m in metrics if not m.of_teacher]
 
     @jax.jit
     def measure(logits: Any, batch: Batch) -> dict[str, Any]:
         outputs = Outputs(logits=logits, hidden=())
         return {metric.name: metric.state(outputs, None, batch) for metric in chosen}
 
-    for batch in batches:
-        for name, state in on_host(measure(predict(batch), batch)).items():
-            merged[name] = merged[name] + state if name in merged else state
-    if not merged:
-        raise ValueError("there are no batches to evaluate on: the split is empty.")
-    return {metric.name: float(metric.finish(merged[metric.name])) for metric in chosen}
+    def score(predict: Callable[[Batch], Any], batches: Iterable[Batch]) -> dict[str, float]:
+        merged: dict[str, Any] = {}
+        for batch in batches:
+            for name, state in on_host(measure(predict(batch), batch)).items():
+                merged[name] = merged[name] + state if name in merged else state
+        if not merged:
+            raise ValueError("there are no batches to evaluate on: the split is empty.")
+        return {metric.name: float(metric.finish(merged[metric.name])) for metric in chosen}
+
+    return score
 
 
 def _fused(

@@ -155,7 +155,7 @@ class ShortDistillation:
         run_step, place = parallel.strategy(self.parallel)
         params = model.arrange(params)
         validation = self.data.validation()
-        # In one program each: arrays made one by one would be a compilation for every shape.
+        # In one program: arrays made one by one would be a compilation for every shape.
         shapes = self._shapes(model, params, validation[0])
         own = jax.jit(lambda: objective.init(self.terms, self.seed, *shapes))()
         if own:
@@ -179,8 +179,7 @@ class ShortDistillation:
                 freeze=self.freeze,
             )
         )
-        start = jax.jit(lambda params: initial_state(params, optimiser))
-        state = place(start(place(params)))
+        state = place(initial_state(place(params), optimiser))
         measure = self._measure(model, config.layers)
         for done in range(1, self.steps + 1):
             if stopping():

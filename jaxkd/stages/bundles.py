@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxkd.core.batch import Batch
-from jaxkd.evaluate.predictions import score_logits
+from jaxkd.evaluate.predictions import make_score
 from jaxkd.exits.stopping import Calibration
 from jaxkd.export.bundle.format import Exits, bench
 from jaxkd.export.formats import Companions
@@ -75,7 +75,7 @@ def measure_exits(
     folder: pathlib.Path, batches: Sequence[Batch], metric: Metric
 ) -> list[dict[str, Any]]:
     """Score, milliseconds and blocks of a bundle with exits for each price, a row at a time."""
-    runner, points = Exits(folder), []
+    runner, points, scored = Exits(folder), [], make_score((metric,))
     for batch in batches[:3]:  # the first runs prepare memory
         runner(batch, 0.0)
     for price in PRICES:
@@ -90,7 +90,7 @@ def measure_exits(
             times.append(milliseconds)
             return logits
 
-        score = score_logits(predict, (metric,), batches)[metric.name]
+        score = scored(predict, batches)[metric.name]
         means = {"milliseconds": float(np.mean(times)), "blocks": float(np.mean(blocks))}
         points.append({"price": price, "score": score, **means})
     return points

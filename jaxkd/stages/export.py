@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxkd.core.names import did_you_mean
 from jaxkd.core.ranges import field
-from jaxkd.evaluate.predictions import make_evaluate, score_logits
+from jaxkd.evaluate.predictions import make_evaluate, make_score
 from jaxkd.export.bundle.files import annotate
 from jaxkd.export.bundle.format import Bundle
 from jaxkd.export.formats import Format, HuggingFace, Onnx, Predict
@@ -151,9 +151,9 @@ class Export:
         ours = evaluate(model.arrange(params), None, batches())[metric.name]
         single = list(rows.batches(self.split, 1, self.timed_rows))
         milliseconds = _milliseconds(opened, single)
-        measured = {}
+        measured, scored = {}, make_score((metric,))
         for name, predict in opened.items():
-            score = score_logits(predict, (metric,), batches())[metric.name]
+            score = scored(predict, batches())[metric.name]
             measured[name] = {
                 "metric": metric.name,
                 "split": self.split,
