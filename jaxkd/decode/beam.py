@@ -137,6 +137,15 @@ def searcher(
             steps.compact_cache, in_axes=(0, None, None), static_broadcasted_argnums=(1, 2), **on
         )
 
+    def in_type(params: Params) -> Params:
+        """As they are where they have their types already; else converted once for all batches."""
+        types = jax.tree.map(lambda leaf: leaf.dtype, params)
+        if types == jax.tree.map(lambda leaf: leaf.dtype, jax.eval_shape(lowered, params)):
+            return params
+        if last[0] is not params:
+            last[:] = params, lowered(params)
+        return last[1]
+
     def search(
         params: Params,
         batch: Batch,
@@ -146,9 +155,7 @@ def searcher(
         inputs = (batch, *prompt_of(model, config, batch, prompt, prompt_mask))
         if devices > 1:
             inputs = jax.tree.map(functools.partial(_cut, devices), inputs)
-        if last[0] is not params:  # once for all batches
-            last[:] = params, lowered(params)
-        params = last[1]
+        params = in_type(params)
         state = begin(params, *inputs)
         # All devices count alike until their rows are done.
         while (done := int(jnp.max(state.count))) < beam.max_tokens and bool(

@@ -8,19 +8,15 @@ import numpy as np
 from jaxkd.core.batch import Batch
 from jaxkd.decode.beam import Beam, Decoded
 from jaxkd.decode.ctc import n_best_of
-from jaxkd.models import families
-from jaxkd.models.model import Params, forward
+from jaxkd.models.model import Model, Params, forward
 
 
-def ctc_decoder(
-    config: families.Config, params: Params, beam: Beam, max_labels: int
-) -> tuple[Callable[[Params, Batch], Decoded], Params]:
-    """A function (params, batch) -> hypotheses, and the parameters it takes; width 1 is greedy.
+def ctc_decoder(model: Model, beam: Beam, max_labels: int) -> Callable[[Params, Batch], Decoded]:
+    """A function (params, batch) -> hypotheses; width 1 is greedy.
 
     Args:
       max_labels: width of the arrays returned, whatever the length of the batch.
     """
-    model = families.build(config)
 
     @jax.jit
     def log_probs_of(params: Params, batch: Batch) -> jax.Array:
@@ -33,4 +29,4 @@ def ctc_decoder(
         )
         return Decoded(tokens, lengths, scores, scores)
 
-    return write, model.arrange(params)
+    return write

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -36,35 +36,44 @@ class Predictions:
         return exp / exp.sum(1, keepdims=True)
 
 
-def predict(
-    model: Model, params: Params, batches: Iterable[Batch], index: Int[np.ndarray, " N"]
-) -> Predictions:
-    """All predictions of a model with one prediction a row.
+def make_predict(
+    model: Model,
+) -> Callable[[Params, Iterable[Batch], Int[np.ndarray, " N"]], Predictions]:
+    """A function (params, batches, index) -> all predictions of a model with one a row.
 
-    Args:
-      index: which row of the split the batches' rows are, in the order in which they come
-        (`row_order`); rows that only fill a batch up, those without a token, are left out.
+    index: which row of the split the batches' rows are, in the order in which they come
+    (`row_order`); rows that only fill a batch up, those without a token, are left out.
+
     Raises:
-      ValueError: if there are more or fewer rows than numbers, or several predictions a row.
+      ValueError: by the function, if there are more or fewer rows than numbers, or several
+        predictions a row.
     """
     logits_of = jax.jit(lambda params, batch: forward(model, dequantise(params), batch).logits)
-    scores, labels, labelled = [], [], []
-    for batch in batches:
-        logits = np.asarray(logits_of(params, batch), np.float32)
-        if logits.ndim != 2:
+
+    def predict(
+        params: Params, batches: Iterable[Batch], index: Int[np.ndarray, " N"]
+    ) -> Predictions:
+        scores, labels, labelled = [], [], []
+        for batch in batches:
+            logits = np.asarray(logits_of(params, batch), np.float32)
+            if logits.ndim != 2:
+                raise ValueError(
+                    f"logits have the shape {logits.shape}: predictions by row are for models with "
+                    "one prediction a row (classification, regression)."
+                )
+            rows = np.asarray(batch.mask).any(1)
+            scores.append(logits[rows])
+            labels.append(np.asarray(batch.targets, np.float64)[rows])
+            labelled.append(np.asarray(batch.target_mask)[rows])
+        parts = [np.concatenate(each) for each in (scores, labels, labelled)]
+        if len(parts[0]) != len(index):
             raise ValueError(
-                f"logits have the shape {logits.shape}: predictions by row are for models with one "
-                "prediction a row (classification, regression)."
+                f"{len(parts[0])} rows have predictions, and {len(index)} were expected."
             )
-        rows = np.asarray(batch.mask).any(1)
-        scores.append(logits[rows])
-        labels.append(np.asarray(batch.targets, np.float64)[rows])
-        labelled.append(np.asarray(batch.target_mask)[rows])
-    parts = [np.concatenate(each) for each in (scores, labels, labelled)]
-    if len(parts[0]) != len(index):
-        raise ValueError(f"{len(parts[0])} rows have predictions, and {len(index)} were expected.")
-    order = np.argsort(index, kind="stable")
-    return Predictions(np.asarray(index)[order], *(part[order] for part in parts))
+        order = np.argsort(index, kind="stable")
+        return Predictions(np.asarray(index)[order], *(part[order] for part in parts))
+
+    return predict
 
 
 def row_order(

@@ -1,6 +1,7 @@
 """Let models generate, greedily and with a beam, and compare with the references."""
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ from jaxkd.metrics.metric import description
 from jaxkd.metrics.text import References, normalised
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.evaluate import check_at_least, check_names, check_splits
-from jaxkd.stages.generate import check_pairs, check_rows, writer
+from jaxkd.stages.generate import check_pairs, check_rows, make_writer
 from jaxkd.stages.models import check_stage_model, load_model
+from jaxkd.stages.per_config import PerConfig
 from jaxkd.stages.plans import check_models
 from jaxkd.stages.task import task_of
 
@@ -130,6 +132,13 @@ class Decode:
             # "true": the first end token ends the text, which is what greedy means.
             one = dataclasses.replace(self.beam, width=1, n_best=1, early_stopping="true")
             beams = {"greedy": one} | beams
+        writers = {
+            (kind, devices): PerConfig(
+                functools.partial(make_writer, rows=workspace.rows, beam=beam, devices=devices)
+            )
+            for kind, beam in beams.items()
+            for devices in (0, 1)
+        }
         models: dict[str, Any] = {}
         display = workspace.display
         display.start(workspace.name, len(self.models) * len(self.splits) * len(beams))
@@ -140,12 +149,15 @@ class Decode:
             config, params = load_model(workspace.stage_folder(name), display.say)
             check_stage_model(workspace, name, config)
             splits: dict[str, dict[str, float]] = {split: {} for split in self.splits}
-            for kind, beam in beams.items():
-                write, arranged = writer(config, params, workspace.rows, beam)
-                single = self.timed and writer(config, params, workspace.rows, beam, devices=1)
+            for kind in beams:
+                write, arrange = writers[kind, 0](config)
+                arranged = arrange(params)
+                if self.timed:
+                    write_alone, arrange = writers[kind, 1](config)
+                    single = write_alone, arrange(params)
                 for split in self.splits:
                     numbers = self._measure(workspace, name, kind, split, write, arranged)
-                    if single:
+                    if self.timed:
                         numbers[f"latency_{kind}"] = self._latency(workspace.rows, split, *single)
                     splits[split] |= numbers
                     done += 1

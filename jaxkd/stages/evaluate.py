@@ -12,6 +12,7 @@ from jaxkd.metrics.metric import description
 from jaxkd.models import families
 from jaxkd.runs.experiment import Workspace
 from jaxkd.stages.models import check_stage_model, load_model
+from jaxkd.stages.per_config import PerConfig
 from jaxkd.stages.plans import check_models
 from jaxkd.stages.task import task_of
 from jaxkd.tasks.task import Task
@@ -74,6 +75,15 @@ class Evaluate:
         lines = {split: self._baselines(rows, split) for split in splits}
         models: dict[str, Any] = {}
         written: dict[tuple[str, str], examples.Predictions] = {}
+        evaluators = PerConfig(
+            lambda config, teacher: make_evaluate(
+                families.build(config),
+                families.build(teacher) if teacher else None,
+                task.metrics,
+                chunk=self.chunk,
+            )
+        )
+        predictors = PerConfig(lambda config: examples.make_predict(families.build(config)))
         for i, name in enumerate(self.models):
             if workspace.stopping():
                 raise KeyboardInterrupt(f"stopped before {name} was evaluated; start again")
@@ -83,7 +93,7 @@ class Evaluate:
             teacher = teacher_name and load_model(workspace.stage_folder(teacher_name), display.say)
             model = families.build(config)
             teacher_model = families.build(teacher[0]) if teacher else None
-            evaluate = make_evaluate(model, teacher_model, task.metrics, chunk=self.chunk)
+            evaluate = evaluators(config, teacher[0] if teacher else None)
             arranged = model.arrange(params)
             teacher_params = teacher_model.arrange(teacher[1]) if teacher else None
             models[name] = {
@@ -104,7 +114,8 @@ class Evaluate:
                         numbers["under_unigram"] = numbers["unigram"] - numbers["loss"]
                 models[name]["splits"][split] = numbers
                 if self.predictions:
-                    predicted = _predict(rows, split, model, arranged, self.batch_size)
+                    batches = rows.batches(split, self.batch_size)
+                    predicted = predictors(config)(arranged, batches, batches.order)
                     written[name, split] = predicted
                     file = workspace.folder / f"predictions.{name}.{split}"
                     examples.save(predicted, file, task.labels)
@@ -163,13 +174,6 @@ class Evaluate:
                     each["text"] = " | ".join(texts)
                 errors_by_student.setdefault(name, {})[split] = errors
         return errors_by_student
-
-
-def _predict(
-    rows: Any, split: str, model: Any, params: Any, batch_size: int
-) -> examples.Predictions:
-    batches = rows.batches(split, batch_size)
-    return examples.predict(model, params, batches, batches.order)
 
 
 def check_splits(splits: tuple[str, ...], rows: Any) -> None:

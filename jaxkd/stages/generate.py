@@ -1,7 +1,8 @@
 """Decode a teacher's targets of the whole training split once, and store them."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -14,7 +15,7 @@ from jaxkd.data.rows.base import Rows
 from jaxkd.data.rows.masking import Masking
 from jaxkd.data.rows.pair_rows import PairRows
 from jaxkd.data.rows.pairs import Instructions, Pairs
-from jaxkd.decode.beam import Beam, searcher
+from jaxkd.decode.beam import Beam, in_compute_dtype, searcher
 from jaxkd.decode.ctc_writer import ctc_decoder
 from jaxkd.decode.rows import as_fields, decode_rows
 from jaxkd.decode.suppressed import suppressed_tokens
@@ -73,7 +74,8 @@ class Generate:
         rows = workspace.rows
         config, params = load_model(workspace.stage_folder(self.teacher), workspace.display.say)
         check_stage_model(workspace, self.teacher, config)
-        write, params = writer(config, params, rows, self.beam)
+        write, arrange = make_writer(config, rows, self.beam)
+        params = arrange(params)
         splits = rows.splits["train"]
         folder, fields = workspace.folder / "store", self.fields(config)
         each = store.HASH + sum(field.size for field in fields.values())
@@ -115,24 +117,29 @@ class Generate:
         }
 
 
-def writer(
-    config: families.Config, params: Any, rows: PairRows, beam: Beam, devices: int = 0
-) -> tuple[Any, Any]:
-    """A search for these rows, and the parameters it takes.
+def make_writer(
+    config: families.Config, rows: PairRows, beam: Beam, devices: int = 0
+) -> tuple[Any, Callable[[Any], Any]]:
+    """A search for these rows, and a function from parameters to those that it takes.
 
     Args:
       devices: local devices it runs on; 0: all.
     """
-    if rows.ctc:
-        return ctc_decoder(config, params, beam, rows.source_columns)
     model = families.build(config)
+    if rows.ctc:
+        return ctc_decoder(model, beam, rows.source_columns), model.arrange
     tokenizer = rows.tokenizer
     search = searcher(
         model, config, beam, pad=tokenizer.pad, devices=devices or jax.local_device_count(),
         **ending(config, rows),
     )  # fmt: skip
-    arranged = model.arrange(params)
-    return search, jax.device_put(arranged) if devices == 1 else replicated(arranged)
+    lowered = jax.jit(functools.partial(in_compute_dtype, config))
+
+    def arrange(params: Any) -> Any:
+        params = lowered(model.arrange(params))
+        return jax.device_put(params) if devices == 1 else replicated(params)
+
+    return search, arrange
 
 
 def ending(config: families.Config, rows: PairRows) -> dict[str, Sequence[int]]:

@@ -38,7 +38,7 @@ def batches(order, size=4):
 
 def test_predictions_are_those_of_each_row_alone_in_the_splits_order():
     order = np.array([9, 3, 0, 2, 1, 7, 8, 5, 6, 4])
-    predictions = examples.predict(MODEL, PARAMS, batches(order), order)
+    predictions = examples.make_predict(MODEL)(PARAMS, batches(order), order)
     assert predictions.index.tolist() == list(range(10))
     for i in range(10):
         one = Batch(tokens=jnp.array(ROWS[i : i + 1]), mask=jnp.ones((1, 6), bool))
@@ -61,10 +61,10 @@ def test_rows_are_recognised_in_another_order_and_strangers_refused():
 def test_a_missing_row_and_several_predictions_a_row_are_refused():
     order = np.arange(10)
     with pytest.raises(ValueError, match="10 rows have predictions, and 9 were expected"):
-        examples.predict(MODEL, PARAMS, batches(order), order[:9])
+        examples.make_predict(MODEL)(PARAMS, batches(order), order[:9])
     tokens = families.build(dataclasses.replace(CONFIG, head="token_classification"))
     with pytest.raises(ValueError, match="one prediction a row"):
-        examples.predict(tokens, tokens.init(0), batches(order), order)
+        examples.make_predict(tokens)(tokens.init(0), batches(order), order)
 
 
 def made(scores, labels):
