@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxkd.core.backend import cpu_workarounds
 from jaxkd.models.cache_positions import CachePositions, token_positions
 from jaxkd.models.dense import Dense
-from jaxkd.models.dropout import Dropout
+from jaxkd.models.dropout import Dropout, dropped
 from jaxkd.models.products import mixture, scores
 from jaxkd.models.rotary import Rotary
 
@@ -21,6 +21,8 @@ from jaxkd.models.rotary import Rotary
 # xla, cudnn: jax.nn.dot_product_attention, the second by a GPU's fused kernel (bfloat16 only).
 KINDS = ("plain", "chunked", "xla", "cudnn")
 CHUNK = 128  # queries at a time
+LONG = 256 * 256  # queries times keys of a row from which on a CPU takes some rows at a time
+CACHED_BYTES = 4 << 20  # of weights at a time
 FEW_QUERIES = 8  # from this many keys a query on, the products of cached decoding are narrow
 
 
@@ -153,10 +155,12 @@ class Attention(nn.Module):
         weights = None
         if self.kind == "plain":
             drop = Dropout(self.dropout, deterministic=not train)
-            context, weights = attend(
-                query, key, value, whole, drop, cached=cache is not None, scale=scale,
-                score_bias=score_bias,
-            )  # fmt: skip
+            kept = drop.mask((*query.shape[:3], key.shape[2]))
+            rest = dict(kept=kept, rate=self.dropout, scale=scale, score_bias=score_bias)
+            context, weights = attend(query, key, value, whole, cached=cache is not None, **rest)
+            rows = rows_at_a_time(*query.shape[:3], key.shape[2])
+            if rows and cache is None:  # `attend` above is then left out, unless weights are used
+                context = attend_by_rows(query, key, value, whole, rows, **rest)
         elif self.kind == "chunked":
             context = attend_chunked(
                 query, key, value, whole, Visible() if cache_positions else visible, scale=scale,
@@ -192,16 +196,18 @@ def attend(
     key: Float[Array, "B G S K"],
     value: Float[Array, "B G S K"],
     mask: Bool[Array, "B _ S"],
-    drop: Any = lambda weights: weights,
     cached: bool = False,
     scale: float | None = None,
     score_bias: Float[Array, "_ H L S"] | None = None,
+    kept: Bool[Array, "B H L S"] | None = None,
+    rate: float = 0.0,
 ) -> tuple[Float[Array, "B H L K"], Float[Array, "B H L S"]]:
     """The weighted values, and the weights (before dropout) in the dtype of the queries.
 
     Args:
       cached: keys and values are a cache's; nothing is differentiated.
       scale: of the products; None: 1 / sqrt(K).
+      kept, rate: of dropout, applied to the weights.
     """
     heads, groups, dtype = query.shape[1], key.shape[1], query.dtype
     shape, length = query.shape, query.shape[2]
@@ -227,8 +233,56 @@ def attend(
     # Finite, so that a row of padding alone stays finite; far below any score.
     logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits).astype(dtype)
-    context = mixture(drop(weights).reshape(*query.shape[:3], -1), value)
+    used = weights if kept is None else dropped(weights, kept.reshape(weights.shape), rate)
+    context = mixture(used.reshape(*query.shape[:3], -1), value)
     return context.reshape(*shape[:3], -1), weights.reshape(*shape[:3], -1)
+
+
+def rows_at_a_time(rows: int, heads: int, length: int, keys: int) -> int:
+    """How many rows' weights a CPU computes at a time in training; 0: those of all.
+
+    Weights that stay in its cache take 0.6 of the time, forward and backward, and memory is that of
+    some rows (32 rows of 256 and 512 positions, 4 heads of 32, bfloat16, one core of a Xeon with
+    AMX). A GPU has kernels of its own for long rows (KINDS).
+    """
+    few = length * keys < LONG or not cpu_workarounds()
+    if few or not jax.sharding.get_abstract_mesh().empty:  # devices have rows of their own there
+        return 0
+    most = max(1, CACHED_BYTES // (4 * heads * length * keys))
+    return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0) if most < rows else 0
+
+
+def attend_by_rows(
+    query: Float[Array, "B H L K"],
+    key: Float[Array, "B G S K"],
+    value: Float[Array, "B G S K"],
+    mask: Bool[Array, "B _ S"],
+    rows: int,
+    *,
+    scale: float | None,
+    score_bias: Float[Array, "_ H L S"] | None,
+    kept: Bool[Array, "B H L S"] | None,
+    rate: float,
+) -> Float[Array, "B H L K"]:
+    """The weighted values of `attend`, some rows at a time, the same numbers.
+
+    The backward pass computes weights again.
+    """
+    batch = len(query)
+
+    def cut(x: Array | None) -> Array | None:
+        if x is None or len(x) != batch:  # the same for all rows
+            return None
+        return x.reshape(batch // rows, rows, *x.shape[1:])
+
+    @jax.checkpoint
+    def some(part: tuple[Array | None, ...]) -> Array:
+        *arrays, biases, kept = part
+        bias = score_bias if biases is None else biases
+        return attend(*arrays, scale=scale, score_bias=bias, kept=kept, rate=rate)[0]
+
+    parts = jax.lax.map(some, tuple(map(cut, (query, key, value, mask, score_bias, kept))))
+    return parts.reshape(*query.shape[:3], -1)
 
 
 def attend_chunked(

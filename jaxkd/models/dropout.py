@@ -21,15 +21,22 @@ class Dropout(nn.Module):
     rate: float
     deterministic: bool
 
-    @nn.compact
     def __call__(self, inputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
+        mask = self.mask(inputs.shape)
+        return inputs if mask is None else dropped(inputs, mask, self.rate)
+
+    def mask(self, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:
+        """What is kept of inputs of that shape; None: all of it."""
         if self.deterministic or self.rate == 0:
-            return inputs
-        if self.rate == 1:  # nothing to scale: the gradient would be nan
-            return jnp.zeros_like(inputs)
-        kept = 1.0 - self.rate
-        mask = bernoulli(self.make_rng("dropout"), kept, inputs.shape)
-        return jnp.where(mask, inputs / kept, jnp.zeros_like(inputs))
+            return None
+        return bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
+
+
+def dropped(inputs: Float[Array, "*B"], mask: Bool[Array, "*B"], rate: float) -> Float[Array, "*B"]:
+    """The inputs where the mask is True, over 1 - rate, and 0 elsewhere."""
+    if rate == 1:  # nothing to scale: the gradient would be nan
+        return jnp.zeros_like(inputs)
+    return jnp.where(mask, inputs / (1.0 - rate), jnp.zeros_like(inputs))
 
 
 def bernoulli(key: jax.Array, probability: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
