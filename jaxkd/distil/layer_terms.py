@@ -176,7 +176,7 @@ class HiddenStates(LayerTerm):
 
 
 @jax.jit
-def _ridge(squares: Any, products: Any, ridge: float) -> Any:
+def _ridge(squares: Any, products: Any, ridge: Any) -> Any:
     """(X'X + ridge mean(diag X'X) I)^-1 X'Y, [widths of X and Y]."""
     width = squares.shape[0]
     penalty = ridge * jnp.trace(squares) / width * jnp.eye(width)
