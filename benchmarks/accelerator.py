@@ -241,11 +241,11 @@ def table(done: dict[str, Any], peak: dict[str, float], machine: str) -> str:
         floor = each.get("floor", 0.0)
         for name, seconds in each["seconds"].items():
             median = statistics.median(seconds)
-            spread = f"{1e3 * median:.1f} ({1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f})"
+            times = f"{1e3 * median:.1f} ({1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f})"
             share = f"{1e3 * floor:.1f} | {100 * floor / median:.0f}%" if floor else "– | –"
             ratio = median / statistics.median(ours)
             lines.append(
-                f"| {key} | {each['title']} | {name} | {spread} | {len(seconds)} | {share} "
+                f"| {key} | {each['title']} | {name} | {times} | {len(seconds)} | {share} "
                 f"| {ratio:.2f} |"
             )
         for name, reason in each["failed"].items():

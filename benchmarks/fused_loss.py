@@ -293,8 +293,8 @@ def main() -> None:
     results = {peer.name: peer.ask("check") for peer in running}
     exact = options.dtype == "float32"
     unlike = options.unlike.split(",")
-    alike = {name: each for name, each in results.items() if name != DENSE}
-    peers.agree(alike, OURS, TOLERANCE[options.dtype], exact=exact, unlike=unlike)
+    comparable = {name: each for name, each in results.items() if name != DENSE}
+    peers.agree(comparable, OURS, TOLERANCE[options.dtype], exact=exact, unlike=unlike)
     print("ours:", {k: round(v, 5) for k, v in results[OURS].items()})
     if options.memory:
         peaks = {peer.name: peer.ask("memory")["bytes"] for peer in running}

@@ -22,7 +22,7 @@ from jaxkd.models.rotary import Rotary
 KINDS = ("plain", "chunked", "xla", "cudnn")
 CHUNK = 128  # queries at a time
 LONG = 256 * 256  # queries times keys of a row from which on a CPU takes some rows at a time
-CACHED_BYTES = 4 << 20  # of weights at a time
+ROWS, ROWS_BYTES = 4, 32 << 20  # so many, or half of them where their weights are larger
 FEW_QUERIES = 8  # from this many keys a query on, the products of cached decoding are narrow
 
 
@@ -241,15 +241,15 @@ def attend(
 def rows_at_a_time(rows: int, heads: int, length: int, keys: int) -> int:
     """How many rows' weights a CPU computes at a time in training; 0: those of all.
 
-    Weights that stay in its cache take 0.6 of the time, forward and backward, and memory is that of
-    some rows (32 rows of 256 and 512 positions, 4 heads of 32, bfloat16, one core of a Xeon with
-    AMX). A GPU has kernels of its own for long rows (KINDS).
+    Memory is then that of some rows, and more stays in the cache: forward and backward take 0.52
+    (32 rows of 256) and 0.62 (of 512) of the time, with 4 heads of 32, bfloat16, two cores of a
+    Xeon with AMX. One row at a time took 1.55. A GPU has its own kernels for long rows (KINDS).
     """
     few = length * keys < LONG or not cpu_workarounds()
     if few or not jax.sharding.get_abstract_mesh().empty:  # devices have rows of their own there
         return 0
-    most = max(1, CACHED_BYTES // (4 * heads * length * keys))
-    return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0) if most < rows else 0
+    most = ROWS if 4 * ROWS * heads * length * keys <= ROWS_BYTES else ROWS // 2
+    return next((n for n in range(most, 1, -1) if rows % n == 0 and n < rows), 0)
 
 
 def attend_by_rows(

@@ -19,7 +19,6 @@ def module(**changes):
 def run(monkeypatch, long, layer, bias=None):
     """Outputs, weights, and gradients by parameters and inputs; `long`: some rows at a time."""
     monkeypatch.setattr(attention, "LONG", 1 if long else 1 << 60)
-    monkeypatch.setattr(attention, "CACHED_BYTES", 2 * 4 * 4 * LENGTH * LENGTH)
     rng = np.random.default_rng(0)
     hidden = jnp.asarray(rng.standard_normal((ROWS, LENGTH, WIDTH), dtype=np.float32))
     mask = jnp.arange(LENGTH) < jnp.asarray(rng.integers(3, LENGTH + 1, ROWS))[:, None]
@@ -60,10 +59,10 @@ def test_the_numbers_are_those_of_all_rows_at_once(monkeypatch, changes, biased)
 def test_how_many_rows(monkeypatch):
     monkeypatch.setattr(attention, "cpu_workarounds", lambda: True)
     at_a_time = attention.rows_at_a_time
-    assert at_a_time(32, 4, 256, 256) == 4  # 4 rows x 4 heads x 256 x 256 x 4 bytes: 4 MiB
-    assert at_a_time(30, 4, 256, 256) == 3  # the largest that divides the rows
-    assert at_a_time(32, 12, 512, 512) == 1
-    assert at_a_time(4, 4, 256, 256) == 0 and at_a_time(32, 4, 255, 256) == 0
+    assert at_a_time(32, 8, 512, 512) == 4  # 4 rows x 8 heads x 512 x 512 x 4 bytes: 32 MiB
+    assert at_a_time(32, 12, 512, 512) == 2
+    assert at_a_time(30, 4, 256, 256) == 3 and at_a_time(31, 4, 256, 256) == 0
+    assert at_a_time(4, 4, 256, 256) == 2 and at_a_time(32, 4, 255, 256) == 0
     monkeypatch.setattr(attention, "cpu_workarounds", lambda: False)
     assert at_a_time(32, 4, 256, 256) == 0
 
@@ -71,7 +70,6 @@ def test_how_many_rows(monkeypatch):
 def test_a_training_holds_the_weights_of_some_rows_only(monkeypatch):
     def bytes_of(long):
         monkeypatch.setattr(attention, "LONG", 1 if long else 1 << 60)
-        monkeypatch.setattr(attention, "CACHED_BYTES", 1 << 20)
         layer, hidden = module(), jnp.zeros((32, 128, WIDTH))
         mask = jnp.ones((32, 128), bool)
         params = layer.init(jax.random.key(0), hidden, mask, train=False)
