@@ -241,9 +241,9 @@ def attend(
 def rows_at_a_time(rows: int, heads: int, length: int, keys: int) -> int:
     """How many rows' weights a CPU computes at a time in training; 0: those of all.
 
-    Memory is then that of some rows, and more stays in the cache: forward and backward take 0.52
-    (32 rows of 256) and 0.62 (of 512) of the time, with 4 heads of 32, bfloat16, two cores of a
-    Xeon with AMX. One row at a time took 1.55. A GPU has its own kernels for long rows (KINDS).
+    Memory is then that of some rows, and more stays in the cache: a step of 32 rows of 512 holds
+    0.45 of the bytes and takes about 0.9 of the time (benchmarks/long_rows.py, two cores of a Xeon
+    with AMX). One row at a time took 1.3. A GPU has its own kernels for long rows (KINDS).
     """
     few = length * keys < LONG or not cpu_workarounds()
     if few or not jax.sharding.get_abstract_mesh().empty:  # devices have rows of their own there
