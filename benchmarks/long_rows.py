@@ -26,7 +26,7 @@ from jaxkd.distil.terms import HardLabels
 from jaxkd.models import attention, families, llama
 from jaxkd.train.optimiser import AdamW
 
-ROWS, WAYS = 32, ("all rows", "some rows")
+ROWS, MODES = 32, ("all rows", "some rows")
 NEVER = 1 << 60
 
 
@@ -68,23 +68,23 @@ def compare(make: Callable[[int], Any], length: int, rounds: int) -> list[str]:
     """Times, their ratio, and memory, as cells."""
     programs, results = {}, {}
     usual = attention.LONG
-    for way in WAYS:
-        attention.LONG = NEVER if way == WAYS[0] else usual
+    for mode in MODES:
+        attention.LONG = NEVER if mode == MODES[0] else usual
         function, arguments = make(length)
-        programs[way] = (jax.jit(function).lower(*arguments).compile(), arguments)
-        results[way] = jax.tree.leaves(jax.block_until_ready(programs[way][0](*arguments)))
+        programs[mode] = (jax.jit(function).lower(*arguments).compile(), arguments)
+        results[mode] = jax.tree.leaves(jax.block_until_ready(programs[mode][0](*arguments)))
     attention.LONG = usual
     apart = max(
         float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).max())
         / (float(np.abs(np.asarray(a, np.float32)).max()) + 1e-30)
         for a, b in zip(*results.values(), strict=True)
     )
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    times: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(rounds):
-        for way, (run, arguments) in programs.items():
+        for mode, (run, arguments) in programs.items():
             began = time.perf_counter()
             jax.block_until_ready(run(*arguments))
-            times[way].append(1e3 * (time.perf_counter() - began))
+            times[mode].append(1e3 * (time.perf_counter() - began))
     ratios = sorted(b / a for a, b in zip(*times.values(), strict=True))
     plans = [run.memory_analysis().temp_size_in_bytes / 1e6 for run, _ in programs.values()]
     return [

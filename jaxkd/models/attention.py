@@ -22,7 +22,7 @@ from jaxkd.models.rotary import Rotary
 KINDS = ("plain", "chunked", "xla", "cudnn")
 CHUNK = 128  # queries at a time
 LONG = 256 * 256  # queries times keys of a row from which on a CPU takes some rows at a time
-ROWS, ROWS_BYTES = 4, 32 << 20  # so many, or half of them where their weights are larger
+ROWS, ROWS_BYTES = 4, 32 << 20  # rows at a time; half of them if their weights are larger
 FEW_QUERIES = 8  # from this many keys a query on, the products of cached decoding are narrow
 
 
