@@ -60,9 +60,10 @@ class Peer:
             stdout=subprocess.PIPE,
             text=True,
             env=env,
-            # XLA starts a thread a core, whatever OMP_NUM_THREADS says.
-            preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads]),
         )
+        # XLA starts a thread a core, whatever OMP_NUM_THREADS says; it has not begun yet. Not in the
+        # child before it runs Python: that needs a fork, which JAX's threads do not stand.
+        os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:threads])
 
     def ask(self, line: str) -> dict[str, Any]:
         answer = ""
