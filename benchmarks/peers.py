@@ -61,8 +61,8 @@ class Peer:
             text=True,
             env=env,
         )
-        # XLA starts a thread a core, whatever OMP_NUM_THREADS says; it has not begun yet. Not in the
-        # child before it runs Python: that needs a fork, which JAX's threads do not stand.
+        # XLA starts a thread a core, whatever OMP_NUM_THREADS says; it has not begun yet. Done in the
+        # child it would need a fork, which is unsafe beside JAX's threads.
         os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:threads])
 
     def ask(self, line: str) -> dict[str, Any]:
