@@ -61,7 +61,7 @@ class Peer:
             text=True,
             env=env,
         )
-        # XLA starts a thread a core, whatever OMP_NUM_THREADS says; it has not begun yet. Done in the
+        # XLA starts a thread a core, whatever OMP_NUM_THREADS says; it has not begun yet. In the
         # child it would need a fork, which is unsafe beside JAX's threads.
         os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:threads])
 
