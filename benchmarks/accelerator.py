@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import accelerator_peers as shapes
+import accelerator_shapes as shapes
 import beam
 import numpy as np
 import peers
@@ -52,9 +52,8 @@ class Row:
     words: Sequence[str] = ()
     flops: float = 0.0
     bytes: float = 0.0
-    model: str = (
-        ""  # of accelerator_peers.py or "marian": a folder of it is written, which all read
-    )
+    # Of accelerator_shapes.py, or "marian": a folder of it is written, which all read.
+    model: str = ""
     together: bool = True  # they fit beside each other
     rounds: int = 5
     steps: int = 3
@@ -159,8 +158,13 @@ def measured(
             str(HERE / "accelerator_peers.py"), "write",
             ["--model", row.model, "--folder", str(folder), *(["--toy"] if toy else [])], threads,
         )  # fmt: skip
-        write.ask("check")
-        write.close()
+        write.kill_after(seconds)
+        try:
+            write.ask("check")
+        except RuntimeError as error:
+            return {"title": row.title, "seconds": {}, "failed": {"model": str(error)}, "words": []}
+        finally:
+            write.close()
         words += ["--folder", str(folder)]
     checks: dict[str, Any] = {}
     times: dict[str, list[float]] = {}

@@ -91,6 +91,12 @@ def test_what_fails_is_said_and_the_others_go_on(accelerator, tmp_path):
     assert "| G0 | a row | same |" in text and "stopped: no time was left" in text
 
 
+def test_a_model_that_cannot_be_written_is_said(accelerator, tmp_path):
+    row = accelerator.Row("a row", "accelerator_peers.py", ("step jaxkd",), model="no model")
+    results = accelerator.measured(row, tmp_path, 1, 60.0)
+    assert not results["seconds"] and "died" in results["failed"]["model"]
+
+
 def test_a_row_is_not_begun_without_its_time(tmp_path):
     done = run(tmp_path, "--toy", "--threads", "1", "--limit", "0")
     assert done.returncode == 0, done.stderr
