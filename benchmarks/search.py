@@ -1,21 +1,14 @@
-"""Architecture search: optimisers where the best is known, and a race with Optuna and torch.
+"""Architecture search: a race with Optuna and torch.
 
-    python benchmarks/search.py table RESULTS.json --plot PNG  # of a run that measured a space
-    python benchmarks/search.py race --teacher FOLDER        # a BERT's HuggingFace folder
+    python benchmarks/search.py --teacher FOLDER        # a BERT's HuggingFace folder
 
-table: results.json of a run of experiments/nas_kd.py in which every candidate was measured
-(--config.stages.search.candidates=1000 --config.stages.search.halving=0
---config.stages.search.max_time=0). Printed for each optimiser: candidates until one is within 2% of
-the best reward, medians over seeds, and the regret after a tenth and a quarter of the space: exact,
-since the best is known. --max-time leaves out candidates that took more than that share of the
-teacher's time. An optimiser takes no time to be measured here: rewards are looked up.
-
-race: both search the same space with multivariate TPE for students with random weights, which learn
-the same hidden states of the same teacher on the same batches with the same rates. torch: the loop
-one would write, transformers' BertModel in float32, the teacher in every step, every candidate to
-its end. Ours: the stage `Search` as experiments/nas_kd.py has it, products in bfloat16, teacher
-states stored, successive halving (--compute=float32 for the same products as torch). Printed: when
-ours had the best reward that torch found, and when torch had it.
+Both search the same space with multivariate TPE for students with random weights, which learn the
+same hidden states of the same teacher on the same batches with the same rates. torch: the loop one
+would write, transformers' BertModel in float32, the teacher in every step, every candidate to its
+end. Ours: the stage `Search` as experiments/nas_kd.py has it, products in bfloat16, teacher states
+stored, successive halving (--compute=float32 for the same products as torch). Printed: when ours
+had the best reward that torch found, and when torch had it. experiments/nas_kd.py:table compares
+the optimizers.
 """
 
 import argparse
@@ -30,115 +23,9 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxkd.models import families
-from jaxkd.report import plots
+from jaxkd.models import bert
 from jaxkd.runs import runner
-from jaxkd.search.optimisers import Outcome
 from jaxkd.search.reward import Measured, Reward
-from jaxkd.search.space import Space
-from jaxkd.stages.search_run import OPTIMIZERS
-
-COMPARED = ("random", "evolution", "tpe", "controller")
-WITHIN = 0.02
-
-
-def table(file: pathlib.Path, seeds: int, plot: pathlib.Path | None, max_time: float) -> None:
-    """Prints how soon each optimiser finds a candidate within WITHIN of the best."""
-    by_seed = next(iter(json.loads(file.read_text())["search"].values()))
-    run = next(iter(by_seed.values()))
-    complete = {
-        each["key"]: each
-        for each in run["candidates"]
-        if each["state"] == "complete"
-        and (not max_time or each["milliseconds"] <= max_time * each["teacher_milliseconds"])
-    }
-    rewards = {key: each["reward"] for key, each in complete.items()}
-    best, values = max(rewards.values()), {n: tuple(v) for n, v in run["space"].items()}
-    space = Space(_widest(values), values, allows=_only(complete, values))
-    median, near = np.median(list(rewards.values())), (1 - WITHIN) * best
-    print(f"{len(rewards)} candidates, best reward {best:.4f}, median {median:.4f}")
-    print(f"within {WITHIN:.0%} of the best: {sum(r >= near for r in rewards.values())}")
-    curves: dict[str, list[list[float]]] = {}
-    for name in COMPARED:
-        make = OPTIMIZERS[name]
-        curves[name] = [
-            _rewards_so_far(make(space, seed), complete, space) for seed in range(seeds)
-        ]
-    needed = {
-        name: [_first(curve, (1 - WITHIN) * best) for curve in each]
-        for name, each in curves.items()
-    }
-    by_chance = statistics.median(needed["random"])
-    for name, each in needed.items():
-        median = statistics.median(each)
-        regret = [
-            statistics.fmean(
-                best - curve[max(1, len(rewards) // share) - 1] for curve in curves[name]
-            )
-            for share in (10, 4)
-        ]
-        print(
-            f"{name:11s} candidates to within {WITHIN:.0%}: median {median:g} {sorted(each)}, "
-            f"{median / by_chance:.2f} of random's; mean regret after 1/10 {regret[0]:.4f}, after "
-            f"1/4 {regret[1]:.4f}"
-        )
-    if plot is not None:
-        plot.write_bytes(_regret_plot(curves, best))
-
-
-def _regret_plot(curves: dict[str, list[list[float]]], best: float) -> bytes:
-    """How far the best candidate so far is from the best of all: medians, all seeds in the band."""
-    title = f"Distance from the best of {len(curves['random'][0])} candidates"
-    figure = plots.new_figure({}, f"{title}, {len(curves['random'])} seeds")
-    axes = figure.subplots()
-    for (name, each), colour, dashes in zip(
-        curves.items(), plots.COLOURS, plots.DASHES, strict=False
-    ):
-        regret = best - np.array(each)
-        numbers = np.arange(1, regret.shape[1] + 1)
-        axes.step(
-            numbers, np.median(regret, 0), where="post", color=colour, linestyle=dashes, label=name
-        )
-        axes.fill_between(
-            numbers, regret.min(0), regret.max(0), step="post", color=colour, alpha=0.12
-        )
-    axes.set_xlabel("candidates measured")
-    axes.set_ylabel("regret: best reward - best so far")
-    axes.set_xscale("log")
-    return plots.finished(figure, axes)
-
-
-def _widest(values: dict[str, tuple[Any, ...]]) -> families.Config:
-    from jaxkd.models.bert import Config
-
-    return Config(**{name: each[-1] for name, each in values.items() if name != "activation"})
-
-
-def _only(complete: dict[str, Any], values: dict[str, tuple[Any, ...]]) -> Any:
-    """Refuses what was not measured."""
-    known = {tuple(each["candidate"][name] for name in values) for each in complete.values()}
-
-    def check(config: families.Config) -> None:
-        if tuple(getattr(config, name) for name in values) not in known:
-            raise ValueError("not measured")
-
-    return check
-
-
-def _rewards_so_far(optimiser: Any, complete: dict[str, Any], space: Space) -> list[float]:
-    best, curve = -np.inf, []
-    for number in range(len(complete)):
-        candidate = optimiser.suggest(number)
-        each = complete[space.key(candidate)]
-        share = each["milliseconds"] / each["teacher_milliseconds"]
-        optimiser.observe(candidate, Outcome(each["reward"], each["loss"], share))
-        best = max(best, each["reward"])
-        curve.append(best)
-    return curve
-
-
-def _first(curve: list[float], value: float) -> int:
-    return next((i for i, reward in enumerate(curve, 1) if reward >= value), len(curve))
 
 
 def race(teacher: str, candidates: int, rows: int, seeds: int, compute: str) -> None:
@@ -167,6 +54,7 @@ def race(teacher: str, candidates: int, rows: int, seeds: int, compute: str) -> 
         with tempfile.TemporaryDirectory() as folder:
             place = pathlib.Path(folder)
             # As run.py does, but empty: candidates share programs, and nobody else's.
+            jax.clear_caches()
             compilation_cache.reset_cache()
             jax.config.update("jax_compilation_cache_dir", str(place / "xla"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -231,10 +119,7 @@ def torch_search(
     depth = large.config.num_hidden_layers
     sizes = dict(layers=depth, width=large.config.hidden_size)
     sizes |= dict(heads=large.config.num_attention_heads)
-    shape = _widest({n: (v,) for n, v in sizes.items()} | {
-        "feed_forward": (large.config.intermediate_size,)
-    })  # fmt: skip
-    values = spaces.derived(shape)
+    values = spaces.derived(bert.Config(feed_forward=large.config.intermediate_size, **sizes))
 
     def tensors(batch: Any) -> tuple[Any, Any]:
         return torch.tensor(np.asarray(batch.tokens)).long(), torch.tensor(np.asarray(batch.mask))
@@ -308,23 +193,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made = parser.add_subparsers(dest="what", required=True)
-    of_table = made.add_parser("table")
-    of_table.add_argument("results", type=pathlib.Path)
-    of_table.add_argument("--seeds", type=int, default=5)
-    of_table.add_argument("--plot", type=pathlib.Path, help="PNG file of the regret to be written")
-    of_table.add_argument("--max-time", type=float, default=0.0, help="0: any time")
-    of_race = made.add_parser("race")
-    of_race.add_argument("--teacher", required=True)
-    of_race.add_argument("--candidates", type=int, default=16)
-    of_race.add_argument("--rows", type=int, default=1600)
-    of_race.add_argument("--seeds", type=int, default=1)
-    of_race.add_argument("--compute", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--candidates", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=1600)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--compute", choices=("bfloat16", "float32"), default="bfloat16")
     args = parser.parse_args()
-    if args.what == "table":
-        table(args.results, args.seeds, args.plot, args.max_time)
-    else:
-        race(args.teacher, args.candidates, args.rows, args.seeds, args.compute)
+    race(args.teacher, args.candidates, args.rows, args.seeds, args.compute)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python run.py --config experiments/nas_kd.py --config.stages.search.optimizer=controller
     python run.py --config experiments/nas_kd.py:bert               # or roberta, albert
     python run.py --config experiments/nas_kd.py:mini --config.teacher=FOLDER
+    python run.py --config experiments/nas_kd.py:table              # the optimizers, compared
     python run.py --config experiments/nas_kd.py:smoke              # about a minute, embedded text
     python run.py --config experiments/nas_kd.py:glue-rte --config.run=runs/nas_kd-mini/0
 
@@ -14,6 +15,9 @@ rows; candidates that fall behind are stopped. The reward weighs the loss and th
 shape and the student that one would choose by hand (half of the blocks, in half of the time) then
 learn on all rows, equally long. No candidate may take more time than the hand-chosen student:
 --config.stages.search.max_time.
+
+table measures all 120 candidates of a small space to the end, so that the best is known, and runs
+every optimizer on the measured rewards: how soon does it find the best, and how far is it before?
 
 glue-TASK, one of cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb and wnli, fine-tunes what a run left:
 the teacher, the student that was found, and the hand-chosen one. Each seed of the search is a run
@@ -38,6 +42,7 @@ from jaxkd.export.bundle.format import Bundle
 from jaxkd.export.formats import HuggingFace
 from jaxkd.runs.experiment import Comparison, Curve, Experiment, Report
 from jaxkd.search.latency import Latency
+from jaxkd.stages.compare_optimizers import CompareOptimizers
 from jaxkd.stages.evaluate import Evaluate
 from jaxkd.stages.export import Export
 from jaxkd.stages.initialise import Initialise
@@ -99,11 +104,13 @@ class Glue(Experiment):
 
 
 def get_config(variant: str = "mini") -> Experiment:
-    """A teacher by name, smoke, or glue-TASK."""
+    """A teacher by name, table, smoke, or glue-TASK."""
     if variant.startswith("glue"):
         return _glue(variant)
+    if variant == "table":
+        return _table()
     if variant not in (*TEACHERS, "smoke"):
-        known = (*TEACHERS, "smoke", *(f"glue-{task}" for task in TASKS))
+        known = (*TEACHERS, "table", "smoke", *(f"glue-{task}" for task in TASKS))
         raise ValueError(f"no variant {variant!r} of nas_kd. {did_you_mean(variant, known)}")
     smoke = variant == "smoke"
     terms = {"hidden": HiddenStates(layer_map="both", solve=True)}
@@ -145,6 +152,31 @@ def get_config(variant: str = "mini") -> Experiment:
             labels=dict(LABELS),
             curves=(Curve("Loss of hidden states over steps", ("found", "by_hand")),),
         ),
+    )
+
+
+def _table() -> NasKd:
+    rows = data.wikitext2(length=64)
+    rows.tokenizer, rows.rows = "", 1600
+    small = dict(
+        layers=(1, 2, 3, 4, 5, 6), width=(192, 256, 320, 384), heads=(6, 8, 10, 12),
+        feed_forward=(256, 512, 768, 1152, 1536), activation=("gelu",),
+    )  # fmt: skip
+    search = Search(
+        teacher="teacher", candidates=120, optimizer="random", halving=0, epochs=1.0,
+        latency=Latency(head=HEAD, length=64), optimiser=AdamW(learning_rate=5e-4), **small,
+    )  # fmt: skip
+    stages = {
+        "teacher": Load(head="masked_lm", compute="bfloat16"),
+        "search": search,
+        "all": CompareOptimizers(search="search"),
+        "fast": CompareOptimizers(search="search", max_time=0.55),
+    }
+    return NasKd(
+        title="Architecture search: which optimizer finds the best soonest",
+        data=rows,
+        stages=stages,
+        teacher=TEACHERS["mini"],
     )
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 # What has to be equal: the seeds are of one experiment on the same data.
 EQUAL = ("data", "metrics", "primary", "terms")
+BY_SEED = (
+    "stages", "models", "examples", "early_exit", "search", "optimizers", "exports", "curves",
+)  # fmt: skip
 SIZES = ("layers", "width", "parameters", "megabytes")
 
 
@@ -48,7 +51,7 @@ def joined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 f"{name}: seed {min(double)} is in two of the files. Give each seed once."
             )
         together["seeds"] = [*together["seeds"], *run["seeds"]]
-        for part in ("stages", "models", "examples", "early_exit", "search", "exports", "curves"):
+        for part in BY_SEED:
             together[part] = _merged(together.get(part) or {}, run.get(part) or {})
     together["seeds"] = sorted(together["seeds"])
     together["parts"] = [

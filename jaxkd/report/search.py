@@ -20,7 +20,7 @@ def sections(results: Mapping, slug: Any) -> list[Section]:
     """
     made = []
     for stage, by_seed in (results.get("search") or {}).items():
-        runs = [by_seed[seed] for seed in spread.seeds(results) if seed in by_seed]
+        runs = _in_order(results, by_seed)
         first = runs[0]
         parts: list[Any] = [introduction(first), found_table(results, runs)]
         for title, png in (
@@ -31,6 +31,16 @@ def sections(results: Mapping, slug: Any) -> list[Section]:
         parts += [cost_table(results, runs), candidates_table(results, first)]
         made.append(Section(f"Search: {stage}", tuple(parts)))
     return made
+
+
+def _in_order(results: Mapping, by_seed: Mapping) -> list[Mapping]:
+    return [by_seed[seed] for seed in spread.seeds(results) if seed in by_seed]
+
+
+def first_table(results: Mapping) -> Table:
+    """What the first search found."""
+    by_seed = next(iter(results["search"].values()))
+    return found_table(results, _in_order(results, by_seed))
 
 
 def introduction(run: Mapping) -> str:

@@ -15,6 +15,7 @@ from jaxkd.report import (
     early_exit,
     early_exit_tables,
     markup,
+    optimizers,
     plots,
     provenance,
     search,
@@ -76,6 +77,7 @@ def sections(results: Mapping) -> list[Section]:
         parts = (*findings(results), tables.comparisons(results), *plot, *marks)
         made.append(Section("Comparisons", parts))
     made += search.sections(results, lambda heading: _slug(heading, taken))
+    made += optimizers.sections(results, lambda heading: _slug(heading, taken))
     made += _early_exits(results, taken)
     made += provenance.examples(results)
     for spec in at(results, "report", "curves") or ():
@@ -262,8 +264,15 @@ def summary(results: Mapping) -> str:
 
 
 def summary_table(results: Mapping) -> Table:
-    """The results in one table: of models, or of exported files where no model was measured."""
+    """The results in one table: of models, or, where none was measured, of what else was done."""
     results = _as_in_a_file(results)
-    if not results.get("models") and results.get("exports"):
-        return provenance.exports(results)
+    if results.get("models"):
+        return tables.outcome(results, compact=True)
+    for part, table in (
+        ("optimizers", optimizers.first_table),
+        ("search", search.first_table),
+        ("exports", provenance.exports),
+    ):
+        if results.get(part):
+            return table(results)
     return tables.outcome(results, compact=True)

@@ -40,8 +40,9 @@ def collect(
 
     A stage's numbers are what its `run` returned, as its done.json has them. Known keys:
     "models" {model: {"splits": {split: {metric: number}}, ...}}, "metrics" {metric: description}
-    (metrics/metric.py), "primary" (a metric's name), "student_errors" {model: {split: ...}} and
-    "early_exit" (stages/evaluate_exits.py).
+    (metrics/metric.py), "primary" (a metric's name), "student_errors" {model: {split: ...}},
+    "early_exit" (stages/evaluate_exits.py), "search" (stages/search_run.py) and "optimizers"
+    (stages/compare_optimizers.py).
     """
     stages: dict[str, Any] = {}
     models: dict[str, Any] = {}
@@ -51,6 +52,7 @@ def collect(
     examples: dict[str, Any] = {}
     early_exit: dict[str, Any] = {}
     search: dict[str, Any] = {}
+    optimizers: dict[str, Any] = {}
     primary = ""
     for seed in map(str, experiment.seeds):
         for stage in experiment.stages:
@@ -75,6 +77,8 @@ def collect(
                 early_exit.setdefault(stage, {})[seed] = result["early_exit"]
             if "search" in result:
                 search.setdefault(stage, {})[seed] = result["search"]
+            if "optimizers" in result:
+                optimizers.setdefault(stage, {})[seed] = result["optimizers"]
             if (at / "metrics.jsonl").exists():
                 lines = list(MetricLog(at / "metrics.jsonl").rows())
                 curves.setdefault(stage, {})[seed] = lines
@@ -96,6 +100,7 @@ def collect(
         "examples": examples,
         "early_exit": early_exit,
         "search": search,
+        "optimizers": optimizers,
         "exports": exports,
         "curves": curves,
         "report": dataclasses.asdict(experiment.report),
