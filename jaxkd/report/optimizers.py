@@ -23,11 +23,11 @@ def sections(results: Mapping, slug: Any) -> list[Section]:
     made = []
     for stage, by_seed in (results.get("optimizers") or {}).items():
         for seed, run in by_seed.items():
-            heading = f"Optimizers: {stage}" + (f", seed {seed}" if len(by_seed) > 1 else "")
+            which = f"{stage}, seed {seed}" if len(by_seed) > 1 else stage
             title = "Regret over candidates"
-            plot = Plot(slug(f"{stage}-{seed}-{title}"), title, regret_plot(results, run))
+            plot = Plot(slug(f"{which} {title}"), title, regret_plot(results, run))
             parts = (introduction(run), plot, needed_table(results, run))
-            made.append(Section(heading, parts))
+            made.append(Section(f"Optimizers: {which}", parts))
     return made
 
 
