@@ -1,5 +1,6 @@
 """The tokenizer of a model goes with it from stage to stage: a student has its teacher's."""
 
+import hashlib
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from jaxkd.data.tokenizers.saving import save_tokenizer
 from jaxkd.hub.sentence_transformers import transformer_folder
 
 FOLDER = "tokenizer"  # in a stage's folder
+KEPT = 4  # vocabularies
+_vocabularies: dict[str, dict[str, int]] = {}
 
 
 def keep(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -51,7 +54,19 @@ def saver(folder: pathlib.Path, rows: Any) -> Callable[[pathlib.Path], Any] | No
 
 
 def vocabulary(folder: pathlib.Path) -> dict[str, int] | None:
-    """Tokens and their ids of the tokenizer in a stage's folder; None if it has none."""
+    """Tokens and their ids of the tokenizer in a stage's folder; None if it has none.
+
+    Stages ask for it again and again; the last ones are kept, by the contents of their files.
+    """
     if not (folder / FOLDER).is_dir():
         return None
-    return open_folder(folder / FOLDER, masked=False).get_vocab()
+    digest = hashlib.sha256()
+    for file in sorted(path for path in (folder / FOLDER).iterdir() if path.is_file()):
+        content = file.read_bytes()
+        digest.update(f"{file.name} {len(content)}\n".encode() + content)
+    key = digest.hexdigest()
+    if key not in _vocabularies:
+        while len(_vocabularies) >= KEPT:
+            _vocabularies.pop(next(iter(_vocabularies)))
+        _vocabularies[key] = open_folder(folder / FOLDER, masked=False).get_vocab()
+    return dict(_vocabularies[key])

@@ -13,13 +13,16 @@ import transformers
 from experiments import classify, translate
 from jaxkd.data.rows.pairs import Pairs
 from tests.experiments import folders
+from tests.processes import run_program
 from tests.xla import FAST_COMPILATION
 
 ROOT = pathlib.Path(__file__).parents[2]
 slow = pytest.mark.slow  # a minute each
 FEW = 6  # steps
-# Smoke runs and the first of these write them.
-NO_BUNDLES = "--config.stages.export.skip=('bundle','bundle_int8')"
+# Smoke runs and the first of these write the other formats.
+HUGGINGFACE_ALONE = "--config.stages.export.skip=('onnx','onnx_int8','bundle','bundle_int8')"
+# Untrained models write as long as they may.
+SHORT = tuple(f"--config.stages.{name}.beam.max_tokens=16" for name in ("generated", "decode"))
 
 
 def run(folder: pathlib.Path, name: str, *options: str) -> subprocess.CompletedProcess:
@@ -28,13 +31,11 @@ def run(folder: pathlib.Path, name: str, *options: str) -> subprocess.CompletedP
         "XLA_FLAGS": FAST_COMPILATION,
     }  # fmt: skip
     env.pop("JAXKD_DATA", None)
-    words = [sys.executable, str(ROOT / "run.py"), "--config", str(ROOT / f"experiments/{name}.py")]
+    words = [str(ROOT / "run.py"), "--config", str(ROOT / f"experiments/{name}.py")]
     for stage in ("teacher", "student", "alone"):
         words += [f"--config.stages.{stage}.steps={FEW}"]
         words += [f"--config.stages.{stage}.evaluate_every=3"]
-    return subprocess.run(
-        [*words, *options], cwd=folder, env=env, capture_output=True, text=True, timeout=900
-    )
+    return run_program([*words, *options], folder, env)
 
 
 def results_of(folder: pathlib.Path, name: str) -> tuple[dict, str]:
@@ -72,7 +73,7 @@ def test_classify_a_table(tmp_path):
     again = run(
         tmp_path, "classify", "--config.data.train=reviews.csv", f"--config.teacher={exported}",
         "--config.data.text=review", "--config.data.label=stars", "--config.layers=1",
-        "--workdir=second", NO_BUNDLES,
+        "--workdir=second", HUGGINGFACE_ALONE,
     )  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
     assert "used as it is" in again.stdout
@@ -89,7 +90,7 @@ def test_classify_pairs_with_a_validation_file(tmp_path):
     folders.write_csv(tmp_path / "dev.csv", ["premise", "hypothesis", "label"], rows[40:])
     done = run(
         tmp_path, "classify", "--config.data.train=train.csv", "--config.data.validation=dev.csv",
-        "--config.data.text=premise,hypothesis", "--config.teacher=teacher", NO_BUNDLES,
+        "--config.data.text=premise,hypothesis", "--config.teacher=teacher", HUGGINGFACE_ALONE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     results, report = results_of(tmp_path, "classify")
@@ -104,7 +105,7 @@ def test_a_regression(tmp_path):
     folders.write_csv(tmp_path / "scores.csv", ["text", "score"], rows)
     done = run(
         tmp_path, "classify", "--config.data.train=scores.csv", "--config.data.label=score",
-        "--config.data.regression=True", "--config.teacher=teacher", NO_BUNDLES,
+        "--config.data.regression=True", "--config.teacher=teacher", HUGGINGFACE_ALONE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     results, report = results_of(tmp_path, "classify")
@@ -124,7 +125,7 @@ def test_translate_two_files_and_a_table(tmp_path):
     for name, part in (("train", slice(0, 70)), ("dev", slice(70, 90))):
         (tmp_path / f"{name}.en").write_text("\n".join(lines[part]) + "\n")
         (tmp_path / f"{name}.de").write_text("\n".join(turned[part]) + "\n")
-    small = ("--config.stages.decode.rows=8", "--config.stages.generated.batch_size=16")
+    small = ("--config.stages.decode.rows=8", "--config.stages.generated.batch_size=16", *SHORT)
     done = run(
         tmp_path, "translate", "--config.data.train=('train.en','train.de')",
         "--config.data.validation=('dev.en','dev.de')", *small, "--config.data.trained_size=300",
@@ -154,7 +155,7 @@ def test_translate_with_a_teacher_of_ones_own(tmp_path):
         tmp_path, "translate", "--config.data.train=pairs.csv", "--config.teacher=teacher",
         "--config.pretrained.compute=float32", "--config.layers=2", "--config.data.read=64",
         "--config.data.write=64", "--config.stages.decode.rows=4",
-        "--config.stages.generated.batch_size=16", NO_BUNDLES,
+        "--config.stages.generated.batch_size=16", HUGGINGFACE_ALONE, *SHORT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     results, _ = results_of(tmp_path, "translate")

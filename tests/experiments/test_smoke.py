@@ -3,12 +3,11 @@
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from jaxkd.data.sources.find import MADE
+from tests.processes import run_program
 from tests.xla import FAST_COMPILATION
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -23,11 +22,8 @@ EXPERIMENTS = [
 def test_smoke(name, tmp_path):
     env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": FAST_COMPILATION}
     env.pop("JAXKD_DATA", None)
-    done = subprocess.run(
-        [sys.executable, "run.py", "--config", f"experiments/{name}.py:smoke"]
-        + ["--workdir", str(tmp_path)],
-        cwd=ROOT, env=env, capture_output=True, text=True,
-    )  # fmt: skip
+    words = ["run.py", "--config", f"experiments/{name}.py:smoke", "--workdir", str(tmp_path)]
+    done = run_program(words, ROOT, env)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / f"{name}-smoke"
     results = json.loads((folder / "results.json").read_text())
