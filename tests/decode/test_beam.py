@@ -66,8 +66,12 @@ def enumerated(model, params, prompt, read, longest, penalty):
     return sorted(actual.items(), key=lambda item: -item[1])
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "marian", "bart", "lstm"])
-@pytest.mark.parametrize("penalty", [0.0, 1.3])
+# A penalty is the search's and of no family.
+@pytest.mark.parametrize(
+    ("family", "penalty"),
+    [(family, 0.0) for family in ("gpt2", "llama", "marian", "bart", "lstm")]
+    + [("gpt2", 1.3), ("lstm", 1.3)],
+)
 def test_a_beam_as_wide_as_all_is_enumeration(family, penalty):
     model, config, params = small(family)
     batch, longest, best = rows(left=family == "llama"), 4, 12
@@ -95,8 +99,8 @@ def test_a_beam_as_wide_as_all_is_enumeration(family, penalty):
 )
 def test_columns_that_no_beam_sees_are_thrown_out_and_change_nothing(family, compute, monkeypatch):
     model, config, params = small(family, max_length=80, compute=compute)
-    batch, beam = rows(left=family == "llama"), Beam(width=4, max_tokens=60, min_tokens=50)
-    once = searcher(model, config, beam, eos_ids=[END], segment=60)(params, batch)
+    batch, beam = rows(left=family == "llama"), Beam(width=4, max_tokens=36, min_tokens=30)
+    once = searcher(model, config, beam, eos_ids=[END], segment=36)(params, batch)
     widths = []
 
     def seen(token_mask):
@@ -107,7 +111,7 @@ def test_columns_that_no_beam_sees_are_thrown_out_and_change_nothing(family, com
     monkeypatch.setattr("jaxkd.decode.beam.kept_columns", seen)
     actual = searcher(model, config, beam, eos_ids=[END], segment=12)(params, batch)
     assert any(kept < present for kept, present in widths)
-    assert max(present for _, present in widths) < 5 + 60 * 4
+    assert max(present for _, present in widths) < 5 + 36 * 4
     np.testing.assert_array_equal(actual.tokens, once.tokens)
     np.testing.assert_allclose(actual.scores, once.scores, rtol=1e-5)
 

@@ -15,7 +15,7 @@ from jaxkd.train.parallel import jitted
 from tests.models import tiny
 
 SIZES = dict(
-    vocabulary=61, layers=4, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2,
+    vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2,
     dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
 MORE = {
