@@ -17,8 +17,8 @@ from tests.search.trials import SPACE, reward, search
 MOST = 24
 
 
-def start(journal, worker, pause=0.02, most=MOST):
-    command = [sys.executable, "-m", "tests.search.trials", journal, worker, most, pause]
+def start(journal, worker, pause=0.02, most=MOST, begin=()):
+    command = [sys.executable, "-m", "tests.search.trials", journal, worker, most, pause, *begin]
     return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
 
 
@@ -55,8 +55,15 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_candidates(tmp_path)
 
 
 def test_two_processes_never_measure_one_candidate(tmp_path):
-    journal = tmp_path / "study" / "shared.journal"
-    processes = [start(journal, worker) for worker in ("one", "two")]
+    journal, begin = tmp_path / "study" / "shared.journal", tmp_path / "begin"
+    workers = ("one", "two")
+    processes = [start(journal, worker, pause=0.1, begin=[begin]) for worker in workers]
+    # Neither begins before both have imported what they need.
+    waiting = [journal.with_name(f"{journal.name}.{worker}.ready") for worker in workers]
+    while not all(file.exists() for file in waiting):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    begin.touch()
     for process in processes:
         finish(process)
     lines = measured(journal)

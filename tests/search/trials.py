@@ -1,4 +1,7 @@
-"""A search over a table, to be killed: python -m tests.search.trials JOURNAL WORKER MOST."""
+"""A search over a table, to be killed: python -m tests.search.trials JOURNAL WORKER MOST PAUSE.
+
+With a fifth argument, a file, it writes JOURNAL.WORKER.ready and begins when that file is there.
+"""
 
 import json
 import pathlib
@@ -42,4 +45,8 @@ def search(journal: str, worker: str, most: int, pause: float = 0.0) -> None:
 
 if __name__ == "__main__":
     pathlib.Path(sys.argv[1]).parent.mkdir(parents=True, exist_ok=True)
+    if len(sys.argv) > 5:
+        pathlib.Path(f"{sys.argv[1]}.{sys.argv[2]}.ready").touch()
+        while not pathlib.Path(sys.argv[5]).exists():
+            time.sleep(0.005)
     search(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
