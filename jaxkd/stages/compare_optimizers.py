@@ -10,7 +10,7 @@ from jaxkd.search.optimisers import Outcome
 from jaxkd.search.replay import measured_space, replay
 from jaxkd.stages.models import load_model
 from jaxkd.stages.search import Search
-from jaxkd.stages.search_run import OPTIMIZERS
+from jaxkd.stages.search_run import OPTIMIZERS, share_of_time
 
 
 @dataclasses.dataclass
@@ -54,7 +54,8 @@ class CompareOptimizers:
         measured = [
             each
             for each in search["candidates"]
-            if each["state"] == "complete" and (not self.max_time or _share(each) <= self.max_time)
+            if each["state"] == "complete"
+            and (not self.max_time or share_of_time(each) <= self.max_time)
         ]
         if len(measured) < 2:
             raise ValueError(
@@ -63,7 +64,8 @@ class CompareOptimizers:
                 + "; at least 2 are needed."
             )
         outcomes = {
-            each["key"]: Outcome(each["reward"], each["loss"], _share(each)) for each in measured
+            each["key"]: Outcome(each["reward"], each["loss"], share_of_time(each))
+            for each in measured
         }
         teacher = workspace.stages[self.search].teacher
         config, _ = load_model(workspace.stage_folder(teacher), on_host=True)
@@ -92,8 +94,3 @@ class CompareOptimizers:
             "improvements": improvements,
         }
         return {"optimizers": compared}
-
-
-def _share(candidate: dict[str, Any]) -> float:
-    """Its time as a share of its teacher's."""
-    return candidate["milliseconds"] / candidate["teacher_milliseconds"]

@@ -278,8 +278,12 @@ def _outcome(record: Record) -> Outcome | None:
 def _point(record: Record) -> Measured:
     """Its loss, and its time as a share of its teacher's."""
     measured = record.measured
-    share = measured["milliseconds"] / measured["teacher_milliseconds"]
-    return Measured(measured["loss"], share, measured["parameters"])
+    return Measured(measured["loss"], share_of_time(measured), measured["parameters"])
+
+
+def share_of_time(measured: Mapping[str, Any]) -> float:
+    """A candidate's time as a share of its teacher's."""
+    return measured["milliseconds"] / measured["teacher_milliseconds"]
 
 
 def _described(record: Record) -> dict[str, Any]:

@@ -20,8 +20,6 @@ SETTINGS = [
     dict(width=3, early_stopping="true", length_penalty=2.0),
     dict(width=3, early_stopping="never"),
 ]
-
-
 FAMILIES = ("gpt2", "qwen3", "marian", "bart", "t5", "lstm")
 # How a search goes on is of no family: all settings for one decoder and one that reads.
 CASES = [
