@@ -43,6 +43,7 @@ REQUIRED = {  # what has no default
     "Label": dict(teacher="a"),
     "Generate": dict(teacher="a", batch_size=64),
     "Search": dict(teacher="a"),
+    "CompareOptimizers": dict(search="measured"),
     "Sweep": dict(train=Train(source="a", teacher="b", terms=TERMS)),
 }
 
@@ -76,9 +77,11 @@ def data_of(name: str):
 def check(name: str, stage) -> None:
     from jaxkd.stages.exits import Calibrate
     from jaxkd.stages.generate import Generate
+    from jaxkd.stages.search import Search
 
     earlier = {source: Generate(teacher="a") for source in SOURCES}
     earlier["calibrated"] = Calibrate(source="a")
+    earlier["measured"] = Search(teacher="a", halving=0)
     check_stage("it", stage, earlier, data_of(name))
 
 
