@@ -44,9 +44,9 @@ def llama(size: str, role: str) -> llama_family.Config:
         return llama_family.Config(
             layers=24, width=width, heads=16, feed_forward=inner, compute="bfloat16"
         )
-    width = {"smoke": 32, "mini": 256}[size]
-    layers, share = {"teacher": (4, 1), "wide": (2, 2), "narrow": (2, 4)}[role]
-    width //= share
+    width, deepest = {"smoke": (32, 2), "mini": (256, 4)}[size]
+    fewer, share = {"teacher": (1, 1), "wide": (2, 2), "narrow": (2, 4)}[role]
+    layers, width = deepest // fewer, width // share
     return llama_family.Config(
         layers=layers, width=width, heads=max(2, width // 32), feed_forward=3 * width,
         max_length=128, tied=True, compute="bfloat16",

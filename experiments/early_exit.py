@@ -57,8 +57,8 @@ STUDENTS = ("student_long", "student_short")
 LABELS = {
     "full": "the whole model, without exits",
     "exits": "the model with exits, its head",
-    "student_long": "student of {} blocks, distilled",
-    "student_short": "student of {} blocks, distilled",
+    "student_long": "student of {}, distilled",
+    "student_short": "student of {}, distilled",
 }
 # ALBERT-base under PABEE on development sets.
 PABEE = {"cola": ("mcc", 0.612), "mnli": ("accuracy", 0.851), "sst2": ("accuracy", 0.930)}
@@ -80,7 +80,8 @@ class EarlyExit(Experiment):
         for name, blocks in zip(STUDENTS, self.rivals, strict=True):
             pruned = self.stages[f"{name}_init"]
             pruned.keep = pruned.keep or f"evenly {blocks}"
-            self.report.labels[name] = self.report.labels[name].format(blocks)
+            count = "1 block" if blocks == 1 else f"{blocks} blocks"
+            self.report.labels[name] = self.report.labels[name].format(count)
         if not self.data.train and self.data.corpus in TASKS:
             task = TASKS[self.data.corpus]
             self.task = self.task or glue(task.name, task.labels)

@@ -67,7 +67,7 @@ def get_config(variant: str = "mini") -> GenerateText:
         title="",
         data=data,
         stages=stages,
-        layers=2 if smoke else 3,
+        layers=1 if smoke else 3,
         report=Report(
             labels=dict(LABELS),
             curves=(Curve("Validation loss over steps", students, "validation", unigram=True),),

@@ -3,6 +3,7 @@
 # ruff: noqa: F401
 import matplotlib.pyplot
 import onnxruntime
+import optuna
 import torch
 import transformers
 from transformers.models.bert import modeling_bert

@@ -20,6 +20,10 @@ def affine(
     """inputs @ kernel + bias, all of one type; a scalar bias counts as none."""
     if _slow(inputs) and inputs.ndim > 1:
         return _affine(inputs, kernel, bias)
+    if inputs.ndim > 2 and cpu_workarounds():
+        # One axis of rows: for the kernel's gradient over two, XLA copies a transposed side first.
+        rows = affine(inputs.reshape(-1, inputs.shape[-1]), kernel, bias)
+        return rows.reshape(*inputs.shape[:-1], -1)
     product = jnp.tensordot(inputs, kernel, 1)
     return product + bias if bias.ndim else product
 

@@ -160,4 +160,6 @@ def seeds_note(results: Mapping) -> str:
     """Said once at the top of a report of one seed."""
     if len(spread.seeds(results)) != 1:
         return ""
-    return f"{over_seeds(results)} No number here has a spread."
+    # Optimizers that were compared have seeds of their own.
+    numbers = "Only optimizers' numbers have" if results.get("optimizers") else "No number here has"
+    return f"{over_seeds(results)} {numbers} a spread."

@@ -33,7 +33,7 @@ def write_jsonl(file: pathlib.Path, rows: list[dict]) -> None:
 
 
 def bert(folder: pathlib.Path, **config: object) -> None:
-    """A two-layer BERT without a head, with its WordPiece tokenizer."""
+    """A four-layer BERT without a head, with its WordPiece tokenizer."""
     words = [*GOOD, *BAD, *OTHER, "no", *"0123456789", *(f"##{i}" for i in range(10))]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ transformers.logging.disable_progress_bar()
 HEADS = tuple(folder.HUB["bert"].heads)  # those transformers has
 LENGTHS = (9, 6, 3, 1)
 SIZES = dict(
-    vocabulary=61, layers=3, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2,
+    vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2,
     labels=("no", "perhaps", "yes"),
 )  # fmt: skip
 FAMILIES = {

@@ -15,7 +15,7 @@ from jaxkd.models.model import forward
 transformers.logging.disable_progress_bar()
 READ, WRITTEN = (9, 6, 3, 1), (4, 7, 2, 5)
 SIZES = dict(
-    vocabulary=61, layers=3, encoder_layers=2, width=32, heads=4, feed_forward=48, max_length=24,
+    vocabulary=61, layers=2, encoder_layers=1, width=32, heads=4, feed_forward=48, max_length=24,
     init_std=0.2, start=5, end=6, pad=3,
 )  # fmt: skip
 CASES = {

@@ -14,7 +14,7 @@ from jaxkd.models.stack import stack, unstack
 from tests.models import tiny
 
 SIZES = dict(
-    vocabulary=61, layers=3, width=32, heads=4, feed_forward=48, max_length=40, init_std=0.2,
+    vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=40, init_std=0.2,
     dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
 MORE = {

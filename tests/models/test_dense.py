@@ -129,3 +129,14 @@ def test_on_a_cpu_every_bfloat16_product_is_into_float32():
     assert len(products) == 3
     for left, right, result in products:
         assert "bf16" in left and "bf16" in right and "xf32" in result
+
+
+def test_on_a_cpu_the_kernels_gradient_is_over_one_axis_in_float32():
+    """Over batch and positions, XLA copies a transposed side: a step took 1.2 times as long."""
+    arguments = setting((2, 5, 8), 16, jnp.float32)
+    lowered = jax.jit(ours).lower(*arguments).as_text()
+    products = re.findall(r"dot_general.* contracting_dims = \[(.*?)\] x \[(.*?)\]", lowered)
+    assert len(products) == 3
+    assert all("," not in axes for pair in products for axes in pair), products
+    for actual, expected in zip(jax.jit(ours)(*arguments), exact(*arguments), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)

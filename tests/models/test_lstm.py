@@ -13,7 +13,7 @@ from jaxkd.models.model import forward
 from tests.hub.test_seq2seq import READ, batch, side
 
 SETTINGS = dict(
-    vocabulary=61, layers=3, encoder_layers=2, width=32, heads=2, init_std=0.2, dropout=0.0, pad=3
+    vocabulary=61, layers=2, encoder_layers=1, width=32, heads=2, init_std=0.2, dropout=0.0, pad=3
 )
 
 

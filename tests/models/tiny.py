@@ -11,7 +11,7 @@ from jaxkd.models import bert, families
 
 def config(**changes) -> bert.Config:
     settings = dict(
-        vocabulary=61, layers=3, width=32, heads=4, feed_forward=48, max_length=24,
+        vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=24,
         dropout=0.0, attention_dropout=0.0, init_std=0.2,
     )  # fmt: skip
     return bert.Config(**(settings | changes))
@@ -50,6 +50,6 @@ def encoder(family: str, head: str):
     narrow = {"embedding_width": 10} if family == "albert" else {}
     kind = families.FAMILIES[family][0]
     return kind(
-        vocabulary=37, layers=3, width=24, heads=3, feed_forward=40, max_length=14, head=head,
+        vocabulary=37, layers=2, width=24, heads=3, feed_forward=40, max_length=14, head=head,
         labels=("a", "b", "c"), **narrow,
     )  # fmt: skip

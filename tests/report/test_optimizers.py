@@ -42,6 +42,7 @@ def test_the_report_has_the_section_and_the_readme_the_table(tmp_path):
     write(results(RUN | {"max_time": 0.5}), tmp_path)
     report = (tmp_path / "report.md").read_text()
     assert "## Optimizers: compare" in report
+    assert "One seed (0). Only optimizers' numbers have a spread." in report
     assert "The 20 candidates of search that take at most 0.5 of the teacher's time" in report
     assert "2 are within 10% of it. Each optimizer was run 3 times" in report
     assert (tmp_path / "compare-regret-over-candidates.png").stat().st_size > 1000

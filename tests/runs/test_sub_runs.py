@@ -5,8 +5,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -16,6 +14,7 @@ import pytest
 from jaxkd.runs import runner
 from jaxkd.stages.initialise import Initialise
 from jaxkd.stages.models import load_model
+from tests.processes import start_program
 from tests.runs import nested
 from tests.stages import small
 from tests.xla import FAST_COMPILATION
@@ -127,14 +126,12 @@ MOMENTS = (  # what is on disk when it is killed, one after the other
 @pytest.mark.slow
 def test_killed_inside_sub_runs_it_ends_in_the_same_bits(corpus, tmp_path):
     def start(workdir):
-        command = [
-            sys.executable, "run.py", "--config", "tests/runs/nested.py",
+        words = [
+            "run.py", "--config", "tests/runs/nested.py",
             f"--config.data.dir={corpus}", f"--workdir={tmp_path / workdir}",
         ]  # fmt: skip
         env = os.environ | {"JAXKD_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": FAST_COMPILATION}
-        return subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        return start_program(words, ROOT, env)
 
     def finish(workdir):
         process = start(workdir)

@@ -2,29 +2,30 @@
 
 import json
 import os
+import pathlib
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
 from jaxkd.search.study import Study, open_storage
+from tests.processes import start_program
 from tests.search.trials import SPACE, reward, search
 
+ROOT = pathlib.Path(__file__).parents[2]
 MOST = 24
 
 
 def start(journal, worker, pause=0.02, most=MOST, begin=()):
-    command = [sys.executable, "-m", "tests.search.trials", journal, worker, most, pause, *begin]
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    words = ["tests/search/trials.py", journal, worker, most, pause, *begin]
+    return start_program(list(map(str, words)), ROOT, os.environ)
 
 
 def finish(process):
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, errors
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
 
 
 def keys(journal, worker="reader"):

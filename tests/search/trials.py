@@ -1,4 +1,4 @@
-"""A search over a table, to be killed: python -m tests.search.trials JOURNAL WORKER MOST PAUSE.
+"""A search over a table, to be killed: python tests/search/trials.py JOURNAL WORKER MOST PAUSE.
 
 With a fifth argument, a file, it writes JOURNAL.WORKER.ready and begins when that file is there.
 """

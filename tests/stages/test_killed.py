@@ -4,8 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxkd.stages.models import load_model
+from tests.processes import Program, start_program
 from tests.stages import small
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,15 +25,13 @@ def workspace(tmp_path_factory):
     return folder
 
 
-def start(workspace: pathlib.Path, workdir: str) -> subprocess.Popen:
-    command = [
-        sys.executable, "run.py", "--config", "tests/stages/small.py",
+def start(workspace: pathlib.Path, workdir: str) -> Program:
+    words = [
+        "run.py", "--config", "tests/stages/small.py",
         f"--config.data.dir={workspace / 'corpus'}", f"--workdir={workspace / workdir}",
     ]  # fmt: skip
     env = os.environ | {"JAXKD_CACHE": str(workspace / "cache"), "XLA_FLAGS": ""}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return start_program(words, ROOT, env)
 
 
 def finish(workspace: pathlib.Path, workdir: str) -> tuple[str, pathlib.Path]:
@@ -49,7 +46,7 @@ def uninterrupted(workspace):
     return finish(workspace, "uninterrupted")[1]
 
 
-def kill_when(process: subprocess.Popen, seen) -> None:
+def kill_when(process: Program, seen) -> None:
     """SIGKILL as soon as `seen()`; fails if the run ends before that."""
     deadline = time.monotonic() + 240
     while not seen():
@@ -99,7 +96,7 @@ def test_kills_at_random_moments_end_in_the_same_bits(workspace, uninterrupted):
     draw = np.random.default_rng(int(time.time()))
     for _ in range(3):
         process = start(workspace, "random")
-        time.sleep(draw.uniform(4, 25))
+        time.sleep(draw.uniform(1, 20))
         process.kill()
         process.communicate()
     _, folder = finish(workspace, "random")

@@ -5,8 +5,6 @@ import os
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -16,6 +14,7 @@ import pytest
 from jaxkd.checkpoint.teacher_store import Store
 from jaxkd.data.rows.masking import Masking
 from jaxkd.stages.models import load_model
+from tests.processes import Program, start_program
 from tests.stages import small, written
 from tests.xla import FAST_COMPILATION
 
@@ -31,14 +30,14 @@ def workspace(tmp_path_factory):
 
 
 def start(
-    workspace: pathlib.Path, workdir: str, *words: str, devices: int = 1, config: str = "small"
-) -> subprocess.Popen:
-    command = [
-        sys.executable, "run.py", "--config", f"tests/stages/{config}.py",
-        f"--workdir={workspace / workdir}", "--config.stages.teacher.parallel=sharded", *words,
+    workspace: pathlib.Path, workdir: str, *more: str, devices: int = 1, config: str = "small"
+) -> Program:
+    words = [
+        "run.py", "--config", f"tests/stages/{config}.py",
+        f"--workdir={workspace / workdir}", "--config.stages.teacher.parallel=sharded", *more,
     ]  # fmt: skip
     if config == "small":
-        command += [
+        words += [
             f"--config.data.dir={workspace / 'corpus'}", "--config.stages.student.parallel=sharded"
         ]  # fmt: skip
     env = os.environ | {
@@ -46,14 +45,10 @@ def start(
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FAST_COMPILATION}",
     }
-    return subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return start_program(words, ROOT, env)
 
 
-def start_both(
-    workspace: pathlib.Path, workdir: str, config: str = "small"
-) -> list[subprocess.Popen]:
+def start_both(workspace: pathlib.Path, workdir: str, config: str = "small") -> list[Program]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -61,7 +56,7 @@ def start_both(
     return [start(workspace, workdir, *where, f"--process={i}", config=config) for i in range(2)]
 
 
-def finished(processes: list[subprocess.Popen]) -> None:
+def finished(processes: list[Program]) -> None:
     for process in processes:
         output, _ = process.communicate(timeout=400)
         assert process.returncode == 0, output

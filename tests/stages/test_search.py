@@ -5,8 +5,6 @@ import json
 import os
 import pathlib
 import random
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +27,7 @@ from jaxkd.stages.models import load_model
 from jaxkd.stages.search import Search
 from jaxkd.train.optimiser import AdamW
 from tests.models import tiny
+from tests.processes import start_program
 from tests.stages import searching, small
 from tests.stages.test_killed import kill_when
 from tests.xla import FAST_COMPILATION
@@ -100,13 +99,11 @@ def test_a_killed_search_ends_in_the_same_bits(corpus, tmp_path):
     env = os.environ | {"JAXKD_CACHE": str(corpus.parent / "cache"), "XLA_FLAGS": FAST_COMPILATION}
 
     def start(workdir):
-        command = [
-            sys.executable, "run.py", "--config", "tests/stages/searching.py",
+        words = [
+            "run.py", "--config", "tests/stages/searching.py",
             f"--config.data.dir={corpus}", f"--workdir={tmp_path / workdir}",
         ]  # fmt: skip
-        return subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        return start_program(words, ROOT, env)
 
     def finish(workdir):
         process = start(workdir)
