@@ -17,7 +17,7 @@ from jaxkd.models import families
 from jaxkd.train.optimiser import AdamW
 from tests.models import tiny
 
-CONFIG = tiny.config()
+CONFIG = tiny.config(layers=3)
 PARAMS = families.build(CONFIG).init(0)
 DESCRIBED = families.describe(CONFIG)
 

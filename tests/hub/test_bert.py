@@ -87,7 +87,7 @@ def test_gradients_match_torch(tmp_path):
         (gradient["embed"]["position"], theirs.embeddings.position_embeddings.weight),
         (ours[1]["feed_forward"]["expand"]["kernel"].T, layers[1].intermediate.dense.weight),
         (ours[0]["attention"]["key"]["kernel"].T, layers[0].attention.self.key.weight),
-        (ours[2]["norm"]["scale"], layers[2].output.LayerNorm.weight),
+        (ours[1]["norm"]["scale"], layers[1].output.LayerNorm.weight),
         (gradient["head"]["bias"], reference.cls.predictions.bias),
     ]:  # fmt: skip
         np.testing.assert_allclose(result, expected.grad.numpy(), atol=1e-5)

@@ -16,7 +16,7 @@ from jaxkd.models.model import forward, keep_blocks
 from jaxkd.models.norms import layer_norm
 from tests.models import tiny
 
-CONFIG = tiny.config()
+CONFIG = tiny.config(layers=3)
 MODEL = families.build(CONFIG)
 PARAMS = MODEL.init(0)
 
@@ -85,7 +85,7 @@ def test_layer_drop_drops_each_block_at_its_rate_and_repeats_by_step():
 
 
 def test_dropout_is_off_without_a_key_and_derived_with_one():
-    model = families.build(tiny.config(dropout=0.5, attention_dropout=0.5))
+    model = families.build(tiny.config(layers=3, dropout=0.5, attention_dropout=0.5))
     batch = tiny.batch()
     off = forward(model, PARAMS, batch).logits
     chex.assert_trees_all_equal(off, forward(MODEL, PARAMS, batch).logits)
@@ -96,8 +96,8 @@ def test_dropout_is_off_without_a_key_and_derived_with_one():
 
 def test_bfloat16_is_near_float32_and_its_logits_are_float32():
     batch = tiny.batch()
-    model = families.build(tiny.config(compute="bfloat16", init_std=0.05))
-    params = families.build(tiny.config(init_std=0.05)).init(0)
+    model = families.build(tiny.config(layers=3, compute="bfloat16", init_std=0.05))
+    params = families.build(tiny.config(layers=3, init_std=0.05)).init(0)
     actual, expected = forward(model, params, batch).logits, forward(MODEL, params, batch).logits
     assert actual.dtype == jnp.float32
     np.testing.assert_allclose(actual, expected, atol=2e-2)
