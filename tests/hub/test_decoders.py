@@ -16,7 +16,7 @@ from jaxkd.models.model import forward
 transformers.logging.disable_progress_bar()
 LENGTHS = (9, 6, 3, 1)
 SIZES = dict(
-    vocabulary=61, layers=2, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2,
+    vocabulary=61, layers=3, width=32, heads=4, feed_forward=48, max_length=24, init_std=0.2,
     pad=0, norm_epsilon=1e-5,
 )  # fmt: skip
 EXPERTS = dict(experts=6, experts_per_token=2, expert_width=24, shared_width=40)
